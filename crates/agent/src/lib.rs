@@ -1,0 +1,1 @@
+//! PID 1 of each sandbox: sessions, commands, files, and the router that serves them.

@@ -1,0 +1,1 @@
+//! Wire types, ids, the error table and limits of Sandcrab's API.

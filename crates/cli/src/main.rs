@@ -1,0 +1,2 @@
+//! The sandcrab binary.
+fn main() {}

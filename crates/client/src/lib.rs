@@ -1,0 +1,1 @@
+//! Rust client of Sandcrab's API.

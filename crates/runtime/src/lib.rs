@@ -1,0 +1,1 @@
+//! Drivers that isolate: namespaces, images, cgroups, seccomp, the launch plan.

@@ -1,0 +1,1 @@
+//! HTTP API, accounts, life cycle and proxy of Sandcrab.

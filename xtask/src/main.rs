@@ -1,0 +1,2 @@
+//! Build, test and bench commands.
+fn main() {}
