@@ -1,0 +1,33 @@
+//! Bounds that callers can rely on and that keep memory flat. Each is one number in one place.
+
+/// How long a sandbox may be idle before it sleeps, in seconds (contract L02).
+pub const DEFAULT_SLEEP_AFTER_SECS: u64 = 180;
+/// Bytes kept of each output stream of one `exec` unless the caller says otherwise (contract S13).
+pub const DEFAULT_MAX_OUTPUT_BYTES: u64 = 64 << 20;
+/// The most that a caller may ask to have kept of one output stream.
+pub const MAX_OUTPUT_BYTES: u64 = 1 << 30;
+/// How long a finished command can still be read and resumed, in seconds (contract S12).
+pub const EXEC_RETENTION_SECS: u64 = 300;
+/// How many commands may wait in one session behind the running one (contract S08).
+pub const MAX_QUEUED_COMMANDS: usize = 256;
+/// The longest command text, in bytes. Well above the 1 MB that contract S04 names, and far below what a shell
+/// needs minutes to parse.
+pub const MAX_COMMAND_BYTES: usize = 8 << 20;
+/// The longest text given to one command on stdin, in bytes. More goes through a file.
+pub const MAX_STDIN_BYTES: usize = 16 << 20;
+/// The longest JSON body of a request, in bytes. Larger content goes through the raw file routes.
+pub const MAX_JSON_BODY_BYTES: usize = 48 << 20;
+/// Linux's PATH_MAX: a longer path can never be opened (limits.h).
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Linux's NAME_MAX: the longest name of one path component (limits.h).
+pub const MAX_NAME_BYTES: usize = 255;
+/// Environment entries that one call may set.
+pub const MAX_ENV_ENTRIES: usize = 1024;
+/// Linux's MAX_ARG_STRLEN less a NUL: a longer `NAME=value` makes every exec fail (binfmts.h).
+pub const MAX_ENV_ENTRY_BYTES: usize = 131_071;
+/// Sessions that one sandbox may hold (attack E07).
+pub const MAX_SESSIONS: usize = 1024;
+/// The longest timeout that a caller may set, in milliseconds: one week.
+pub const MAX_TIMEOUT_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long a command's processes have between SIGTERM and SIGKILL, in milliseconds (contract S06).
+pub const KILL_GRACE_MS: u64 = 2000;

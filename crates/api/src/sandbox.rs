@@ -1,0 +1,171 @@
+//! Sandboxes: the computers that sessions live in.
+
+use crate::ids::SandboxId;
+use crate::session::EnvChanges;
+use crate::time::Timestamp;
+use crate::units::{ByteSize, IdleTime};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// What a sandbox may use. A missing field takes the server's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Memory in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// CPUs, fractions allowed: 0.5 is half of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.01, maximum = 1024)]
+    pub cpu: Option<f64>,
+    /// Disk for everything the sandbox writes, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 4_194_304)]
+    pub pids: Option<u64>,
+}
+
+/// What a sandbox can reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Its own loopback and nothing else.
+    #[default]
+    Loopback,
+    /// The host's network as it is: no isolation of the network at all.
+    Host,
+}
+
+/// How to make a sandbox, or what to change of one that exists. Every field may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CreateSandbox {
+    /// The image. Default `host`. Fixed at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Bounds on resources. Fixed at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Default `loopback`. Fixed at creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// The sandbox's variables at its creation; later changes go through `setEnvVars`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: EnvChanges,
+    /// Idle time until it sleeps. Default 3 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep_after: Option<IdleTime>,
+    /// Never sleep. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<bool>,
+    /// Labels for people and for filters. Given labels replace the old ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// Where a sandbox stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxStatus {
+    /// Being made.
+    Starting,
+    /// Up.
+    Running,
+    /// Its agent is gone; the next use starts it again on its files.
+    Stopped,
+    /// Being taken away.
+    Destroying,
+}
+
+/// A sandbox as it stands now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxInfo {
+    /// Its id.
+    pub id: SandboxId,
+    /// Where it stands.
+    pub status: SandboxStatus,
+    /// Its image.
+    pub image: String,
+    /// Its network.
+    pub network: Network,
+    /// The limits in force.
+    pub limits: Limits,
+    /// Idle time until it sleeps, in seconds.
+    pub sleep_after: IdleTime,
+    /// Whether it never sleeps.
+    pub keep_alive: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its status last changed.
+    pub last_change: Timestamp,
+}
+
+/// The caller's sandboxes, by age.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxList {
+    /// The sandboxes.
+    pub sandboxes: Vec<SandboxInfo>,
+}
+
+/// The answer to destroying a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxDestroyed {
+    /// Always true: failures are errors.
+    pub success: bool,
+    /// The id that is free again.
+    pub sandbox_id: SandboxId,
+    /// When it was done.
+    pub timestamp: Timestamp,
+}
+
+/// One entry of a sandbox's event log (contract L08).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxEvent {
+    /// Counts up within one sandbox.
+    pub seq: u64,
+    /// What happened: `created`, `started`, `stopped`, `destroyed`, `oom`, `shellRestarted`, `restorePartDropped`, …
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+    /// Who caused it: `api`, `server`, `agent`, `kernel`.
+    pub actor: String,
+    /// When.
+    pub timestamp: Timestamp,
+    /// More, by kind.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub detail: serde_json::Value,
+}
+
+/// A sandbox's events, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SandboxEvents {
+    /// The events.
+    pub events: Vec<SandboxEvent>,
+}
+
+/// The answer of `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// Always `ok`: a server that is not does not answer.
+    pub status: String,
+    /// The server's release.
+    pub version: String,
+}
+
+/// How an agent introduces itself when a connection opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentHello {
+    /// The agent's release.
+    pub version: String,
+    /// What it can do, so that a newer server asks an older agent for nothing that it lacks.
+    pub features: Vec<String>,
+}

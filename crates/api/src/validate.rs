@@ -1,0 +1,193 @@
+//! The rules that types cannot express, in one place for every side (contract X02: bad input names its field).
+
+use crate::error::{ApiError, ErrorCode};
+use crate::exec::ExecRequest;
+use crate::limits;
+use crate::sandbox::{CreateSandbox, Limits};
+use crate::session::{CreateSession, EnvChanges};
+
+type Checked = Result<(), ApiError>;
+
+/// A path as the kernel could open it: not empty, no NUL, no component and no whole that is too long.
+pub fn path(field: &str, path: &str) -> Checked {
+    if path.is_empty() {
+        return Err(ApiError::invalid(field, "must not be empty").with("path", path));
+    }
+    if path.contains('\0') {
+        return Err(ApiError::invalid(field, "must not hold NUL"));
+    }
+    if path.len() >= limits::MAX_PATH_BYTES || path.split('/').any(|name| name.len() > limits::MAX_NAME_BYTES)
+    {
+        let start: String = path.chars().take(80).collect();
+        return Err(ApiError::new(
+            ErrorCode::NameTooLong,
+            format!("{field}: {start}… is longer than a path can be"),
+        )
+        .with("path", start));
+    }
+    Ok(())
+}
+
+/// Permission bits without setuid, setgid and sticky.
+pub fn mode(mode: Option<u32>) -> Checked {
+    match mode {
+        Some(bits) if bits > 0o777 => Err(ApiError::invalid("mode", "must be at most 0o777 (511)")),
+        _ => Ok(()),
+    }
+}
+
+/// Names and values that an environment can hold.
+pub fn env(changes: &EnvChanges) -> Checked {
+    if changes.len() > limits::MAX_ENV_ENTRIES {
+        return Err(ApiError::invalid(
+            "env",
+            format!("must have at most {} entries", limits::MAX_ENV_ENTRIES),
+        ));
+    }
+    for (name, value) in changes {
+        let field = || format!("env.{}", name.chars().take(80).collect::<String>().escape_debug());
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(ApiError::invalid(&field(), "a name must not be empty nor hold '=' or NUL"));
+        }
+        let value = value.as_deref().unwrap_or_default();
+        if value.contains('\0') {
+            return Err(ApiError::invalid(&field(), "a value must not hold NUL"));
+        }
+        if name.len() + 1 + value.len() > limits::MAX_ENV_ENTRY_BYTES {
+            return Err(ApiError::invalid(
+                &field(),
+                format!("name and value must fit {} bytes, the kernel's bound", limits::MAX_ENV_ENTRY_BYTES),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A time limit in milliseconds.
+fn timeout(field: &str, value: Option<u64>, minimum: u64) -> Checked {
+    match value {
+        Some(ms) if ms < minimum || ms > limits::MAX_TIMEOUT_MS => Err(ApiError::invalid(
+            field,
+            format!("must be {minimum} to {} milliseconds", limits::MAX_TIMEOUT_MS),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A command to run.
+pub fn exec(request: &ExecRequest) -> Checked {
+    if request.command.trim().is_empty() {
+        return Err(
+            ApiError::new(ErrorCode::InvalidCommand, "command: must not be empty").with("command", "")
+        );
+    }
+    if request.command.contains('\0') {
+        return Err(ApiError::invalid("command", "must not hold NUL"));
+    }
+    if request.command.len() > limits::MAX_COMMAND_BYTES {
+        return Err(ApiError::invalid(
+            "command",
+            format!("must have at most {} bytes; write a script file and run it", limits::MAX_COMMAND_BYTES),
+        ));
+    }
+    if request.stdin.as_ref().is_some_and(|text| text.len() > limits::MAX_STDIN_BYTES) {
+        return Err(ApiError::invalid(
+            "stdin",
+            format!("must have at most {} bytes; write a file and redirect from it", limits::MAX_STDIN_BYTES),
+        ));
+    }
+    if request.fresh && request.session_id.is_some() {
+        return Err(ApiError::invalid("fresh", "must not be given together with sessionId"));
+    }
+    if request.max_output_bytes.is_some_and(|bytes| bytes > limits::MAX_OUTPUT_BYTES) {
+        return Err(ApiError::invalid(
+            "maxOutputBytes",
+            format!("must be at most {}", limits::MAX_OUTPUT_BYTES),
+        ));
+    }
+    timeout("timeout", request.timeout, 1)?;
+    timeout("queueTimeout", request.queue_timeout, 0)?;
+    env(&request.env)?;
+    request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
+}
+
+/// A new session.
+pub fn create_session(request: &CreateSession) -> Checked {
+    env(&request.env)?;
+    timeout("commandTimeoutMs", request.command_timeout_ms, 1)?;
+    request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
+}
+
+/// A new sandbox or a change of one.
+pub fn create_sandbox(request: &CreateSandbox) -> Checked {
+    env(&request.env)?;
+    if let Some(wanted) = &request.limits {
+        resources(wanted)?;
+    }
+    if let Some(labels) = &request.labels {
+        if labels.len() > 64 {
+            return Err(ApiError::invalid("labels", "must have at most 64 entries"));
+        }
+        for (name, value) in labels {
+            if name.is_empty() || name.len() > 128 || value.len() > 1024 {
+                return Err(ApiError::invalid("labels", "names have 1 to 128 bytes, values at most 1024"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bounds on resources that a sandbox could live with.
+fn resources(wanted: &Limits) -> Checked {
+    // A static agent and one bash need about 1 MB; below a few more nothing useful runs and creation itself is killed.
+    if wanted.memory.is_some_and(|bytes| bytes.0 < 8 << 20) {
+        return Err(ApiError::invalid("limits.memory", "must be at least 8m"));
+    }
+    if wanted.cpu.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
+        return Err(ApiError::invalid("limits.cpu", "must be 0.01 to 1024"));
+    }
+    if wanted.disk.is_some_and(|bytes| bytes.0 < 8 << 20) {
+        return Err(ApiError::invalid("limits.disk", "must be at least 8m"));
+    }
+    if wanted.pids.is_some_and(|pids| !(8..=4_194_304).contains(&pids)) {
+        return Err(ApiError::invalid("limits.pids", "must be 8 to 4194304"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(result: Checked) -> String {
+        let error = result.unwrap_err();
+        assert_eq!(error.http_status, 400);
+        error.message.split(':').next().unwrap().to_owned()
+    }
+
+    fn command(text: &str) -> ExecRequest {
+        ExecRequest { command: text.to_owned(), ..ExecRequest::default() }
+    }
+
+    #[test]
+    fn x02_bad_commands_name_their_field() {
+        assert_eq!(exec(&command(" \n")).unwrap_err().code, ErrorCode::InvalidCommand);
+        assert_eq!(field(exec(&command("a\0b"))), "command");
+        assert_eq!(field(exec(&command(&"x".repeat(limits::MAX_COMMAND_BYTES + 1)))), "command");
+        assert_eq!(field(exec(&ExecRequest { timeout: Some(0), ..command("true") })), "timeout");
+        let env = [("A=B".to_owned(), Some("1".to_owned()))].into();
+        assert_eq!(field(exec(&ExecRequest { env, ..command("true") })), "env.A=B");
+        assert!(exec(&command("true")).is_ok());
+    }
+
+    #[test]
+    fn b02_paths_that_no_kernel_opens_are_refused() {
+        for bad in ["", "a\0b", &"a/".repeat(2048), &"n".repeat(256)] {
+            assert_eq!(path("path", bad).unwrap_err().http_status, 400, "{bad:?}");
+        }
+        // Valid names: resolved inside the sandbox's root, wherever they point.
+        for good in ["../../etc/passwd", "%2e%2e/x", "//a", "a b", "ünï"] {
+            assert!(path("path", good).is_ok(), "{good}");
+        }
+    }
+}
