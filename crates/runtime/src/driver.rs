@@ -1,0 +1,280 @@
+//! What every way of isolating offers to the server: the [`Driver`] trait and the values that pass through it.
+//!
+//! Nothing here assumes that a sandbox is a local process: an instance is a name, a connection is a byte stream, an
+//! exit is something that one waits for.
+
+use sandcrab_api::ids::SandboxId;
+use sandcrab_api::sandbox::{Limits, Network};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A future that a driver returns; boxed so that the trait can be used as `dyn Driver`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a driver's operation returns. Errors of different drivers share this type; they name operation and subject.
+pub type Result<T, E = DriverError> = std::result::Result<T, E>;
+
+/// A connection to an agent.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A boxed connection to an agent.
+pub type BoxStream = Box<dyn ByteStream>;
+
+/// One life of a sandbox: the name that a driver gives to what it created.
+///
+/// A sandbox that is destroyed and made again has another instance, so that nothing which was meant for the first one
+/// can reach the second. 16 lower-case hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceId(std::sync::Arc<str>);
+
+/// A text that is no instance id.
+#[derive(Debug, thiserror::Error)]
+#[error("instance id {0:?} is not 16 lower-case hexadecimal digits")]
+pub struct InstanceIdError(String);
+
+impl InstanceId {
+    /// A fresh id.
+    pub fn random() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()).into())
+    }
+
+    /// Reads an id back, as from the server's store.
+    pub fn parse(text: &str) -> Result<Self, InstanceIdError> {
+        let digits = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if text.len() == 16 && digits { Ok(Self(text.into())) } else { Err(InstanceIdError(text.to_owned())) }
+    }
+
+    /// The id as text, fit for a file's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for InstanceId {
+    type Error = InstanceIdError;
+    fn try_from(text: String) -> Result<Self, InstanceIdError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<InstanceId> for String {
+    fn from(id: InstanceId) -> Self {
+        id.as_str().to_owned()
+    }
+}
+
+/// What to create.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// Whose sandbox this is; for records, the host name inside and logs.
+    pub sandbox: SandboxId,
+    /// The image's name; `host` is the one that is always there.
+    pub image: String,
+    /// Bounds on resources. A missing one takes the driver's default.
+    pub limits: Limits,
+    /// What the sandbox can reach.
+    pub network: Network,
+    /// Variables that every session starts with, over those of the image.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What was created, or found again after a restart of the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The driver's name for it.
+    pub id: InstanceId,
+    /// What it was created from, with the limits that are in force.
+    pub spec: SandboxSpec,
+    /// Whether its agent runs. An instance that does not run holds only its files until it is destroyed.
+    pub running: bool,
+}
+
+/// How an instance's agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// It is gone; its status went to another parent (a server that has since been replaced).
+    Unknown,
+}
+
+/// What an instance uses now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Memory charged to it in bytes, page cache and kernel memory included.
+    pub memory: Option<u64>,
+    /// The most memory that was ever charged, in bytes.
+    pub memory_peak: Option<u64>,
+    /// CPU time used in microseconds.
+    pub cpu_usec: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// How often the kernel killed a process of it for want of memory.
+    pub oom_kills: Option<u64>,
+    /// Bytes on disk.
+    pub disk: Option<u64>,
+}
+
+/// One way to isolate.
+///
+/// All methods may be called at the same time; the caller sees to it that one instance is created or destroyed by one
+/// task only.
+pub trait Driver: Send + Sync + 'static {
+    /// Its name: `native`, `fake`.
+    fn name(&self) -> &'static str;
+
+    /// Creates an instance and starts its agent, which accepts connections when this returns. On error, and when the
+    /// future is dropped, nothing is left behind.
+    fn create<'a>(&'a self, id: &'a InstanceId, spec: &'a SandboxSpec) -> BoxFuture<'a, Result<Instance>>;
+
+    /// Opens a connection to an instance's agent.
+    fn connect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<BoxStream>>;
+
+    /// Takes everything away: processes, memory, disk, mounts, namespaces, cgroups, ids. When this returns `Ok` it is
+    /// gone, verified. Destroying what does not exist is no error.
+    fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>>;
+
+    /// Everything that this driver holds, from what the system shows and its own records. Left-overs of an interrupted
+    /// creation are removed first.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Instance>>>;
+
+    /// One instance; none if it does not exist.
+    fn inspect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Instance>>>;
+
+    /// Resolves when the instance's agent has ended, by event and not by polling.
+    fn wait_exit<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Exit>>;
+
+    /// What the instance uses now.
+    fn stats<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Stats>>;
+}
+
+/// Why a driver could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// There is no such instance.
+    #[error("there is no instance {id}")]
+    NotFound {
+        /// The id that was asked for.
+        id: InstanceId,
+    },
+    /// The instance exists but its agent does not run.
+    #[error("the agent of instance {id} does not run")]
+    NotRunning {
+        /// The instance.
+        id: InstanceId,
+    },
+    /// The driver has no such image.
+    #[error("there is no image {image:?}")]
+    ImageNotFound {
+        /// The name that was asked for.
+        image: String,
+    },
+    /// A limit that cannot be met.
+    #[error("limit {limit}: {reason}")]
+    Limit {
+        /// Which limit.
+        limit: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The machine lacks something, and nobody said that it may.
+    #[error("{feature} is missing on this machine: {detail}; `--allow-missing {feature}` accepts that")]
+    Missing {
+        /// The feature, as `--allow-missing` names it.
+        feature: crate::doctor::Feature,
+        /// What was tried and what came of it.
+        detail: String,
+    },
+    /// Every range of user ids is in use.
+    #[error("all {count} ranges of user ids are in use")]
+    NoIds {
+        /// How many there are.
+        count: u32,
+    },
+    /// A step inside the launch stage failed.
+    #[error("launch of instance {id}: {failure}")]
+    Launch {
+        /// The instance.
+        id: InstanceId,
+        /// The step and its reason.
+        failure: crate::launch::Failure,
+    },
+    /// A system call or file operation of the driver failed.
+    #[error("{operation} {subject}")]
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// To what.
+        subject: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A record of the driver's own could not be read.
+    #[error("record {path:?} of the driver is not readable")]
+    Record {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Something that was to be gone is still there.
+    #[error("instance {id} left {what} behind")]
+    Residue {
+        /// The instance.
+        id: InstanceId,
+        /// What is left.
+        what: String,
+    },
+}
+
+impl DriverError {
+    /// An [`DriverError::Io`], for use with `map_err`.
+    pub(crate) fn io<E: Into<std::io::Error>>(
+        operation: &'static str,
+        subject: impl fmt::Display,
+    ) -> impl FnOnce(E) -> Self {
+        let subject = subject.to_string();
+        move |source| Self::Io { operation, subject, source: source.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_ids_are_hex_and_nothing_else() {
+        let id = InstanceId::random();
+        assert_eq!(InstanceId::parse(id.as_str()).unwrap(), id);
+        for bad in ["", "../../etc/passwd", "0123456789abcdeg", "0123456789ABCDEF", "0123456789abcdef0"] {
+            assert!(InstanceId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_trait_is_dyn_compatible() {
+        fn takes(_: Option<std::sync::Arc<dyn Driver>>) {}
+        takes(None);
+    }
+}

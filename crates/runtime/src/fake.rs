@@ -1,0 +1,224 @@
+//! A driver without isolation, for tests of the server: the agent is a task in this process that is handed a listening
+//! Unix socket and a directory of its own.
+
+use crate::driver::{
+    BoxFuture, BoxStream, Driver, DriverError, Exit, Instance, InstanceId, Result, SandboxSpec, Stats,
+};
+use std::collections::HashMap;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// What a fake agent is started with.
+#[derive(Debug)]
+pub struct AgentStart {
+    /// Which life of which sandbox this is.
+    pub instance: InstanceId,
+    /// What was asked for.
+    pub spec: SandboxSpec,
+    /// Where the server connects. Non-blocking, so that it can be given to tokio.
+    pub listener: UnixListener,
+    /// A directory that lives as long as the instance.
+    pub dir: PathBuf,
+}
+
+/// The agent to run: its future is the agent's life, its value the exit code.
+pub type AgentEntry = Arc<dyn Fn(AgentStart) -> BoxFuture<'static, i32> + Send + Sync>;
+
+struct Running {
+    instance: Instance,
+    socket: PathBuf,
+    exit: watch::Receiver<Option<Exit>>,
+    task: tokio::task::AbortHandle,
+    /// Removed with the entry.
+    _dir: tempfile::TempDir,
+}
+
+/// The driver. Cheap to clone; clones share their instances, so that a test can "restart the server" over one fake.
+#[derive(Clone)]
+pub struct Fake {
+    entry: AgentEntry,
+    running: Arc<Mutex<HashMap<InstanceId, Running>>>,
+}
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fake").finish_non_exhaustive()
+    }
+}
+
+impl Fake {
+    /// A driver that runs `entry` as the agent of each instance, on the tokio runtime that calls `create`.
+    pub fn new<F, Fut>(entry: F) -> Self
+    where
+        F: Fn(AgentStart) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = i32> + Send + 'static,
+    {
+        Self { entry: Arc::new(move |start| Box::pin(entry(start))), running: Arc::default() }
+    }
+
+    fn with<T>(&self, id: &InstanceId, f: impl FnOnce(&Running) -> T) -> Result<T> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(id).map(f).ok_or_else(|| DriverError::NotFound { id: id.clone() })
+    }
+
+    fn start(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<Instance> {
+        if spec.image != "host" {
+            return Err(DriverError::ImageNotFound { image: spec.image.clone() });
+        }
+        let dir = tempfile::tempdir().map_err(DriverError::io("make a directory for", id))?;
+        let socket = dir.path().join("agent.sock");
+        let listener = listen(&socket).map_err(DriverError::io("listen on", socket.display()))?;
+        let start =
+            AgentStart { instance: id.clone(), spec: spec.clone(), listener, dir: dir.path().join("root") };
+        std::fs::create_dir(&start.dir).map_err(DriverError::io("create", start.dir.display()))?;
+
+        let (ended, exit) = watch::channel(None);
+        let agent = (self.entry)(start);
+        let task = tokio::spawn(async move {
+            // An abort drops the future here: then the sender goes without a value, which reads as a kill.
+            let code = agent.await;
+            ended.send_replace(Some(Exit::Code(code)));
+        });
+        let instance = Instance { id: id.clone(), spec: spec.clone(), running: true };
+        let entry =
+            Running { instance: instance.clone(), socket, exit, task: task.abort_handle(), _dir: dir };
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
+        Ok(instance)
+    }
+}
+
+fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn as_it_stands(running: &Running) -> Instance {
+    Instance { running: !running.task.is_finished(), ..running.instance.clone() }
+}
+
+impl Driver for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn create<'a>(&'a self, id: &'a InstanceId, spec: &'a SandboxSpec) -> BoxFuture<'a, Result<Instance>> {
+        Box::pin(async move { self.start(id, spec) })
+    }
+
+    fn connect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<BoxStream>> {
+        Box::pin(async move {
+            let (socket, ended) = self.with(id, |r| (r.socket.clone(), r.task.is_finished()))?;
+            if ended {
+                return Err(DriverError::NotRunning { id: id.clone() });
+            }
+            let stream = tokio::net::UnixStream::connect(&socket)
+                .await
+                .map_err(DriverError::io("connect to", socket.display()))?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let entry = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            if let Some(mut entry) = entry {
+                entry.task.abort();
+                // Closed when the task's future has been dropped, whether it ended or was aborted.
+                while entry.exit.changed().await.is_ok() {}
+            }
+            Ok(())
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Instance>>> {
+        Box::pin(async move {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(running.values().map(as_it_stands).collect())
+        })
+    }
+
+    fn inspect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Instance>>> {
+        Box::pin(async move {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(running.get(id).map(as_it_stands))
+        })
+    }
+
+    fn wait_exit<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Exit>> {
+        Box::pin(async move {
+            let mut exit = self.with(id, |r| r.exit.clone())?;
+            match exit.wait_for(Option::is_some).await {
+                Ok(value) => Ok(value.unwrap_or(Exit::Unknown)),
+                Err(_aborted) => Ok(Exit::Signal(libc::SIGKILL)),
+            }
+        })
+    }
+
+    fn stats<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Stats>> {
+        Box::pin(async move { self.with(id, |_| Stats::default()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandcrab_api::ids::SandboxId;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
+            sandbox: SandboxId::parse("fake").unwrap(),
+            image: "host".into(),
+            limits: Default::default(),
+            network: Default::default(),
+            env: Default::default(),
+        }
+    }
+
+    /// Echoes one connection, then ends with code 3.
+    async fn echo_once(start: AgentStart) -> i32 {
+        let listener = tokio::net::UnixListener::from_std(start.listener).unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut text = [0; 4];
+        stream.read_exact(&mut text).await.unwrap();
+        stream.write_all(&text).await.unwrap();
+        3
+    }
+
+    #[tokio::test]
+    async fn an_instance_lives_and_ends() {
+        let driver = Fake::new(echo_once);
+        let id = InstanceId::random();
+        assert!(driver.create(&id, &spec()).await.unwrap().running);
+        let mut stream = driver.connect(&id).await.unwrap();
+        stream.write_all(b"ping").await.unwrap();
+        let mut text = [0; 4];
+        stream.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"ping");
+        assert_eq!(driver.wait_exit(&id).await.unwrap(), Exit::Code(3));
+        assert!(matches!(driver.connect(&id).await, Err(DriverError::NotRunning { .. })));
+        assert!(!driver.inspect(&id).await.unwrap().unwrap().running);
+        driver.destroy(&id).await.unwrap();
+        assert!(driver.inspect(&id).await.unwrap().is_none());
+        assert!(matches!(driver.connect(&id).await, Err(DriverError::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn l06_destroy_ends_a_running_agent() {
+        let driver = Fake::new(|_start| std::future::pending());
+        let id = InstanceId::random();
+        driver.create(&id, &spec()).await.unwrap();
+        let waiter = tokio::spawn({
+            let (driver, id) = (driver.clone(), id.clone());
+            async move { driver.wait_exit(&id).await }
+        });
+        tokio::task::yield_now().await;
+        driver.destroy(&id).await.unwrap();
+        driver.destroy(&id).await.unwrap();
+        assert_eq!(waiter.await.unwrap().unwrap(), Exit::Signal(libc::SIGKILL));
+        assert!(driver.list().await.unwrap().is_empty());
+    }
+}
