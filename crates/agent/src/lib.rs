@@ -1,1 +1,3 @@
 //! PID 1 of each sandbox: sessions, commands, files, and the router that serves them.
+
+pub mod http;

@@ -1,0 +1,131 @@
+//! Reading a request: whatever is wrong becomes a typed 4xx that names the field (contract X02).
+
+use super::error::Refusal;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::{header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use sandcrab_api::{ApiError, ErrorCode, limits};
+use serde::de::DeserializeOwned;
+
+/// A JSON body.
+pub struct Json<T>(pub T);
+
+/// The query string.
+pub struct Query<T>(pub T);
+
+/// The parameters in the path.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        require_json(&request)?;
+        let body = Limited::new(request.into_body(), limits::MAX_JSON_BODY_BYTES).collect().await;
+        let bytes = body.map_err(|error| unreadable_body(&*error))?.to_bytes();
+        Ok(Self(parse_json(&bytes)?))
+    }
+}
+
+fn require_json(request: &Request) -> Result<(), ApiError> {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let said = if value.is_empty() { "none".to_owned() } else { format!("{value:?}") };
+    Err(ApiError::new(
+        ErrorCode::UnsupportedMediaType,
+        format!("Content-Type must be application/json, it is {said}"),
+    ))
+}
+
+/// Why a body could not be read: it is too long, or its sender broke off.
+pub fn unreadable_body(error: &(dyn std::error::Error + Send + Sync + 'static)) -> ApiError {
+    if error.is::<LengthLimitError>() {
+        let bound = limits::MAX_JSON_BODY_BYTES;
+        return ApiError::new(ErrorCode::PayloadTooLarge, format!("the body is longer than {bound} bytes"))
+            .with("limit", bound);
+    }
+    ApiError::invalid("body", format!("could not be read to its end: {error}"))
+}
+
+/// Reads JSON; an error names the field by its path.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| named(&error, "body"))?;
+    reader.end().map_err(|error| ApiError::invalid("body", error.to_string()))?;
+    Ok(value)
+}
+
+fn named<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>, whole: &str) -> ApiError {
+    let path = error.path().to_string();
+    let message = error.inner().to_string();
+    // serde reports a missing or unknown field at the object that lacks or has it: the name is in the message.
+    let quoted = (message.starts_with("missing field") || message.starts_with("unknown field"))
+        .then(|| message.split('`').nth(1).unwrap_or_default());
+    match (path.as_str(), quoted) {
+        (".", Some(name)) => ApiError::invalid(name, &*message),
+        (".", None) => ApiError::invalid(whole, &*message),
+        (path, Some(name)) if !path.ends_with(name) => {
+            ApiError::invalid(&format!("{path}.{name}"), &*message)
+        }
+        (path, _) => ApiError::invalid(path, &*message),
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(error) => {
+                // axum's text is "Failed to deserialize query string: FIELD: REASON".
+                let text = error.body_text();
+                let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+                let field = match text.split_once(": ") {
+                    Some((field, _)) => field.to_owned(),
+                    None => text.split('`').nth(1).unwrap_or("query").to_owned(),
+                };
+                Err(ApiError::invalid(&field, text).into())
+            }
+        }
+    }
+}
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(error) => Err(ApiError::invalid("path parameter", error.body_text()).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandcrab_api::exec::ExecRequest;
+
+    fn field(json: &str) -> String {
+        let error = parse_json::<ExecRequest>(json.as_bytes()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::ValidationFailed);
+        error.context["validationErrors"][0]["field"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn x02_wrong_types_and_names_name_the_field() {
+        assert_eq!(field(r#"{"command":1}"#), "command");
+        assert_eq!(field(r#"{"command":"a","timeout":"soon"}"#), "timeout");
+        assert_eq!(field(r#"{"command":"a","env":{"A":1}}"#), "env.A");
+        assert_eq!(field(r#"{"command":"a","sessionId":"a/b"}"#), "sessionId");
+        assert_eq!(field(r#"{"command":"a","colour":1}"#), "colour");
+        assert_eq!(field("{}"), "command");
+        assert_eq!(field("[]"), "body");
+        assert_eq!(field("{\"command\":\"a\"} x"), "body");
+        assert_eq!(field("\u{feff}nonsense"), "body");
+    }
+}
