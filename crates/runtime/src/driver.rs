@@ -147,6 +147,10 @@ pub trait Driver: Send + Sync + 'static {
     /// future is dropped, nothing is left behind.
     fn create<'a>(&'a self, id: &'a InstanceId, spec: &'a SandboxSpec) -> BoxFuture<'a, Result<Instance>>;
 
+    /// Starts the agent of an instance that exists and does not run, on the files that it has; the rest is as with
+    /// `create`. On error, and when the future is dropped, the files are as they were and nothing runs.
+    fn start<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Instance>>;
+
     /// Opens a connection to an instance's agent.
     fn connect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<BoxStream>>;
 

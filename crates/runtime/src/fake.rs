@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// What a fake agent is started with.
@@ -19,7 +20,7 @@ pub struct AgentStart {
     pub spec: SandboxSpec,
     /// Where the server connects. Non-blocking, so that it can be given to tokio.
     pub listener: UnixListener,
-    /// A directory that lives as long as the instance.
+    /// A directory that lives as long as the instance, whether its agent runs or not.
     pub dir: PathBuf,
 }
 
@@ -32,13 +33,22 @@ struct Running {
     exit: watch::Receiver<Option<Exit>>,
     task: tokio::task::AbortHandle,
     /// Removed with the entry.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+}
+
+impl Running {
+    /// The channel tells, not the task: a waiter hears of the end through it, and must then find it to be so.
+    fn ended(&self) -> bool {
+        self.exit.has_changed().is_err() || self.exit.borrow().is_some()
+    }
 }
 
 /// The driver. Cheap to clone; clones share their instances, so that a test can "restart the server" over one fake.
 #[derive(Clone)]
 pub struct Fake {
     entry: AgentEntry,
+    /// Where agents run: not necessarily where the server does, so that they can outlive it.
+    agents: Handle,
     running: Arc<Mutex<HashMap<InstanceId, Running>>>,
 }
 
@@ -49,13 +59,25 @@ impl std::fmt::Debug for Fake {
 }
 
 impl Fake {
-    /// A driver that runs `entry` as the agent of each instance, on the tokio runtime that calls `create`.
+    /// A driver that runs `entry` as the agent of each instance, on the tokio runtime that this is called from.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn new<F, Fut>(entry: F) -> Self
     where
         F: Fn(AgentStart) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = i32> + Send + 'static,
     {
-        Self { entry: Arc::new(move |start| Box::pin(entry(start))), running: Arc::default() }
+        Self {
+            entry: Arc::new(move |start| Box::pin(entry(start))),
+            agents: Handle::current(),
+            running: Arc::default(),
+        }
+    }
+
+    /// Kills an instance's agent as the kernel would; its files stay.
+    pub fn kill(&self, id: &InstanceId) -> Result<()> {
+        self.with(id, |running| running.task.abort())
     }
 
     fn with<T>(&self, id: &InstanceId, f: impl FnOnce(&Running) -> T) -> Result<T> {
@@ -63,27 +85,47 @@ impl Fake {
         running.get(id).map(f).ok_or_else(|| DriverError::NotFound { id: id.clone() })
     }
 
-    fn start(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<Instance> {
+    fn make(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<Instance> {
         if spec.image != "host" {
             return Err(DriverError::ImageNotFound { image: spec.image.clone() });
         }
         let dir = tempfile::tempdir().map_err(DriverError::io("make a directory for", id))?;
-        let socket = dir.path().join("agent.sock");
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).map_err(DriverError::io("create", root.display()))?;
+        self.launch(id, spec, dir)
+    }
+
+    fn start_again(&self, id: &InstanceId) -> Result<Instance> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopped = match running.remove(id) {
+            None => return Err(DriverError::NotFound { id: id.clone() }),
+            Some(entry) if !entry.ended() => {
+                let instance = entry.instance.clone();
+                running.insert(id.clone(), entry);
+                return Ok(instance);
+            }
+            Some(entry) => entry,
+        };
+        drop(running);
+        self.launch(id, &stopped.instance.spec, stopped.dir)
+    }
+
+    fn launch(&self, id: &InstanceId, spec: &SandboxSpec, dir: tempfile::TempDir) -> Result<Instance> {
+        // A name of its own for each start: the last one's socket file is still there.
+        let socket = dir.path().join(format!("{}.sock", InstanceId::random()));
         let listener = listen(&socket).map_err(DriverError::io("listen on", socket.display()))?;
-        let start =
-            AgentStart { instance: id.clone(), spec: spec.clone(), listener, dir: dir.path().join("root") };
-        std::fs::create_dir(&start.dir).map_err(DriverError::io("create", start.dir.display()))?;
+        let root = dir.path().join("root");
+        let start = AgentStart { instance: id.clone(), spec: spec.clone(), listener, dir: root };
 
         let (ended, exit) = watch::channel(None);
         let agent = (self.entry)(start);
-        let task = tokio::spawn(async move {
+        let task = self.agents.spawn(async move {
             // An abort drops the future here: then the sender goes without a value, which reads as a kill.
             let code = agent.await;
             ended.send_replace(Some(Exit::Code(code)));
         });
         let instance = Instance { id: id.clone(), spec: spec.clone(), running: true };
-        let entry =
-            Running { instance: instance.clone(), socket, exit, task: task.abort_handle(), _dir: dir };
+        let entry = Running { instance: instance.clone(), socket, exit, task: task.abort_handle(), dir };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
         Ok(instance)
     }
@@ -96,7 +138,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 fn as_it_stands(running: &Running) -> Instance {
-    Instance { running: !running.task.is_finished(), ..running.instance.clone() }
+    Instance { running: !running.ended(), ..running.instance.clone() }
 }
 
 impl Driver for Fake {
@@ -105,12 +147,16 @@ impl Driver for Fake {
     }
 
     fn create<'a>(&'a self, id: &'a InstanceId, spec: &'a SandboxSpec) -> BoxFuture<'a, Result<Instance>> {
-        Box::pin(async move { self.start(id, spec) })
+        Box::pin(async move { self.make(id, spec) })
+    }
+
+    fn start<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Instance>> {
+        Box::pin(async move { self.start_again(id) })
     }
 
     fn connect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<BoxStream>> {
         Box::pin(async move {
-            let (socket, ended) = self.with(id, |r| (r.socket.clone(), r.task.is_finished()))?;
+            let (socket, ended) = self.with(id, |r| (r.socket.clone(), r.ended()))?;
             if ended {
                 return Err(DriverError::NotRunning { id: id.clone() });
             }
@@ -204,6 +250,31 @@ mod tests {
         driver.destroy(&id).await.unwrap();
         assert!(driver.inspect(&id).await.unwrap().is_none());
         assert!(matches!(driver.connect(&id).await, Err(DriverError::NotFound { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_killed_instance_starts_again_on_its_files() {
+        let (lives, mut files) = tokio::sync::mpsc::unbounded_channel();
+        let driver = Fake::new(move |start: AgentStart| {
+            // Each life leaves one more file.
+            let count = std::fs::read_dir(&start.dir).unwrap().count();
+            std::fs::write(start.dir.join(format!("{count}")), "").unwrap();
+            lives.send(count).unwrap();
+            async move {
+                let _listening = start.listener;
+                std::future::pending().await
+            }
+        });
+        let id = InstanceId::random();
+        driver.create(&id, &spec()).await.unwrap();
+        driver.kill(&id).unwrap();
+        assert_eq!(driver.wait_exit(&id).await.unwrap(), Exit::Signal(libc::SIGKILL));
+        assert!(matches!(driver.connect(&id).await, Err(DriverError::NotRunning { .. })));
+        assert!(driver.start(&id).await.unwrap().running);
+        driver.connect(&id).await.unwrap();
+        assert_eq!((files.try_recv().unwrap(), files.try_recv().unwrap()), (0, 1));
+        driver.destroy(&id).await.unwrap();
+        assert!(matches!(driver.start(&id).await, Err(DriverError::NotFound { .. })));
     }
 
     #[tokio::test]
