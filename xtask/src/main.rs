@@ -1,2 +1,51 @@
-//! Build, test and bench commands.
-fn main() {}
+//! The project's own commands: `cargo xtask run`, `test`, `check`, `build` and what they are made of.
+//!
+//! Each command does all of its set-up itself on a Debian machine that has Rust and Node, and reads nothing outside the
+//! repository but the system's own tools. Everything it writes lies under `target/`, but for generated files, which are
+//! committed and have a `--check`.
+#![expect(clippy::print_stdout, reason = "these commands talk to a person in a terminal")]
+
+mod build;
+mod check;
+mod clock;
+mod command;
+mod generate;
+mod setup;
+mod test;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use workspace::Workspace;
+
+/// Builds, checks, tests and measures Sandcrab.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the binary (target/dist/sandcrab) and the TypeScript package (sdks/typescript/dist)
+    Build(build::Args),
+    /// Run every test of every runner, after `check`; writes target/test-report/passed.txt
+    Test(test::Args),
+    /// Formatting, lints, the dependency rule between crates, generated files
+    Check,
+    /// Write the files that are generated from the code
+    Docs(generate::Args),
+}
+
+fn main() -> Result<ExitCode> {
+    let ws = Workspace::here()?;
+    match Cli::parse().command {
+        Command::Build(args) => build::run(&ws, &args)?,
+        Command::Test(args) => return test::run(&ws, &args),
+        Command::Check => check::run(&ws)?,
+        Command::Docs(args) => generate::docs(&ws, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

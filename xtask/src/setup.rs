@@ -1,0 +1,93 @@
+//! What a machine needs before the rest can work: Debian packages, the TypeScript package's dependencies, a Python
+//! environment for the API checks. Each part does nothing when it is already there.
+
+use crate::command::{cmd, which};
+use crate::workspace::Workspace;
+use anyhow::{Context as _, Result, bail};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// Debian packages that building and a first run need, each with its reason.
+pub(crate) const BUILD: &[(&str, &str)] = &[
+    ("build-essential", "a C compiler and linker for Rust, SQLite and the shell's loadable builtin"),
+    ("ca-certificates", "the host image carries them into sandboxes"),
+    ("git", "the host image offers it; the examples clone with it"),
+    ("python3", "the host image offers it; the examples run it"),
+];
+
+/// What the tests need besides.
+pub(crate) const TEST: &[(&str, &str)] = &[
+    ("busybox-static", "a shell that cannot load builtins, and a program without libraries"),
+    ("dash", "a shell that cannot load builtins"),
+    ("dpkg-dev", "builds the local .deb that a sandbox installs"),
+    ("e2fsprogs", "file system images"),
+    ("gawk", "one of the tools behind /etc/alternatives"),
+    ("iproute2", "looks at network namespaces"),
+    ("procps", "looks at processes from inside a sandbox"),
+    ("python3-pip", "installs a local wheel inside a sandbox"),
+    ("python3-venv", "the environment that schemathesis runs in"),
+    ("util-linux", "nsenter, unshare, prlimit: what the attack tests call"),
+];
+
+/// Installs those of the packages that the machine lacks.
+pub(crate) fn apt(ws: &Workspace, lists: &[&[(&str, &str)]]) -> Result<()> {
+    let missing: Vec<_> = lists.iter().copied().flatten().filter(|(name, _)| !is_installed(name)).collect();
+    if missing.is_empty() {
+        println!("Debian packages: all there");
+        return Ok(());
+    }
+    for (name, reason) in &missing {
+        println!("Debian package {name}: {reason}");
+    }
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+    let manual = format!("apt-get install {}", names.join(" "));
+    if which("apt-get").is_none() {
+        bail!("this is no Debian: install the equivalent of `{manual}` by hand");
+    }
+    let root = rustix::process::geteuid().is_root();
+    if !root && which("sudo").is_none() {
+        bail!("not root and no sudo: run `{manual}` as root, then try again");
+    }
+    let apt_get = |args: &[&str]| {
+        let program = if root { cmd("apt-get") } else { cmd("sudo").args(["-n", "apt-get"]) };
+        program.env("DEBIAN_FRONTEND", "noninteractive").args(args).limit(Duration::from_secs(600))
+    };
+    let logs = ws.logs();
+    apt_get(&["update", "-q"]).run_logged(&logs.join("apt-update.txt"))?;
+    let install = ["install", "-q", "-y", "--no-install-recommends"];
+    let install: Vec<&str> = install.into_iter().chain(names.iter().copied()).collect();
+    apt_get(&install)
+        .run_logged(&logs.join("apt-install.txt"))
+        .with_context(|| format!("the machine lacks Debian packages; by hand: `{manual}`"))
+}
+
+fn is_installed(package: &str) -> bool {
+    let status = Path::new("/usr/share/doc").join(package);
+    // Every Debian package ships its copyright there, and looking is a hundred times faster than asking dpkg.
+    status.join("copyright").exists()
+}
+
+/// Installs the dependencies of a Node package as its lock file says.
+pub(crate) fn npm(ws: &Workspace, folder: &str) -> Result<()> {
+    if which("npm").is_none() {
+        bail!("no npm on PATH: install Node 20 or newer (https://nodejs.org)");
+    }
+    let dir = ws.path(folder);
+    // npm writes this file last, so a newer one than the lock file is a finished installation of it.
+    let done = modified(&dir.join("node_modules/.package-lock.json"));
+    if done.is_some() && done >= modified(&dir.join("package-lock.json")) {
+        println!("{folder}: dependencies are there");
+        return Ok(());
+    }
+    println!("{folder}: npm ci");
+    let log = ws.logs().join(format!("npm-ci-{}.txt", folder.replace('/', "-")));
+    cmd("npm")
+        .args(["ci", "--no-audit", "--no-fund"])
+        .dir(&dir)
+        .limit(Duration::from_secs(600))
+        .run_logged(&log)
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().ok()?.modified().ok()
+}

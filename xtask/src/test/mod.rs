@@ -1,0 +1,93 @@
+//! `cargo xtask test`: the whole truth about a checkout. Every runner runs, also after a failure in another, and says
+//! itself which tests passed; `target/test-report/passed.txt` has one line for each.
+
+mod promises;
+pub(crate) mod report;
+mod rust;
+
+use crate::check;
+use crate::clock::Clock;
+use crate::setup;
+use crate::workspace::Workspace;
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use report::Report;
+use std::process::ExitCode;
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this part; may be given several times
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// Only the Rust tests of this package
+    #[arg(long, short, value_name = "NAME")]
+    package: Option<String>,
+    /// Only tests whose name holds this
+    filter: Option<String>,
+}
+
+/// What can be run by itself.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Check,
+    Rust,
+}
+
+/// Which tests to run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    pub(crate) package: Option<String>,
+    pub(crate) filter: Option<String>,
+}
+
+pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
+    let mut clock = Clock::start();
+    let wants = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let select = Selection { package: args.package.clone(), filter: args.filter.clone() };
+    let partial = !args.only.is_empty() || select.package.is_some() || select.filter.is_some();
+    clock.step("set-up: Debian packages", || setup::apt(ws, &[setup::BUILD, setup::TEST]))?;
+
+    let mut reports = Vec::new();
+    if wants(Part::Check) && select.filter.is_none() && select.package.is_none() {
+        reports.push(check::all(ws, &mut clock)?);
+    }
+    if wants(Part::Rust) {
+        reports.push(runner("rust", rust::run(ws, &mut clock, &select)));
+    }
+
+    if !partial {
+        let promises = promises::check(ws, &reports)?;
+        reports.push(promises);
+    }
+
+    let passed = ws.report().join("passed.txt");
+    std::fs::create_dir_all(ws.report()).context("create target/test-report")?;
+    std::fs::write(&passed, report::passed_lines(&reports)).context("write target/test-report/passed.txt")?;
+    Ok(finish(&clock, &reports, partial))
+}
+
+/// A runner that could not run counts as one failed test, so that the others still have their say.
+fn runner(name: &'static str, result: Result<Report>) -> Report {
+    let report = result.unwrap_or_else(|error| {
+        let mut report = Report::of(name);
+        report.fail("the runner itself", format!("{error:#}"));
+        report
+    });
+    report.must_have_run()
+}
+
+fn finish(clock: &Clock, reports: &[Report], partial: bool) -> ExitCode {
+    clock.table();
+    println!();
+    for report in reports {
+        report.print();
+    }
+    if partial {
+        println!("Only a part was run.");
+    }
+    let passed: usize = reports.iter().map(|report| report.passed.len()).sum();
+    let failed: usize = reports.iter().map(|report| report.failed.len()).sum();
+    println!("\n{passed} passed, {failed} failed");
+    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
