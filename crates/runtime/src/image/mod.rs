@@ -8,7 +8,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub mod error;
+pub mod host;
 pub mod identity;
+
+pub use error::ImageError;
 
 /// A stack of read-only layers with the configuration that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,52 @@
+//! What can go wrong while an image is made.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A failure to make or collect an image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A file operation failed.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried, as a verb: `read`, `copy`.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The host's tree is larger than the builder is willing to walk or copy.
+    #[error("{what} of the host image passes its bound of {bound} at {}", path.display())]
+    TooLarge {
+        /// Which measure: `entries`, `bytes`.
+        what: &'static str,
+        /// The bound.
+        bound: u64,
+        /// Where it was passed.
+        path: PathBuf,
+    },
+    /// The host has no `/usr`, so there is nothing to make an image of.
+    #[error("{} is not a directory; the host image needs it", path.display())]
+    NoUsr {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A path to leave out is not absolute, or holds `.` or `..`.
+    #[error("the path to leave out of the host image must be absolute and without `..`: {}", path.display())]
+    BadExclude {
+        /// As it was given.
+        path: PathBuf,
+    },
+}
+
+impl ImageError {
+    /// For `map_err`: names the operation and its subject.
+    pub(crate) fn io<E: Into<io::Error>>(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
+        let path = path.into();
+        move |source| Self::Io { operation, path, source: source.into() }
+    }
+}
