@@ -1,0 +1,102 @@
+import { ERROR_CLASSES, type ErrorCode, ServiceNotRespondingError, ValidationFailedError } from "./generated/errors.js";
+import { type ErrorFacts, SandboxError } from "./sandbox-error.js";
+
+export * from "./generated/errors.js";
+export { type ErrorFacts, SandboxError } from "./sandbox-error.js";
+
+/** Bad input that this package found itself: 400 that names the field. */
+export function invalidField(field: string, fault: string): ValidationFailedError {
+  return new ValidationFailedError(invalidFacts(field, `${field}: ${fault}`, fault));
+}
+
+function invalidFacts(field: string, message: string, fault: string): ErrorFacts<ValidationFailedError["context"]> {
+  return {
+    code: "VALIDATION_FAILED",
+    message,
+    context: { validationErrors: [{ field, message: fault }] },
+    httpStatus: 400,
+    timestamp: new Date().toISOString(),
+    suggestion: "Mend the fields named in context.validationErrors.",
+  };
+}
+
+/** A sandbox's id that breaks its rule: refused before any request. */
+export class SandboxSecurityError extends ValidationFailedError {
+  override name = "SandboxSecurityError";
+
+  constructor(message: string, fault: string) {
+    super(invalidFacts("id", message, fault));
+  }
+}
+
+/** The server could not be reached, or the connection to it broke before the answer was whole. */
+export class ConnectionError extends ServiceNotRespondingError {
+  override name = "ConnectionError";
+
+  constructor(operation: string, url: string, cause: unknown) {
+    const reason = reasonOf(cause);
+    super(
+      {
+        code: "SERVICE_NOT_RESPONDING",
+        message: `${operation}: no answer from ${url}: ${reason}`,
+        operation,
+        context: { url, reason },
+        httpStatus: 502,
+        timestamp: new Date().toISOString(),
+        suggestion: "Check that `sandcrab serve` runs there and that the network lets this program reach it.",
+      },
+      { cause },
+    );
+  }
+}
+
+/** `fetch` hides the reason of a failure in its cause. */
+function reasonOf(error: unknown): string {
+  const inner = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  if (!(inner instanceof Error)) return String(inner);
+  return inner.message || (inner as { code?: string }).code || inner.name;
+}
+
+/** The error that an answer of the API stands for, as an instance of its code's class. */
+export function errorOf(facts: ErrorFacts): SandboxError {
+  const ErrorClass = ERROR_CLASSES[facts.code as ErrorCode] ?? SandboxError;
+  return new ErrorClass(facts);
+}
+
+/** Whether `value` has the shape of the API's errors. */
+export function isErrorFacts(value: unknown): value is ErrorFacts {
+  if (typeof value !== "object" || value === null) return false;
+  const { code, message, httpStatus } = value as Partial<ErrorFacts>;
+  return typeof code === "string" && typeof message === "string" && typeof httpStatus === "number";
+}
+
+/** The error for an answer that is none of the API's, such as a proxy's own page. */
+export async function errorOfResponse(response: Response, operation: string): Promise<SandboxError> {
+  const text = await response.text().catch(() => "");
+  const facts = parseFacts(text);
+  if (facts) return errorOf({ ...facts, operation: facts.operation ?? operation });
+  return foreignAnswer(response, operation, text);
+}
+
+/** The error for an answer that Sandcrab cannot have written. */
+export function foreignAnswer(response: Response, operation: string, text: string): ServiceNotRespondingError {
+  return new ServiceNotRespondingError({
+    code: "SERVICE_NOT_RESPONDING",
+    message: `${operation}: ${response.url} answered ${response.status} with something that is not Sandcrab's`,
+    operation,
+    context: { url: response.url, status: response.status, body: text.slice(0, 200) },
+    httpStatus: 502,
+    timestamp: new Date().toISOString(),
+    suggestion: "Check the url given to connect(), and any proxy on the way.",
+  });
+}
+
+function parseFacts(text: string): ErrorFacts | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (!isErrorFacts(value)) return undefined;
+    return { ...value, context: value.context ?? {} };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,190 @@
+import { ConnectionError } from "./errors.js";
+import { RETRY_PAUSES_MS, sleep } from "./transport.js";
+
+/** Opens the stream behind what was read up to `cursor` (`STDOUT-STDERR`, raw offsets); undefined: from its start. */
+export type Open = (cursor: string | undefined, connection?: AbortSignal) => Promise<Response>;
+
+/** What an abort does before the stream fails with the signal's reason. */
+export interface Abort {
+  signal: AbortSignal;
+  kill: () => Promise<void>;
+}
+
+const NEWLINE = 10;
+
+/**
+ * A command's stream of events that goes on where it broke off when the connection is lost (contract S12). It hands on
+ * whole messages only, so neither a message nor a character is ever split over two chunks, nor seen twice.
+ *
+ * Cancelling the stream lets the command run on; only `abort` kills it.
+ */
+export function resumableStream(first: Response, open: Open, abort?: Abort): ReadableStream<Uint8Array> {
+  let reader = readerOf(first);
+  let rest: Uint8Array = new Uint8Array(0);
+  let cursor: string | undefined;
+  let started = false;
+  let repeatsStart = false;
+  let ended = false;
+  let losses = 0;
+  let release = () => {};
+  const connection = new AbortController();
+
+  /** The next bytes, or why there are none. */
+  async function read(): Promise<Uint8Array | { lost: unknown }> {
+    try {
+      const { done, value } = await reader.read();
+      return done ? { lost: new Error("the stream ended before the command's end") } : value;
+    } catch (error) {
+      return { lost: error };
+    }
+  }
+
+  /** Keeps the start of an unfinished message and returns the whole ones before it. */
+  function takeWhole(bytes: Uint8Array): Uint8Array {
+    const joined = rest.length === 0 ? bytes : concat(rest, bytes);
+    const end = endOfLastMessage(joined);
+    rest = joined.subarray(end);
+    return joined.subarray(0, end);
+  }
+
+  function note(messages: Uint8Array): Uint8Array {
+    losses = 0;
+    cursor = lastField(messages, "id:") ?? cursor;
+    const type = /^\{"type":"(\w+)"/.exec(lastField(messages, "data:") ?? "")?.[1];
+    ended ||= type === "complete" || type === "error";
+    const kept = repeatsStart ? withoutStart(messages) : messages;
+    repeatsStart &&= kept === undefined;
+    started ||= type !== undefined;
+    return kept ?? new Uint8Array(0);
+  }
+
+  async function resume(lost: unknown): Promise<void> {
+    rest = new Uint8Array(0);
+    let cause = lost;
+    for (;;) {
+      const pause = RETRY_PAUSES_MS[losses++];
+      if (pause === undefined) {
+        throw cause instanceof ConnectionError ? cause : new ConnectionError("execStream", first.url, cause);
+      }
+      await sleep(pause, connection.signal);
+      try {
+        reader = readerOf(await open(cursor, connection.signal));
+        repeatsStart = started;
+        return;
+      } catch (error) {
+        if (!(error instanceof ConnectionError)) throw error;
+        cause = error;
+      }
+    }
+  }
+
+  return new ReadableStream<Uint8Array>(
+    {
+      start(controller) {
+        if (!abort) return;
+        const { signal, kill } = abort;
+        const aborted = async () => {
+          const failure = await kill().then(
+            () => signal.reason,
+            (error: unknown) => error,
+          );
+          controller.error(failure);
+          connection.abort(failure);
+          await reader.cancel(failure).catch(() => {});
+        };
+        release = () => signal.removeEventListener("abort", aborted);
+        signal.addEventListener("abort", aborted, { once: true });
+      },
+      async pull(controller) {
+        for (;;) {
+          const bytes = await read();
+          if (connection.signal.aborted) return;
+          if (bytes instanceof Uint8Array) {
+            const messages = note(takeWhole(bytes));
+            if (messages.length === 0) continue;
+            controller.enqueue(messages);
+            return;
+          }
+          if (ended) {
+            release();
+            controller.close();
+            return;
+          }
+          try {
+            await resume(bytes.lost);
+          } catch (error) {
+            if (connection.signal.aborted) return;
+            release();
+            throw error;
+          }
+        }
+      },
+      async cancel(reason) {
+        release();
+        connection.abort(reason);
+        await reader.cancel(reason).catch(() => {});
+      },
+    },
+    // Nothing is read ahead of the consumer: a slow one slows the server, not this program's memory.
+    { highWaterMark: 0 },
+  );
+}
+
+function readerOf(response: Response): ReadableStreamDefaultReader<Uint8Array> {
+  const body = response.body ?? new ReadableStream({ start: (controller) => controller.close() });
+  return body.getReader();
+}
+
+function concat(a: Uint8Array, b: Uint8Array): Uint8Array {
+  const joined = new Uint8Array(a.length + b.length);
+  joined.set(a);
+  joined.set(b, a.length);
+  return joined;
+}
+
+/** Where the last whole message ends: behind its blank line; 0 if there is none. */
+function endOfLastMessage(bytes: Uint8Array): number {
+  for (let at = bytes.lastIndexOf(NEWLINE); at > 0; at = bytes.lastIndexOf(NEWLINE, at - 1)) {
+    if (bytes[at - 1] === NEWLINE) return at + 1;
+  }
+  return 0;
+}
+
+/** The value of the last line that begins with `name`. */
+function lastField(messages: Uint8Array, name: string): string | undefined {
+  let end = messages.length;
+  while (end > 0) {
+    const newline = end === 1 ? -1 : messages.lastIndexOf(NEWLINE, end - 2);
+    const line = messages.subarray(newline + 1, end);
+    if (beginsWith(line, name)) {
+      // Nothing that is looked for is long; a line of output may be.
+      return new TextDecoder().decode(line.subarray(name.length, name.length + 64)).trim();
+    }
+    end = newline + 1;
+  }
+  return undefined;
+}
+
+function beginsWith(line: Uint8Array, text: string): boolean {
+  for (let at = 0; at < text.length; at++) {
+    if (line[at] !== text.charCodeAt(at)) return false;
+  }
+  return true;
+}
+
+/**
+ * A resumed stream says again that the command has started. Drops that message; undefined if nothing but comments has
+ * come yet.
+ */
+function withoutStart(messages: Uint8Array): Uint8Array | undefined {
+  let start = 0;
+  for (let at = messages.indexOf(NEWLINE); at >= 0; at = messages.indexOf(NEWLINE, at + 1)) {
+    if (messages[at + 1] !== NEWLINE) continue;
+    const message = messages.subarray(start, at + 2);
+    const data = lastField(message, "data:");
+    if (data?.startsWith('{"type":"start"')) return messages.subarray(at + 2);
+    if (data !== undefined) return messages.subarray(start);
+    start = at + 2;
+  }
+  return undefined;
+}

@@ -1,0 +1,184 @@
+import { ConnectionError, ExecNotFoundError, errorOf } from "./errors.js";
+import { resumableStream } from "./exec-stream.js";
+import { newExecId } from "./ids.js";
+import { parseSSEStream } from "./sse.js";
+import type { Target } from "./target.js";
+import { RETRY_PAUSES_MS, retrying, sleep } from "./transport.js";
+import type { BaseExecOptions, ExecEvent, ExecOptions, ExecResult, StreamOptions } from "./types.js";
+import type * as wire from "./wire.js";
+
+/**
+ * How long the server keeps a finished command: until then its id cannot have been forgotten, and sending it again
+ * attaches to the command instead of running it twice (contract S12).
+ */
+const RETENTION_MS = 5 * 60 * 1000;
+
+/** Runs a command and returns its result. */
+export async function exec(
+  target: Target,
+  sessionId: string | undefined,
+  command: string,
+  options: ExecOptions = {},
+): Promise<ExecResult> {
+  let result: ExecResult;
+  try {
+    const request = requestOf(target, sessionId, command, options);
+    request.queueTimeout = options.queueTimeout;
+    request.maxOutputBytes = options.maxOutputBytes;
+    const streamed = options.onOutput && options.stream !== false;
+    const whole = await (streamed ? streamedResult : plainResult)(target, request, options);
+    result = options.stripFinalNewline === false ? whole : withoutFinalNewlines(whole);
+  } catch (error) {
+    options.onError?.(error as Error);
+    throw error;
+  }
+  options.onComplete?.(result);
+  return result;
+}
+
+/** Runs a command; returns its events as a stream that survives lost connections. */
+export async function execStream(
+  target: Target,
+  sessionId: string | undefined,
+  command: string,
+  options: StreamOptions = {},
+): Promise<ReadableStream<Uint8Array>> {
+  return openStream(target, requestOf(target, sessionId, command, options), options.signal);
+}
+
+type Request = { [Field in keyof wire.ExecRequest]: wire.ExecRequest[Field] | undefined } & { execId: string };
+
+function requestOf(
+  target: Target,
+  sessionId: string | undefined,
+  command: string,
+  options: BaseExecOptions,
+): Request {
+  const { timeout, env, cwd, stdin, encoding } = options;
+  const request: Request = { command, execId: newExecId(), timeout, cwd, stdin };
+  if (sessionId !== undefined) request.sessionId = sessionId;
+  else if (target.sessionless) request.fresh = true;
+  if (env) request.env = env as Record<string, string | null>;
+  if (encoding) request.encoding = encoding as wire.OutputEncoding;
+  return request;
+}
+
+async function plainResult(target: Target, request: Request, { signal }: ExecOptions): Promise<wire.ExecResult> {
+  const created = target.ready();
+  if (created) await created;
+  const body = JSON.stringify(request);
+  const path = `${target.path}/exec`;
+  const sent = Date.now();
+  const work = (connection?: AbortSignal) =>
+    retrying(() => {
+      if (Date.now() - sent >= RETENTION_MS) return resultOf(target, request.execId, connection);
+      return target.transport.json<wire.ExecResult>({ operation: "exec", method: "POST", path, body, signal: connection });
+    }, connection);
+  return signal ? cancellable(target, request.execId, signal, work) : work();
+}
+
+/** The result of a command that is known to the server; waits for its end. */
+function resultOf(target: Target, execId: string, signal?: AbortSignal): Promise<wire.ExecResult> {
+  const path = `${target.path}/execs/${execId}/result`;
+  return target.transport.json({ operation: "exec", method: "GET", path, signal });
+}
+
+async function streamedResult(target: Target, request: Request, options: ExecOptions): Promise<wire.ExecResult> {
+  const stream = await openStream(target, request, options.signal);
+  for await (const event of parseSSEStream<ExecEvent>(stream)) {
+    if (event.type === "stdout" || event.type === "stderr") options.onOutput?.(event.type, event.data);
+    else if (event.type === "error") throw errorOf(event.detail);
+  }
+  // The server has cut, replaced and counted by its rules; asking it keeps them in one place.
+  return retrying(() => resultOf(target, request.execId, options.signal), options.signal);
+}
+
+async function openStream(
+  target: Target,
+  request: Request,
+  signal: AbortSignal | undefined,
+): Promise<ReadableStream<Uint8Array>> {
+  const created = target.ready();
+  if (created) await created;
+  const { execId, encoding } = request;
+  const body = JSON.stringify(request);
+  const sent = Date.now();
+  const open = (cursor: string | undefined, connection?: AbortSignal): Promise<Response> => {
+    const call = { operation: "execStream", signal: connection };
+    if (cursor === undefined && Date.now() - sent < RETENTION_MS) {
+      return target.transport.send({ ...call, method: "POST", path: `${target.path}/exec/stream`, body });
+    }
+    const [stdoutOffset = "0", stderrOffset = "0"] = cursor?.split("-") ?? [];
+    const query = new URLSearchParams({ stdoutOffset, stderrOffset, encoding: encoding ?? "utf8" });
+    return target.transport.send({ ...call, method: "GET", path: `${target.path}/execs/${execId}/stream?${query}` });
+  };
+  const work = (connection?: AbortSignal) => retrying(() => open(undefined, connection), connection);
+  const first = await (signal ? cancellable(target, execId, signal, work) : work());
+  return resumableStream(first, open, signal && { signal, kill: () => cancel(target, execId, () => true) });
+}
+
+/**
+ * Does `work`; on abort first has the server kill the command, then rejects with the signal's reason. A dropped
+ * connection alone would kill nothing.
+ */
+function cancellable<T>(
+  target: Target,
+  execId: string,
+  signal: AbortSignal,
+  work: (connection: AbortSignal) => Promise<T>,
+): Promise<T> {
+  if (signal.aborted) return Promise.reject(signal.reason);
+  return new Promise((resolve, reject) => {
+    const connection = new AbortController();
+    let pending = true;
+    const abort = async () => {
+      const failure = await cancel(target, execId, () => pending).then(
+        () => signal.reason,
+        (error: unknown) => error,
+      );
+      reject(failure);
+      connection.abort(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    const settled = () => {
+      pending = false;
+      signal.removeEventListener("abort", abort);
+    };
+    work(connection.signal).then(
+      (value) => {
+        settled();
+        if (!signal.aborted) resolve(value);
+      },
+      (error) => {
+        settled();
+        if (!signal.aborted) reject(error);
+      },
+    );
+  });
+}
+
+/**
+ * Kills a command; returns when it is dead. An abort can overtake the request that it belongs to: while that is
+ * `pending`, an unknown command is one that has not arrived yet.
+ */
+async function cancel(target: Target, execId: string, pending: () => boolean): Promise<void> {
+  const path = `${target.path}/execs/${execId}/cancel`;
+  for (const pause of [...RETRY_PAUSES_MS, undefined]) {
+    try {
+      await target.transport.json({ operation: "cancel", method: "POST", path });
+      return;
+    } catch (error) {
+      const again = error instanceof ConnectionError || (error instanceof ExecNotFoundError && pending());
+      if (!again && error instanceof ExecNotFoundError) return;
+      if (!again || pause === undefined) throw error;
+      await sleep(pause);
+    }
+  }
+}
+
+function withoutFinalNewlines(result: wire.ExecResult): wire.ExecResult {
+  if (result.encoding === "base64") return result;
+  if (result.stdout.endsWith("\n")) result.stdout = result.stdout.slice(0, -1);
+  if (result.stderr.endsWith("\n")) result.stderr = result.stderr.slice(0, -1);
+  return result;
+}

@@ -1,0 +1,11 @@
+export { type ConnectOptions, type Connection, connect } from "./connect.js";
+export * from "./generated/errors.js";
+export { ConnectionError, SandboxSecurityError } from "./errors.js";
+export { collectFile, streamFile } from "./file-stream.js";
+export { isExecResult, isProcess, isProcessStatus, type ProcessStatus } from "./guards.js";
+export { ExecutionSession } from "./operations.js";
+export { getSandbox, Sandbox, type SandboxOptions, type SandboxSetup } from "./sandbox.js";
+export { type ErrorFacts, SandboxError } from "./sandbox-error.js";
+export { asyncIterableToSSEStream, parseSSEStream, responseToAsyncIterable } from "./sse.js";
+export type { Fetch } from "./transport.js";
+export type * from "./types.js";

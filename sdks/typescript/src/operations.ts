@@ -1,0 +1,137 @@
+import { exec, execStream } from "./exec.js";
+import * as files from "./files.js";
+import type { Target } from "./target.js";
+import type * as types from "./types.js";
+import type * as wire from "./wire.js";
+
+/** The sandbox's session or the bound one, as the last argument of the file methods. */
+type In<Scope extends { sessionId?: unknown }> = Scope | Scope["sessionId"];
+
+/** The methods that a sandbox and a session share. `Scope` is what tells a sandbox's methods which session is meant. */
+export abstract class Operations<Scope extends types.InSession | types.Bound> {
+  /** @internal */
+  protected readonly target: Target;
+  readonly #session: string | undefined;
+
+  /** @internal */
+  constructor(target: Target, session: string | undefined) {
+    this.target = target;
+    this.#session = session;
+  }
+
+  /** A session's own id wins: it is bound to itself. */
+  #sessionOf(scope: In<Scope> | undefined): string | undefined {
+    return this.#session ?? (typeof scope === "object" ? scope.sessionId : scope);
+  }
+
+  /**
+   * Runs a command in the session's shell and returns its result. What it changes of the shell (cwd, variables,
+   * functions, …) is there in the session's next command.
+   *
+   * @throws CommandTimeoutError when `timeout` killed it. A command that fails is a result with its exit code.
+   */
+  exec(command: string, options?: types.ExecOptions & Scope): Promise<types.ExecResult> {
+    return exec(this.target, this.#sessionOf(options), command, options);
+  }
+
+  /**
+   * Runs a command and returns its events as server-sent events while it runs; read them with `parseSSEStream`. A lost
+   * connection is made again without a gap or a repeat. Cancelling the stream lets the command run on; aborting
+   * `signal` kills it.
+   */
+  execStream(command: string, options?: types.StreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
+    return execStream(this.target, this.#sessionOf(options), command, options);
+  }
+
+  /**
+   * Sets variables; `undefined` and `null` unset. On a sandbox they reach all its sessions with their next command, on a
+   * session that session alone.
+   */
+  async setEnvVars(vars: Record<string, string | null | undefined>): Promise<void> {
+    const env = Object.fromEntries(Object.entries(vars).map(([name, value]) => [name, value ?? null]));
+    const session = this.#session === undefined ? "" : `/sessions/${encodeURIComponent(this.#session)}`;
+    await this.target.json("setEnvVars", "PATCH", `${session}/env`, { env });
+  }
+
+  /**
+   * Writes a file whole: readers see the old content or the new one. Makes missing parent directories. A stream is sent
+   * on as it comes; browsers collect it first.
+   */
+  writeFile(
+    path: string,
+    content: string | Uint8Array | ReadableStream<Uint8Array>,
+    options?: types.WriteFileOptions & Scope,
+  ): Promise<types.FileResult> {
+    return files.writeFile(this.target, this.#sessionOf(options), path, content, options ?? {});
+  }
+
+  /** Reads a file: text as it is, anything else as base64. `encoding: "none"` gives its bytes as a stream. */
+  readFile(path: string, options: { encoding: "none" } & Scope): Promise<types.ReadFileStreamResult>;
+  readFile(
+    path: string,
+    options?: { encoding?: Exclude<types.FileEncoding, "none"> | undefined } & Scope,
+  ): Promise<types.ReadFileResult>;
+  readFile(
+    path: string,
+    options?: { encoding?: types.FileEncoding | undefined } & Scope,
+  ): Promise<types.ReadFileResult | types.ReadFileStreamResult> {
+    const session = this.#sessionOf(options);
+    if (options?.encoding === "none") return files.openFile(this.target, session, path);
+    return files.readFile(this.target, session, path, options?.encoding);
+  }
+
+  /** Reads a file as server-sent events; read them with `streamFile` or `collectFile`. */
+  readFileStream(path: string, options?: In<Scope>): Promise<ReadableStream<Uint8Array>> {
+    return files.readFileStream(this.target, this.#sessionOf(options), path);
+  }
+
+  /** Makes a directory. */
+  mkdir(path: string, options?: types.MkdirOptions & Scope): Promise<types.FileResult> {
+    const { recursive, mode } = options ?? {};
+    const body = { path, recursive, mode, sessionId: this.#sessionOf(options) };
+    return this.target.json<wire.FileChanged>("mkdir", "POST", "/files/mkdir", body);
+  }
+
+  /** Deletes a file or a link; a directory is refused with IsDirectoryError. */
+  deleteFile(path: string, options?: In<Scope>): Promise<types.FileResult> {
+    const body = { path, sessionId: this.#sessionOf(options) };
+    return this.target.json<wire.FileChanged>("deleteFile", "POST", "/files/delete", body);
+  }
+
+  /** Gives a file or directory another path. */
+  renameFile(oldPath: string, newPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
+    const body = { path: oldPath, newPath, sessionId: this.#sessionOf(options) };
+    return this.target.json("renameFile", "POST", "/files/rename", body);
+  }
+
+  /** Moves a file or directory to a path, or into a directory that exists. */
+  moveFile(sourcePath: string, destinationPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
+    const body = { path: sourcePath, newPath: destinationPath, sessionId: this.#sessionOf(options) };
+    return this.target.json("moveFile", "POST", "/files/move", body);
+  }
+
+  /** Lists a directory by name. */
+  listFiles(path: string, options?: types.ListFilesOptions & Scope): Promise<types.ListFilesResult> {
+    const { recursive, includeHidden } = options ?? {};
+    const body = { path, recursive, includeHidden, sessionId: this.#sessionOf(options) };
+    return this.target.read<wire.ListFilesResult>("listFiles", "POST", "/files/list", body);
+  }
+
+  /** Whether something stands at a path; a link counts by what it points to. */
+  exists(path: string, options?: In<Scope>): Promise<types.FileExistsResult> {
+    const body = { path, sessionId: this.#sessionOf(options) };
+    return this.target.read<wire.ExistsResult>("exists", "POST", "/files/exists", body);
+  }
+}
+
+/** A shell in a sandbox that stays alive, with its own variables and working directory. */
+export class ExecutionSession extends Operations<types.Bound> {
+  /** The session's id. */
+  readonly id: string;
+
+  /** @internal */
+  constructor(target: Target, id: string) {
+    super(target, id);
+    this.id = id;
+  }
+}

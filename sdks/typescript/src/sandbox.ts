@@ -1,0 +1,139 @@
+import type { Connection } from "./connect.js";
+import { SandboxNotFoundError } from "./errors.js";
+import { checkSandboxId, checkSessionId } from "./ids.js";
+import { ExecutionSession, Operations } from "./operations.js";
+import { Target } from "./target.js";
+import { retrying } from "./transport.js";
+import type * as types from "./types.js";
+import type * as wire from "./wire.js";
+
+/** What a sandbox is made with, or is changed to at its next use. */
+export interface SandboxSetup {
+  /** Idle time until it sleeps: `"30s"`, `"5m"`, `"1h"`, or seconds. Default `"3m"`. */
+  sleepAfter?: string | number | undefined;
+  /** Never sleep. Default false. */
+  keepAlive?: boolean | undefined;
+  /** Labels for people and for filters. */
+  labels?: Record<string, string> | undefined;
+  /** Default: the one given to `connect`, else the server's. Fixed at creation. */
+  image?: string | undefined;
+  /** Bounds: bytes as a number or text such as `"512m"`, CPUs, processes and threads. Fixed at creation. */
+  limits?:
+    | {
+        memory?: string | number | undefined;
+        cpu?: number | undefined;
+        disk?: string | number | undefined;
+        pids?: number | undefined;
+      }
+    | undefined;
+  /** The sandbox's variables at its creation. */
+  env?: types.Env | undefined;
+  /** `"loopback"` (default): its own and nothing else; `"host"`: the host's, without isolation. Fixed at creation. */
+  network?: "loopback" | "host" | undefined;
+}
+
+/** Options of `getSandbox`. */
+export interface SandboxOptions extends SandboxSetup {
+  /** Lower-case the id. Default false. */
+  normalizeId?: boolean | undefined;
+  /** False: each `exec` without a session is its own `bash -c`. Default true: they share the session `default`. */
+  enableDefaultSession?: boolean | undefined;
+  /** Accepted for code written for Cloudflare's SDK; nothing here waits for a container. */
+  containerTimeouts?: Record<string, number | undefined> | undefined;
+}
+
+/**
+ * The sandbox with this id. Makes no request: the first operation creates the sandbox if it does not exist.
+ *
+ * @throws SandboxSecurityError if the id breaks its rule.
+ */
+export function getSandbox(connection: Connection, id: string, options: SandboxOptions = {}): Sandbox {
+  const { normalizeId, enableDefaultSession, containerTimeouts: _, ...given } = options;
+  const setup: SandboxSetup = { image: connection.image, ...given };
+  const wanted = Object.values(setup).some((value) => value !== undefined);
+  const checked = checkSandboxId(id, normalizeId);
+  return new Sandbox(
+    new Target(connection.transport, checked, enableDefaultSession === false, wanted ? setup : undefined),
+  );
+}
+
+/** An isolated Linux computer. */
+export class Sandbox extends Operations<types.InSession> {
+  /** The sandbox's id. */
+  readonly id: string;
+
+  /** @internal */
+  constructor(target: Target) {
+    super(target, undefined);
+    this.id = target.id;
+  }
+
+  /**
+   * Makes a session: a shell of its own with its own variables and working directory.
+   *
+   * @throws SessionAlreadyExistsError if the id is in use.
+   */
+  async createSession(options: types.SessionOptions = {}): Promise<ExecutionSession> {
+    const { id, name, env, cwd, commandTimeoutMs } = options;
+    const body = { id, name, env, cwd, commandTimeoutMs };
+    const session = await this.target.json<wire.SessionInfo>("createSession", "POST", "/sessions", body);
+    return new ExecutionSession(this.target, session.id);
+  }
+
+  /** The session with this id: a live one as it stands, or one that its first command creates with defaults. */
+  async getSession(sessionId: string): Promise<ExecutionSession> {
+    return new ExecutionSession(this.target, checkSessionId(sessionId));
+  }
+
+  /**
+   * Ends a session and frees its id. The default session cannot be deleted.
+   *
+   * @throws SessionNotFoundError if there is none.
+   */
+  async deleteSession(sessionId: string): Promise<types.DeleteSessionResult> {
+    const path = `/sessions/${encodeURIComponent(checkSessionId(sessionId))}`;
+    return this.target.json<wire.SessionDeleted>("deleteSession", "DELETE", path);
+  }
+
+  /** All sessions, by age. */
+  async listSessions(): Promise<types.SessionInfo[]> {
+    type List = { sessions: wire.SessionInfo[] };
+    const { sessions } = await this.target.read<List>("listSessions", "GET", "/sessions");
+    return sessions.map((session) => ({ ...session, createdAt: new Date(session.createdAt) }));
+  }
+
+  /**
+   * Frees everything at once: processes, memory, disk, the id. A later use of the id is a new, empty sandbox. Does
+   * nothing if there is no such sandbox.
+   */
+  async destroy(): Promise<void> {
+    const { transport, path } = this.target;
+    try {
+      await transport.json({ operation: "destroy", method: "DELETE", path });
+    } catch (error) {
+      if (!(error instanceof SandboxNotFoundError)) throw error;
+    }
+    this.target.forget();
+  }
+
+  /** Where the sandbox stands. Asking does not create it. */
+  async getState(): Promise<types.SandboxState> {
+    const { transport, path } = this.target;
+    try {
+      const call = { operation: "getState", method: "GET", path };
+      const info = await retrying(() => transport.json<wire.SandboxInfo>(call));
+      return { status: STATUS[info.status], lastChange: Date.parse(info.lastChange) };
+    } catch (error) {
+      if (error instanceof SandboxNotFoundError) return { status: "stopped", lastChange: 0 };
+      throw error;
+    }
+  }
+}
+
+/** The server's words in those of Cloudflare's SDK. */
+const STATUS: Record<wire.SandboxInfo["status"], types.SandboxState["status"]> = {
+  starting: "running",
+  running: "healthy",
+  destroying: "stopping",
+  stopped: "stopped",
+};

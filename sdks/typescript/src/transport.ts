@@ -1,0 +1,119 @@
+import { ConnectionError, errorOfResponse, foreignAnswer } from "./errors.js";
+
+/** The part of `fetch` that this package uses. */
+export type Fetch = (input: string, init?: RequestInit) => Promise<Response>;
+
+/** Pauses before each new try after a lost connection, in milliseconds: about as long as a server needs to restart. */
+export const RETRY_PAUSES_MS: readonly number[] = [25, 50, 100, 200, 400, 800, 1600];
+/** A connection that held this long was a good one: the next loss starts at the first pause again. */
+const GOOD_CONNECTION_MS = 1000;
+
+/** One request. */
+export interface Call {
+  /** The method people called; errors name it. */
+  operation: string;
+  method: string;
+  /** Path and query below the server's URL. */
+  path: string;
+  body?: BodyInit | undefined;
+  /** Whether `body` is JSON; else it is raw bytes. Default true. */
+  json?: boolean;
+  signal?: AbortSignal | undefined;
+}
+
+/** A server and how to talk to it: one `fetch` per request, answers that are not 2xx become errors. */
+export class Transport {
+  readonly #fetch: Fetch;
+  readonly #headers: Record<string, string>;
+  readonly #jsonHeaders: Record<string, string>;
+
+  constructor(
+    readonly url: string,
+    apiKey: string | undefined,
+    fetch: Fetch,
+  ) {
+    this.#fetch = fetch;
+    this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
+    this.#jsonHeaders = { ...this.#headers, "content-type": "application/json" };
+  }
+
+  /**
+   * Sends a request and returns the answer with its body unread.
+   *
+   * @throws SandboxError if the server refuses, ConnectionError if there is no answer, the signal's reason on abort.
+   */
+  async send(call: Call): Promise<Response> {
+    const init: RequestInit & { duplex?: "half" } = { method: call.method, headers: this.#headers };
+    if (call.body !== undefined) {
+      init.body = call.body;
+      if (call.json !== false) init.headers = this.#jsonHeaders;
+      // Node refuses a stream as body without it.
+      if (call.body instanceof ReadableStream) init.duplex = "half";
+    }
+    if (call.signal) init.signal = call.signal;
+    let response: Response;
+    try {
+      response = await this.#fetch(this.url + call.path, init);
+    } catch (error) {
+      throw this.#lost(call, error);
+    }
+    if (!response.ok) throw await errorOfResponse(response, call.operation);
+    return response;
+  }
+
+  /** Sends a request and returns its JSON answer. */
+  async json<T>(call: Call): Promise<T> {
+    const response = await this.send(call);
+    let text: string;
+    try {
+      text = await response.text();
+    } catch (error) {
+      throw this.#lost(call, error);
+    }
+    try {
+      return JSON.parse(text) as T;
+    } catch {
+      throw foreignAnswer(response, call.operation, text);
+    }
+  }
+
+  #lost(call: Call, error: unknown): unknown {
+    if (call.signal?.aborted) return call.signal.reason;
+    return new ConnectionError(call.operation, this.url, error);
+  }
+}
+
+/**
+ * Does `work` again after a lost connection, until `RETRY_PAUSES_MS` are used up. Only for work that may be done twice,
+ * or that the server recognises as the same (contract X04).
+ */
+export async function retrying<T>(work: (attempt: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let attempt = 0, losses = 0; ; attempt++) {
+    const started = Date.now();
+    try {
+      return await work(attempt);
+    } catch (error) {
+      if (!(error instanceof ConnectionError)) throw error;
+      if (Date.now() - started >= GOOD_CONNECTION_MS) losses = 0;
+      const pause = RETRY_PAUSES_MS[losses++];
+      if (pause === undefined) throw error;
+      await sleep(pause, signal);
+    }
+  }
+}
+
+/** Waits; rejects with the signal's reason if it aborts first. */
+export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const aborted = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", aborted);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener("abort", aborted, { once: true });
+  });
+}

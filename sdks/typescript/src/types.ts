@@ -1,0 +1,247 @@
+import type * as wire from "./wire.js";
+
+/** On a sandbox: which session a call belongs to. */
+export interface InSession {
+  /** Default: the sandbox's default session for commands; for files, paths are relative to `/workspace`. */
+  sessionId?: string | undefined;
+}
+
+/** On a session: it is bound to itself. */
+export interface Bound {
+  sessionId?: never;
+}
+
+/** Variables: text sets, `null` unsets, `undefined` counts as not given. */
+export type Env = Record<string, string | null | undefined>;
+
+/** What commands have in common. */
+export interface BaseExecOptions {
+  /** Milliseconds from the command's start until it and all its processes are killed. Default: the session's. */
+  timeout?: number | undefined;
+  /** Variables for this command only. */
+  env?: Env | undefined;
+  /** Working directory for this command only. */
+  cwd?: string | undefined;
+  /** What the command reads on stdin. Default: nothing. */
+  stdin?: string | undefined;
+  /** How output is given: as text (default) or as base64 of its bytes. */
+  encoding?: "utf8" | "utf-8" | "base64" | undefined;
+  /** Aborting kills the command with all its processes; the call then rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Options of `exec`. */
+export interface ExecOptions extends BaseExecOptions {
+  /** Drop one final newline of stdout and of stderr, as shells' `$(…)` and execa do. Not with base64. Default true. */
+  stripFinalNewline?: boolean | undefined;
+  /** Bytes kept of each output stream, the first and the last half of it. Default 64 MiB. */
+  maxOutputBytes?: number | undefined;
+  /** Milliseconds that the command may wait for earlier ones of its session. Default: no bound. */
+  queueTimeout?: number | undefined;
+  /** Call `onOutput` while the command runs. Default: true if `onOutput` is given. */
+  stream?: boolean | undefined;
+  /** Called with each piece of output, byte-exact, while the command runs. */
+  onOutput?: ((stream: "stdout" | "stderr", data: string) => void) | undefined;
+  /** Called with the result just before `exec` returns it. */
+  onComplete?: ((result: ExecResult) => void) | undefined;
+  /** Called with the error just before `exec` rejects with it. */
+  onError?: ((error: Error) => void) | undefined;
+}
+
+/** Options of `execStream`. */
+export interface StreamOptions extends BaseExecOptions {
+  /** Accepted and without effect: output is sent on when the command writes it. */
+  bufferSize?: number | undefined;
+}
+
+/** How a command ended and what it wrote. */
+export interface ExecResult {
+  /** Whether the exit code is 0. */
+  success: boolean;
+  /** The shell's own status; 128+n when signal n ended the command. */
+  exitCode: number;
+  stdout: string;
+  stderr: string;
+  /** The text that ran. */
+  command: string;
+  /** Milliseconds from its start to its end, measured where it ran. */
+  duration: number;
+  /** When it started, ISO 8601. */
+  timestamp: string;
+  /** The session that ran it; none without a default session. */
+  sessionId?: string;
+  /** How `stdout` and `stderr` are written. */
+  encoding: "utf8" | "base64";
+  /** Some bytes were no UTF-8 and were replaced by U+FFFD; `encoding: "base64"` gives them. */
+  invalidUtf8?: boolean;
+  /** Bytes dropped from the middle of a stream that was longer than `maxOutputBytes`. */
+  truncated?: { stdout?: number; stderr?: number };
+  /** The shell that ran it is gone; the next command of the session starts in a new one with the session's state. */
+  shellRestarted?: boolean;
+  /** The end of the command was not seen: its shell broke off without a status. */
+  interrupted?: boolean;
+  /** The sandbox's memory limit killed it: the limit and the most that was used, in bytes. */
+  oom?: { limit: number; peak: number };
+}
+
+/** One event of `execStream`. */
+export type ExecEvent =
+  | { type: "start"; command: string; execId: string; sessionId?: string; timestamp: string }
+  | { type: "stdout" | "stderr"; data: string; timestamp: string }
+  | { type: "dropped"; stream: "stdout" | "stderr"; bytes: number; timestamp: string }
+  | ({ type: "complete"; timestamp: string } & wire.ExecOutcome)
+  | { type: "error"; error: string; detail: import("./sandbox-error.js").ErrorFacts; timestamp: string };
+
+/** Options of `createSession`. */
+export interface SessionOptions {
+  /** Default: one is made up. */
+  id?: string | undefined;
+  /** A label for people. */
+  name?: string | undefined;
+  /** Variables of this session alone; they win over the sandbox's. */
+  env?: Env | undefined;
+  /** Where the session starts; created if missing. Default `/workspace`. */
+  cwd?: string | undefined;
+  /** `timeout` of each command that names none, in milliseconds. Default: none. */
+  commandTimeoutMs?: number | undefined;
+}
+
+/** A session as `listSessions` tells it. */
+export interface SessionInfo {
+  id: string;
+  name?: string;
+  /** Working directory as of the last completed command. */
+  cwd: string;
+  createdAt: Date;
+  /** Whether a command runs in it now. */
+  busy: boolean;
+  /** Commands that wait behind the running one. */
+  waiting: number;
+}
+
+/** The answer of `deleteSession`. */
+export interface DeleteSessionResult {
+  success: boolean;
+  sessionId: string;
+  timestamp: string;
+}
+
+/** The sandbox as `getState` tells it. */
+export interface SandboxState {
+  /** `running`: being started; `healthy`: up; `stopping`: being destroyed; `stopped`: not there, its next use starts it. */
+  status: "running" | "healthy" | "stopping" | "stopped";
+  /** Milliseconds since 1970; 0 for a sandbox that does not exist. */
+  lastChange: number;
+  exitCode?: number;
+}
+
+/** How file content is written: text, base64, or, for reading, `none`: the bytes as a stream. */
+export type FileEncoding = "utf8" | "utf-8" | "base64" | "none";
+
+/** Options of `writeFile`. */
+export interface WriteFileOptions {
+  /** How a string holds the content. Default text. Bytes and streams are written as they are. */
+  encoding?: "utf8" | "utf-8" | "base64" | undefined;
+  /** Permission bits, for instance `0o755`. Default: an existing file keeps its own, a new one gets 0o644. */
+  mode?: number | undefined;
+}
+
+/** Options of `mkdir`. */
+export interface MkdirOptions {
+  /** Make missing parents too, and accept a directory that exists. Default false. */
+  recursive?: boolean | undefined;
+  /** Permission bits. Default 0o755. */
+  mode?: number | undefined;
+}
+
+/** Options of `listFiles`. */
+export interface ListFilesOptions {
+  /** Descend into directories. Default false. */
+  recursive?: boolean | undefined;
+  /** Also names that begin with a dot. Default false. */
+  includeHidden?: boolean | undefined;
+}
+
+/** A file's content. */
+export interface ReadFileResult {
+  success: boolean;
+  path: string;
+  content: string;
+  /** How `content` is written. */
+  encoding: "utf-8" | "base64";
+  /** Whether the content is no UTF-8 text. */
+  isBinary: boolean;
+  mimeType: string;
+  /** Bytes. */
+  size: number;
+  timestamp: string;
+}
+
+/** A file's bytes as a stream: what `readFile` returns with `encoding: "none"`. */
+export interface ReadFileStreamResult {
+  success: true;
+  path: string;
+  content: ReadableStream<Uint8Array>;
+  isBinary: boolean;
+  mimeType: string;
+  /** Bytes. */
+  size: number;
+  timestamp: string;
+}
+
+/** The answer of a change of one path. */
+export interface FileResult {
+  success: boolean;
+  path: string;
+  timestamp: string;
+}
+
+/** The answer of `renameFile` and `moveFile`. */
+export interface MoveFileResult extends FileResult {
+  newPath: string;
+}
+
+/** The answer of `exists`. */
+export interface FileExistsResult extends FileResult {
+  exists: boolean;
+}
+
+/** One entry of a listing. */
+export interface FileInfo {
+  name: string;
+  absolutePath: string;
+  relativePath: string;
+  type: "file" | "directory" | "symlink" | "other";
+  /** Bytes. */
+  size: number;
+  /** ISO 8601. */
+  modifiedAt: string;
+  /** As `ls` writes it, without the type: `rw-r--r--`. */
+  mode: string;
+  permissions: { readable: boolean; writable: boolean; executable: boolean };
+}
+
+/** The answer of `listFiles`. */
+export interface ListFilesResult extends FileResult {
+  files: FileInfo[];
+  count: number;
+}
+
+/** What `readFileStream` says of the file before its content. */
+export interface FileMetadata {
+  mimeType: string;
+  /** Bytes. */
+  size: number;
+  isBinary: boolean;
+  encoding: "utf-8" | "base64";
+}
+
+/** A piece of a file: text of text files, bytes of others. */
+export type FileChunk = string | Uint8Array;
+
+/** One event of `readFileStream`. */
+export type FileStreamEvent =
+  | ({ type: "metadata" } & FileMetadata)
+  | { type: "chunk"; data: string }
+  | { type: "complete"; bytesRead: number }
+  | { type: "error"; error: string; detail?: import("./sandbox-error.js").ErrorFacts };

@@ -1,0 +1,53 @@
+import { expect, test } from "vitest";
+import { errorOf, errorOfResponse } from "../../src/errors.js";
+import { ERROR_CLASSES } from "../../src/generated/errors.js";
+import * as sandcrab from "../../src/index.js";
+
+const facts = (code: string, context: Record<string, unknown> = {}) => ({
+  code,
+  message: `${code} happened`,
+  operation: "exec",
+  context,
+  httpStatus: 418,
+  timestamp: "2026-01-02T03:04:05.678Z",
+  suggestion: "Do better.",
+});
+
+test.each(Object.keys(ERROR_CLASSES))("X01 %s has an exported class of its own with every field", (code) => {
+  const error = errorOf(facts(code, { path: "/a" }));
+  expect(error).toBeInstanceOf(sandcrab.SandboxError);
+  expect((sandcrab as Record<string, unknown>)[error.name]).toBe(error.constructor);
+  expect(error).toMatchObject(facts(code, { path: "/a" }));
+  expect(error.name).toBe(error.constructor.name);
+  expect(JSON.parse(JSON.stringify(error))).toMatchObject({ name: error.name, ...facts(code, { path: "/a" }) });
+});
+
+test("X01 no two codes share a class", () => {
+  const classes = Object.values(ERROR_CLASSES);
+  expect(new Set(classes).size).toBe(classes.length);
+});
+
+test("X01 classes have the names that Cloudflare's SDK gives them, and its families", () => {
+  expect(errorOf(facts("IS_DIRECTORY"))).toBeInstanceOf(sandcrab.FileSystemError);
+  expect(errorOf(facts("COMMAND_TIMEOUT", { timeout: 5 }))).toBeInstanceOf(sandcrab.CommandError);
+  expect(errorOf(facts("GIT_AUTH_FAILED")).name).toBe("GitAuthenticationError");
+  expect(errorOf(facts("PORT_OPERATION_ERROR")).name).toBe("PortError");
+});
+
+test("facts of the context are properties of the class", () => {
+  const error = errorOf(facts("SESSION_TERMINATED", { sessionId: "s", exitCode: 3 }));
+  expect(error).toMatchObject({ sessionId: "s", exitCode: 3 });
+  expect(errorOf(facts("FILE_NOT_FOUND", { path: "/x" }))).toMatchObject({ path: "/x" });
+});
+
+test("a code that this release does not know is a SandboxError with its code", () => {
+  const error = errorOf(facts("FROM_THE_FUTURE"));
+  expect(error).toMatchObject({ name: "SandboxError", code: "FROM_THE_FUTURE" });
+});
+
+test("X01 an answer that is not the API's is named as such", async () => {
+  const response = new Response("<html>Bad gateway</html>", { status: 502 });
+  const error = await errorOfResponse(response, "exec");
+  expect(error).toBeInstanceOf(sandcrab.ServiceNotRespondingError);
+  expect(error.context).toMatchObject({ status: 502, body: "<html>Bad gateway</html>" });
+});
