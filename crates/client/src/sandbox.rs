@@ -1,0 +1,223 @@
+//! One sandbox.
+
+use crate::exec::{Exec, ExecOutput};
+use crate::files::Files;
+use crate::follow::ExecStream;
+use crate::session::Session;
+use crate::transport::{Call, Transport};
+use crate::{ClientError, SandboxOptions, path};
+use http::Method;
+use sandcrab_api::exec::ExecInfo;
+use sandcrab_api::sandbox::{SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo};
+use sandcrab_api::session::{CreateSession, Done, EnvChanges, SessionInfo, SessionList, SetEnv};
+use sandcrab_api::{ExecId, SandboxId, SessionId};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// What all handles of one sandbox share.
+pub(crate) struct Target {
+    pub transport: Arc<Transport>,
+    pub id: SandboxId,
+    /// `/v1/sandboxes/ID`
+    pub base: String,
+    options: SandboxOptions,
+    /// Whether `options` have reached the server, so that the first use can create the sandbox.
+    declared: tokio::sync::Mutex<bool>,
+    plain: bool,
+}
+
+impl Target {
+    pub(crate) fn new(transport: Arc<Transport>, id: SandboxId, options: SandboxOptions) -> Arc<Self> {
+        let base = path::join("/v1/sandboxes", id.as_str());
+        let plain = options == SandboxOptions::default();
+        Arc::new(Self { transport, id, base, options, declared: tokio::sync::Mutex::new(plain), plain })
+    }
+
+    pub(crate) fn path(&self, rest: &str) -> String {
+        format!("{}{rest}", self.base)
+    }
+
+    pub(crate) fn exec_path(&self, id: &ExecId, rest: &str) -> String {
+        format!("{}/execs/{id}{rest}", self.base)
+    }
+
+    /// Tells the server the sandbox's options before its first use; concurrent callers share one request.
+    pub(crate) async fn declare(&self) -> Result<(), ClientError> {
+        if self.plain {
+            return Ok(());
+        }
+        let mut declared = self.declared.lock().await;
+        if !*declared {
+            self.put().await?;
+            *declared = true;
+        }
+        Ok(())
+    }
+
+    async fn put(&self) -> Result<SandboxInfo, ClientError> {
+        let call = Call::new("createSandbox", Method::PUT, self.base.clone()).json(&self.options);
+        self.transport.json(&call).await
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
+        self.declare().await?;
+        self.transport.json(call).await
+    }
+}
+
+/// A sandbox: a computer of its own. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandbox {
+    target: Arc<Target>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        Self { target }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &SandboxId {
+        &self.target.id
+    }
+
+    /// Makes the sandbox now, or applies to one that exists what may change.
+    ///
+    /// # Errors
+    /// `SANDBOX_ALREADY_EXISTS` when it exists with other options than these.
+    pub async fn create(&self) -> Result<SandboxInfo, ClientError> {
+        let mut declared = self.target.declared.lock().await;
+        let info = self.target.put().await?;
+        *declared = true;
+        Ok(info)
+    }
+
+    /// The sandbox as it stands now. Does not create it.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub async fn info(&self) -> Result<SandboxInfo, ClientError> {
+        self.target.transport.json(&Call::get("getSandbox", self.target.base.clone())).await
+    }
+
+    /// What has happened to it, oldest first (contract L08).
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub async fn events(&self) -> Result<Vec<SandboxEvent>, ClientError> {
+        let events: SandboxEvents =
+            self.target.transport.json(&Call::get("listEvents", self.target.path("/events"))).await?;
+        Ok(events.events)
+    }
+
+    /// Frees everything at once (contract L06). A later use of the id is a new, empty sandbox.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub async fn destroy(&self) -> Result<SandboxDestroyed, ClientError> {
+        let mut declared = self.target.declared.lock().await;
+        let call = Call::new("destroySandbox", Method::DELETE, self.target.base.clone());
+        let destroyed = self.target.transport.json(&call).await?;
+        *declared = self.target.plain;
+        Ok(destroyed)
+    }
+
+    /// The session with this id. Sends nothing: its first command creates it.
+    ///
+    /// # Errors
+    /// [`ClientError::Id`].
+    pub fn session(&self, id: impl AsRef<str>) -> Result<Session, ClientError> {
+        Ok(Session::new(Arc::clone(&self.target), SessionId::parse(id.as_ref())?))
+    }
+
+    /// Makes a session (contract S10).
+    ///
+    /// # Errors
+    /// `SESSION_ALREADY_EXISTS`.
+    pub async fn create_session(&self, options: &CreateSession) -> Result<Session, ClientError> {
+        let call = Call::post("createSession", self.target.path("/sessions")).json(options);
+        let info: SessionInfo = self.target.json(&call).await?;
+        Ok(Session::new(Arc::clone(&self.target), info.id))
+    }
+
+    /// Its sessions, oldest first.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn sessions(&self) -> Result<Vec<SessionInfo>, ClientError> {
+        let list: SessionList =
+            self.target.json(&Call::get("listSessions", self.target.path("/sessions"))).await?;
+        Ok(list.sessions)
+    }
+
+    /// Sets variables of the sandbox; they reach every session from its next command (contract S11).
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the variable.
+    pub async fn set_env_vars<K: Into<String>, V: Into<String>>(
+        &self,
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(), ClientError> {
+        self.change_env(vars.into_iter().map(|(name, value)| (name.into(), Some(value.into()))).collect())
+            .await
+    }
+
+    /// Sets (`Some`) and unsets (`None`) variables of the sandbox.
+    ///
+    /// # Errors
+    /// `VALIDATION_FAILED` naming the variable.
+    pub async fn change_env(&self, env: EnvChanges) -> Result<(), ClientError> {
+        let call = Call::new("setEnvVars", Method::PATCH, self.target.path("/env")).json(&SetEnv { env });
+        self.target.json::<Done>(&call).await.map(drop)
+    }
+
+    /// A command for the default session. Runs when it is awaited or streamed.
+    pub fn exec(&self, command: impl Into<String>) -> Exec {
+        Exec::new(Arc::clone(&self.target), None, command.into())
+    }
+
+    /// A command by its id, as it stands now.
+    ///
+    /// # Errors
+    /// `EXEC_NOT_FOUND`, also when it ended more than 5 minutes ago.
+    pub async fn exec_info(&self, id: &ExecId) -> Result<ExecInfo, ClientError> {
+        self.target.transport.json(&Call::get("getExec", self.target.exec_path(id, ""))).await
+    }
+
+    /// The result of a command by its id; waits for its end.
+    ///
+    /// # Errors
+    /// As [`Sandbox::exec_info`], and what the command itself failed with.
+    pub async fn exec_result(&self, id: &ExecId) -> Result<ExecOutput, ClientError> {
+        crate::exec::result(&self.target, id).await
+    }
+
+    /// The stream of a command by its id, from its first byte or from the given byte offsets of stdout and stderr.
+    ///
+    /// # Errors
+    /// As [`Sandbox::exec_info`].
+    pub async fn attach(&self, id: &ExecId, stdout: u64, stderr: u64) -> Result<ExecStream, ClientError> {
+        ExecStream::attach(Arc::clone(&self.target), id.clone(), [stdout, stderr]).await
+    }
+
+    /// Kills a command with its whole process tree and waits until it is dead (contracts S06, S12). One that has ended
+    /// already is left as it is.
+    ///
+    /// # Errors
+    /// `EXEC_NOT_FOUND`.
+    pub async fn cancel(&self, id: &ExecId) -> Result<ExecInfo, ClientError> {
+        let call = Call::post("cancelExec", self.target.exec_path(id, "/cancel")).repeatable();
+        self.target.transport.json(&call).await
+    }
+
+    /// Its files; relative paths start at `/workspace`.
+    pub fn files(&self) -> Files {
+        Files::new(Arc::clone(&self.target), None)
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("id", &self.target.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,8 @@
+//! The client against real peers on loopback.
+
+#[cfg(test)]
+mod peer;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod transport;
