@@ -49,3 +49,8 @@ impl std::str::FromStr for Feature {
         Self::ALL.into_iter().find(|f| f.name() == name).ok_or_else(|| UnknownFeature(name.to_owned()))
     }
 }
+
+/// The version of Landlock's interface that the kernel offers (landlock(7)); 0 if it has none.
+pub(crate) fn landlock_abi() -> i32 {
+    crate::sys::process::landlock_abi()
+}

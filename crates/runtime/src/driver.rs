@@ -254,10 +254,10 @@ pub enum DriverError {
 
 impl DriverError {
     /// An [`DriverError::Io`], for use with `map_err`.
-    pub(crate) fn io<E: Into<std::io::Error>>(
+    pub(crate) fn io<E: Into<std::io::Error>, S: fmt::Display>(
         operation: &'static str,
-        subject: impl fmt::Display,
-    ) -> impl FnOnce(E) -> Self {
+        subject: S,
+    ) -> impl FnOnce(E) -> Self + use<E, S> {
         let subject = subject.to_string();
         move |source| Self::Io { operation, subject, source: source.into() }
     }

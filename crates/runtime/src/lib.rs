@@ -1,9 +1,13 @@
 //! Drivers that isolate: namespaces, images, cgroups, seccomp, the launch plan.
 
+mod cgroup;
 pub mod doctor;
 pub mod driver;
 pub mod fake;
+mod ids;
 pub mod image;
 pub mod launch;
+pub mod native;
+mod sys;
 
 pub use driver::{Driver, DriverError, Exit, Instance, InstanceId, SandboxSpec, Stats};

@@ -1,0 +1,107 @@
+//! Ranges of host ids, one per sandbox, so that no two sandboxes share a user.
+//!
+//! The table is a directory with one file per range in use, named by its number and holding the instance's id: making
+//! the file is taking the range, in one atomic step. A range stays taken until everything of its instance is verified
+//! gone, so ids that may still own something are never given out again (attack C09).
+
+use crate::driver::{DriverError, InstanceId, Result};
+use crate::launch::plan::{ID_COUNT, Ids};
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The first id: systemd's table of uids (UIDS-GIDS.md) leaves 0x70000000 to 0x7ffcffff unused, past the ranges that
+/// containers and subuid files take.
+const FIRST: u32 = 0x7000_0000;
+const END: u32 = 0x7ffd_0000;
+/// The first 65,536 ids are the agents', one per range; the ranges follow.
+const RANGES: u32 = (END - FIRST) / ID_COUNT - 1;
+
+/// The table in a data directory.
+#[derive(Debug)]
+pub(crate) struct Table {
+    dir: PathBuf,
+    /// Where to look first: past the range taken last, so that a range is reused as late as possible.
+    next: AtomicU32,
+}
+
+impl Table {
+    /// Opens or makes the table.
+    pub(crate) fn open(dir: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&dir).map_err(DriverError::io("create", dir.display()))?;
+        // Servers with different data directories on one machine begin at different places.
+        let start = rand::random_range(0..RANGES);
+        Ok(Self { dir, next: AtomicU32::new(start) })
+    }
+
+    /// Takes a free range for an instance.
+    pub(crate) fn take(&self, instance: &InstanceId) -> Result<u32> {
+        for _ in 0..RANGES {
+            let range = self.next.fetch_add(1, Ordering::Relaxed) % RANGES;
+            let path = self.dir.join(range.to_string());
+            match fs::File::create_new(&path)
+                .and_then(|mut file| file.write_all(instance.as_str().as_bytes()))
+            {
+                Ok(()) => return Ok(range),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(DriverError::io("take id range", path.display())(error)),
+            }
+        }
+        Err(DriverError::NoIds { count: RANGES })
+    }
+
+    /// Gives an instance's range back. Only for when nothing is left that could bear its ids.
+    pub(crate) fn give_back(&self, range: u32) -> Result<()> {
+        let path = self.dir.join(range.to_string());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DriverError::io("give back id range", path.display())(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The ids of a range.
+pub(crate) fn ids(range: u32) -> Ids {
+    Ids::Range { first: FIRST + (range + 1) * ID_COUNT, agent: FIRST + range }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c09_ranges_do_not_overlap_and_stay_in_bounds() {
+        const { assert!(RANGES <= ID_COUNT) };
+        let all: Vec<(u32, u32)> = (0..RANGES)
+            .map(|range| match ids(range) {
+                Ids::Range { first, agent } => (first, agent),
+                Ids::Single { .. } => unreachable!("a range has ids of its own"),
+            })
+            .collect();
+        for pair in all.windows(2) {
+            assert_eq!(pair[1].0 - pair[0].0, ID_COUNT);
+            assert_eq!(pair[1].1 - pair[0].1, 1);
+        }
+        assert!(all[0].0 > all[all.len() - 1].1, "agents' ids lie below every range");
+        assert!(all[all.len() - 1].0 + (ID_COUNT - 1) < END);
+    }
+
+    #[test]
+    fn c09_a_range_is_not_given_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path().join("ids")).unwrap();
+        let other =
+            Table { dir: table.dir.clone(), next: AtomicU32::new(table.next.load(Ordering::Relaxed)) };
+        let (a, b) = (InstanceId::random(), InstanceId::random());
+        let first = table.take(&a).unwrap();
+        let second = other.take(&b).unwrap();
+        assert_ne!(first, second);
+        table.give_back(first).unwrap();
+        table.give_back(first).unwrap();
+        table.next.store(first, Ordering::Relaxed);
+        assert_eq!(table.take(&b).unwrap(), first);
+    }
+}

@@ -1,0 +1,144 @@
+//! The steps that a launch is made of. A plan is a list of them: data, which a snapshot test holds and a person reads.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// One step. `name`s refer to what an earlier step made and holds (a mount or a namespace that has no path).
+///
+/// Paths of steps that run outside are the host's; relative ones are below the scratch directory. Paths of steps that
+/// run inside are those of the sandbox's root, except where a field says otherwise.
+#[expect(missing_docs, reason = "each variant says what its fields are")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Op {
+    /// setsid(2): a terminal of the server must not send its signals here.
+    NewSession,
+    /// Enters a control group by writing to its `cgroup.procs`.
+    JoinCgroup { procs: PathBuf },
+    /// How willing the kernel is to kill this process when memory is short (-1000 to 1000).
+    OomScore { value: i32 },
+    /// The CPUs to run on.
+    Affinity { cpus: Vec<usize> },
+    /// Bounds a resource (numbers of resource.h) for the agent.
+    Rlimit { resource: u32, soft: u64, hard: u64 },
+    /// A mount namespace whose mounts are seen nowhere else.
+    PrivateMounts,
+    /// Makes every mount of this namespace private: nothing arrives from the host later.
+    StopPropagation,
+    /// A small tmpfs to arrange layers on, made the working directory.
+    Scratch { at: PathBuf },
+    /// A user namespace that shifts ids, for mapping layers.
+    IdMap { name: String, first: u32, count: u32 },
+    /// Mounts the sandbox's own disk, an ext4 image on a loop device.
+    Disk { device: PathBuf, at: PathBuf },
+    /// A read-only view of a host directory, its owners shifted by `idmap`.
+    Layer { source: PathBuf, at: PathBuf, idmap: String },
+    /// A symbolic link.
+    Link { target: PathBuf, at: PathBuf },
+    /// A directory with owner and mode, and those above it; what exists stays as it is.
+    Directory { path: PathBuf, uid: u32, gid: u32, mode: u32 },
+    /// Stacks layers (topmost first) under a writable one. Held as a mount that is not attached yet.
+    Overlay {
+        name: String,
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+        options: Vec<(String, Option<String>)>,
+    },
+    /// Holds a copy of a host's mount.
+    HoldMount { name: String, source: PathBuf },
+    /// Charges what follows (namespaces, inotify) to a uid of the sandbox's own, and keeps all capabilities.
+    ChargeTo { uid: u32 },
+
+    /// Becomes uid and gid 0 of the new namespace, without supplementary groups where that is allowed.
+    BecomeRoot { clear_groups: bool },
+    /// Attaches a held mount; the one at `/` becomes the root of what follows.
+    Attach { name: String, at: PathBuf, attributes: Attributes },
+    /// A new file system.
+    FileSystem { fs: String, at: PathBuf, options: Vec<(String, Option<String>)>, attributes: Attributes },
+    /// A device of the host, by path there.
+    Device { source: PathBuf, at: PathBuf },
+    /// pivot_root(2); the host's tree is gone after it.
+    PivotRoot,
+    /// Hides a file or a directory, if it exists.
+    Cover { path: PathBuf },
+    /// Makes a directory read-only, if it exists.
+    ReadOnly { path: PathBuf },
+    /// Writes to a file of procfs.
+    Write { path: PathBuf, text: String },
+    /// Brings `lo` up.
+    LoopbackUp,
+    /// The host name inside.
+    HostName { name: String },
+    /// Creates and removes a file: an overlay that could not be mounted writable says so only when it is written to.
+    ProveWritable { path: PathBuf },
+    /// Moves this process, which is to be the agent, into a group of its own below the delegated cgroup.
+    OwnLeaf { name: String },
+    /// The namespace of the people in the sandbox, without the agent's id: `first` is their root in this namespace.
+    UserNamespace { name: String, first: u32, count: u32 },
+    /// No file above the sandbox's root can be opened any more, whatever descriptor leads there; no mounts, no device nodes.
+    Landlock,
+    /// Gives up every capability that is not in the mask, for good.
+    BoundCapabilities { keep: u64 },
+    /// No exec gives more rights than the caller has.
+    NoNewPrivileges,
+}
+
+/// How a mount may be used (`MOUNT_ATTR_*` of linux/mount.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// No writes.
+    pub read_only: bool,
+    /// No programs.
+    pub no_exec: bool,
+    /// Device nodes work. Everywhere else they do not.
+    pub devices: bool,
+}
+
+impl Attributes {
+    pub(crate) const DATA: Self = Self { read_only: false, no_exec: true, devices: false };
+    pub(crate) const READ_ONLY: Self = Self { read_only: true, no_exec: true, devices: false };
+    pub(crate) const PROGRAMS: Self = Self { read_only: false, no_exec: false, devices: false };
+    pub(crate) const DEVICES: Self = Self { read_only: false, no_exec: true, devices: true };
+}
+
+impl fmt::Display for Op {
+    /// The step as an error names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewSession => write!(f, "start a session"),
+            Self::JoinCgroup { procs } => write!(f, "join cgroup through {}", procs.display()),
+            Self::OomScore { value } => write!(f, "set oom score {value}"),
+            Self::Affinity { cpus } => write!(f, "run on cpus {cpus:?}"),
+            Self::Rlimit { resource, soft, hard } => write!(f, "limit resource {resource} to {soft}/{hard}"),
+            Self::PrivateMounts => write!(f, "make a mount namespace"),
+            Self::StopPropagation => write!(f, "make mounts private"),
+            Self::Scratch { at } => write!(f, "mount scratch on {}", at.display()),
+            Self::IdMap { name, first, count } => write!(f, "make id map {name} ({first}+{count})"),
+            Self::Disk { device, at } => write!(f, "mount disk {} on {}", device.display(), at.display()),
+            Self::Layer { source, at, .. } => write!(f, "map layer {} to {}", source.display(), at.display()),
+            Self::Link { target, at } => write!(f, "link {} to {}", at.display(), target.display()),
+            Self::Directory { path, .. } => write!(f, "make directory {}", path.display()),
+            Self::Overlay { name, .. } => write!(f, "mount overlay {name}"),
+            Self::HoldMount { name, source } => write!(f, "copy mount {} as {name}", source.display()),
+            Self::ChargeTo { uid } => write!(f, "charge to uid {uid}"),
+            Self::BecomeRoot { .. } => write!(f, "become root inside"),
+            Self::Attach { name, at, .. } => write!(f, "attach {name} to {}", at.display()),
+            Self::FileSystem { fs, at, .. } => write!(f, "mount {fs} on {}", at.display()),
+            Self::Device { at, .. } => write!(f, "bind device {}", at.display()),
+            Self::PivotRoot => write!(f, "pivot root"),
+            Self::Cover { path } => write!(f, "cover {}", path.display()),
+            Self::ReadOnly { path } => write!(f, "make {} read-only", path.display()),
+            Self::Write { path, .. } => write!(f, "write {}", path.display()),
+            Self::LoopbackUp => write!(f, "bring loopback up"),
+            Self::HostName { name } => write!(f, "set host name {name}"),
+            Self::ProveWritable { path } => write!(f, "prove that {} is writable", path.display()),
+            Self::OwnLeaf { name } => write!(f, "move to cgroup leaf {name}"),
+            Self::UserNamespace { name, .. } => write!(f, "make user namespace {name}"),
+            Self::Landlock => write!(f, "apply landlock"),
+            Self::BoundCapabilities { keep } => write!(f, "keep capabilities {keep:#x}"),
+            Self::NoNewPrivileges => write!(f, "set no_new_privs"),
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! From what is wanted and what the machine has to a list of steps. Pure: no system call, so that a snapshot test can
+//! hold the isolation without root.
+
+use super::ops::{Attributes, Op};
+use crate::image::Image;
+use sandcrab_api::launch::{AgentConfig, UserIdentity};
+use sandcrab_api::sandbox::Network;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// How many ids the people in a sandbox have: all that 16 bits can name, which is what Unix programs expect.
+pub const ID_COUNT: u32 = 65_536;
+
+/// Numbers under which the agent finds its descriptors.
+pub(crate) mod fds {
+    pub(crate) const CONFIG: i32 = 3;
+    pub(crate) const LISTENER: i32 = 4;
+    pub(crate) const USER_NAMESPACE: i32 = 5;
+    pub(crate) const CGROUP: i32 = 6;
+    pub(crate) const MEMORY_CGROUP: i32 = 7;
+}
+
+/// The name under which the launch stage holds the namespace of the people in the sandbox.
+pub(crate) const USER_NAMESPACE: &str = "people";
+
+/// Everything that the launch stage does, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchPlan {
+    /// Steps in the host's namespaces, with the server's rights.
+    pub outside: Vec<Op>,
+    /// How the new namespaces are made.
+    pub namespaces: Namespaces,
+    /// Steps of the sandbox's first process.
+    pub inside: Vec<Op>,
+    /// What is executed last.
+    pub argv: Vec<String>,
+    /// What the agent is told.
+    pub config: AgentConfig,
+}
+
+/// The namespaces of a sandbox: user, mount, pid, ipc, uts and cgroup always, net unless it shares the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// A network namespace of its own.
+    pub net: bool,
+    /// The lines of uid_map and gid_map: (first inside, first outside, count).
+    pub uid_map: Vec<(u32, u32, u32)>,
+    /// As `uid_map`.
+    pub gid_map: Vec<(u32, u32, u32)>,
+    /// Whether setgroups(2) must be given up before the kernel lets an unprivileged server map a gid.
+    pub deny_setgroups: bool,
+    /// Where the first process's id is recorded before it runs.
+    pub pid_file: PathBuf,
+}
+
+/// Whose ids a sandbox has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// A range of its own: the people's ids begin at `first`; the agent's is outside that range.
+    Range {
+        /// The host's id of the people's root.
+        first: u32,
+        /// The host's id of the agent.
+        agent: u32,
+    },
+    /// The server's own id and no other, for agent and people alike.
+    Single {
+        /// The server's uid.
+        uid: u32,
+        /// The server's gid.
+        gid: u32,
+    },
+}
+
+/// Where a sandbox's writable layers lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// On an ext4 image of its own, attached to this loop device.
+    Device(PathBuf),
+    /// In a directory of the host's file system.
+    Directory(PathBuf),
+}
+
+/// What the driver found and prepared for one launch.
+#[derive(Clone, Debug)]
+pub struct Setting<'a> {
+    /// The image to run.
+    pub image: &'a Image,
+    /// Whose ids.
+    pub ids: Ids,
+    /// Where to write.
+    pub disk: Disk,
+    /// An empty directory of the host for a mount that only the launch stage sees.
+    pub scratch: &'a Path,
+    /// Where the first process's id is recorded.
+    pub pid_file: &'a Path,
+    /// `cgroup.procs` of each control group that the sandbox belongs to.
+    pub cgroups: &'a [PathBuf],
+    /// Whether a cgroup2 directory is handed to the agent.
+    pub delegated_cgroup: bool,
+    /// Whether a memory cgroup's directory is handed to the agent.
+    pub memory_cgroup: bool,
+    /// The CPUs to run on, if not all.
+    pub cpus: Option<&'a [usize]>,
+    /// Whether the server may lower oom scores (CAP_SYS_RESOURCE).
+    pub may_lower_oom: bool,
+    /// The most open files a process may be given here.
+    pub open_files: u64,
+    /// The filter for user code: an array of `struct sock_filter` in base64, empty for none.
+    pub seccomp: &'a str,
+    /// Whether the kernel has Landlock.
+    pub landlock: bool,
+    /// The agent's command line, without its configuration's descriptor.
+    pub agent_argv: &'a [String],
+}
+
+/// Capabilities of the agent in the sandbox's namespace: those of a file server and of a parent of all.
+const AGENT_CAPABILITIES: &[u32] = &[
+    0, // CHOWN: files that it writes belong to the user
+    1, // DAC_OVERRIDE: the user's root reads and writes what other users of the sandbox own
+    2, // DAC_READ_SEARCH: the same, for reading alone
+    3, // FOWNER: chmod and utimes of those
+    4, // FSETID: set-gid folders keep their bit
+    5, // KILL: every process of the sandbox
+    6, // SETGID: become the user
+    7, // SETUID: become the user
+];
+
+/// Capabilities that user code's root has in its own namespace. All act on ids of that namespace only, which owns no
+/// mount, no network and no process of the agent.
+const USER_CAPABILITIES: &[u32] = &[
+    0,  // CHOWN: package managers
+    1,  // DAC_OVERRIDE: root reads all of the sandbox's files
+    3,  // FOWNER: chmod as root
+    4,  // FSETID: tar, dpkg
+    5,  // KILL: root ends other users' processes
+    6,  // SETGID: su, apt's own user
+    7,  // SETUID: su, apt's own user
+    8,  // SETPCAP: daemons drop what they do not need
+    10, // NET_BIND_SERVICE: checked by programs before they bind; ports below 1024 are open to all here
+    18, // SYS_CHROOT: dpkg --root, debootstrap's tests, sshd
+];
+
+fn mask(capabilities: &[u32]) -> u64 {
+    capabilities.iter().fold(0, |mask, bit| mask | 1 << bit)
+}
+
+fn flag(name: &str) -> (String, Option<String>) {
+    (name.into(), None)
+}
+
+fn option<T: ToString + ?Sized>(name: &str, value: &T) -> (String, Option<String>) {
+    (name.into(), Some(value.to_string()))
+}
+
+/// Plans a launch of `sandbox` on what `setting` offers.
+pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
+    let root = matches!(setting.ids, Ids::Range { .. });
+    let mut outside = vec![Op::NewSession];
+    outside.extend(setting.cgroups.iter().map(|procs| Op::JoinCgroup { procs: procs.clone() }));
+    if setting.may_lower_oom {
+        outside.push(Op::OomScore { value: -900 });
+    }
+    if let Some(cpus) = setting.cpus {
+        outside.push(Op::Affinity { cpus: cpus.to_vec() });
+    }
+    outside.push(Op::Rlimit { resource: libc::RLIMIT_CORE, soft: 0, hard: 0 });
+    outside.push(Op::Rlimit {
+        resource: libc::RLIMIT_NOFILE,
+        soft: setting.open_files,
+        hard: setting.open_files,
+    });
+
+    let mut inside = Vec::new();
+    match setting.ids {
+        Ids::Range { first, agent } => {
+            outside.push(Op::PrivateMounts);
+            outside.push(Op::Scratch { at: setting.scratch.into() });
+            outside.push(Op::IdMap { name: "layers".into(), first, count: ID_COUNT });
+            layers(&mut outside, setting, first);
+            if spec.network == Network::Host {
+                outside.push(Op::HoldMount { name: "sys".into(), source: "/sys".into() });
+            }
+            outside.push(Op::ChargeTo { uid: agent });
+            inside.push(Op::BecomeRoot { clear_groups: true });
+            inside.push(Op::StopPropagation);
+        }
+        Ids::Single { .. } => {
+            inside.push(Op::BecomeRoot { clear_groups: false });
+            inside.push(Op::StopPropagation);
+            inside.push(Op::Scratch { at: setting.scratch.into() });
+            layers(&mut inside, setting, 0);
+            if spec.network == Network::Host {
+                inside.push(Op::HoldMount { name: "sys".into(), source: "/sys".into() });
+            }
+        }
+    }
+    // The people's root, as the sandbox's first process sees it.
+    let user = u32::from(root);
+
+    for (index, tree) in setting.image.trees.iter().enumerate() {
+        inside.push(Op::Attach {
+            name: format!("tree{index}"),
+            at: tree.at.clone(),
+            attributes: Attributes::PROGRAMS,
+        });
+    }
+    file_systems(&mut inside, spec, user);
+    inside.push(Op::PivotRoot);
+    covers(&mut inside);
+    if spec.network == Network::Loopback {
+        inside.push(Op::LoopbackUp);
+        inside.push(Op::Write {
+            path: "/proc/sys/net/ipv4/ip_unprivileged_port_start".into(),
+            text: "0".into(),
+        });
+        let last = if root { ID_COUNT } else { 0 };
+        inside.push(Op::Write {
+            path: "/proc/sys/net/ipv4/ping_group_range".into(),
+            text: format!("{user} {last}"),
+        });
+    }
+    inside.push(Op::HostName { name: host_name(spec.sandbox.as_str()) });
+    inside.push(Op::ProveWritable { path: "/.writable".into() });
+    for (path, mode) in [("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/root", 0o700), ("/workspace", 0o755)] {
+        inside.push(Op::Directory { path: path.into(), uid: user, gid: user, mode });
+    }
+    inside.push(Op::Directory { path: SPOOL.into(), uid: 0, gid: 0, mode: 0o700 });
+    if setting.delegated_cgroup {
+        inside.push(Op::OwnLeaf { name: "agent".into() });
+    }
+    if root {
+        inside.push(Op::UserNamespace { name: USER_NAMESPACE.into(), first: user, count: ID_COUNT });
+    }
+    // A second layer under the system call filter: the kernel itself refuses further namespaces in this sandbox. The
+    // copy of a mount is one, too, so that of /proc/sys is made first.
+    inside.push(Op::HoldMount { name: "sysctl".into(), source: "/proc/sys".into() });
+    for kind in ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup", "time"] {
+        inside.push(Op::Write {
+            path: format!("/proc/sys/user/max_{kind}_namespaces").into(),
+            text: "0".into(),
+        });
+    }
+    inside.push(Op::Attach {
+        name: "sysctl".into(),
+        at: "/proc/sys".into(),
+        attributes: Attributes::READ_ONLY,
+    });
+    if setting.landlock {
+        inside.push(Op::Landlock);
+    }
+    inside.push(Op::BoundCapabilities { keep: mask(AGENT_CAPABILITIES) });
+    inside.push(Op::NoNewPrivileges);
+
+    let (uid_map, gid_map) = match setting.ids {
+        Ids::Range { first, agent } => {
+            let map = vec![(0, agent, 1), (1, first, ID_COUNT)];
+            (map.clone(), map)
+        }
+        Ids::Single { uid, gid } => (vec![(0, uid, 1)], vec![(0, gid, 1)]),
+    };
+    let mut argv = setting.agent_argv.to_vec();
+    argv.extend(["--config-fd".into(), fds::CONFIG.to_string()]);
+    LaunchPlan {
+        outside,
+        namespaces: Namespaces {
+            net: spec.network == Network::Loopback,
+            uid_map,
+            gid_map,
+            deny_setgroups: !root,
+            pid_file: setting.pid_file.into(),
+        },
+        inside,
+        argv,
+        config: agent_config(spec, setting, root),
+    }
+}
+
+/// Where the agent keeps output that does not fit memory: on the sandbox's disk, closed to its users.
+const SPOOL: &str = "/.sandcrab";
+
+/// The overlays of the image: layers in short relative paths, because the kernel takes no option longer than 255 bytes.
+fn layers(ops: &mut Vec<Op>, setting: &Setting<'_>, owner: u32) {
+    let idmap = match setting.ids {
+        Ids::Range { .. } => Some("layers"),
+        Ids::Single { .. } => None,
+    };
+    match &setting.disk {
+        Disk::Device(device) => ops.push(Op::Disk { device: device.clone(), at: "disk".into() }),
+        Disk::Directory(dir) => ops.push(Op::Link { target: dir.clone(), at: "disk".into() }),
+    }
+    let mut options = vec![option("index", "off"), option("metacopy", "off")];
+    if idmap.is_some() {
+        // Without it, renaming a directory of a lower layer is EXDEV, which npm and pip do not expect.
+        options.push(option("redirect_dir", "on"));
+    } else {
+        options.push(flag("userxattr"));
+    }
+    if matches!(setting.disk, Disk::Directory(_)) {
+        // Or else taking the mount away waits for the whole host's file system to be written out.
+        options.push(flag("volatile"));
+    }
+    let mut count = 0;
+    for (index, tree) in setting.image.trees.iter().enumerate() {
+        let mut lower = Vec::new();
+        for source in &tree.layers {
+            let at = PathBuf::from(format!("l{count}"));
+            count += 1;
+            ops.push(match idmap {
+                Some(idmap) => Op::Layer { source: source.clone(), at: at.clone(), idmap: idmap.into() },
+                None => Op::Link { target: source.clone(), at: at.clone() },
+            });
+            lower.push(at);
+        }
+        let upper = PathBuf::from(format!("disk/upper{index}"));
+        let work = PathBuf::from(format!("disk/work{index}"));
+        ops.push(Op::Directory { path: upper.clone(), uid: owner, gid: owner, mode: 0o755 });
+        ops.push(Op::Directory { path: work.clone(), uid: owner, gid: owner, mode: 0o755 });
+        ops.push(Op::Overlay { name: format!("tree{index}"), lower, upper, work, options: options.clone() });
+    }
+}
+
+/// /proc, /sys, /dev, /run.
+fn file_systems(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, user: u32) {
+    let mut mount = |fs: &str, at: &str, options: Vec<_>, attributes| {
+        ops.push(Op::FileSystem { fs: fs.into(), at: at.into(), options, attributes });
+    };
+    let owner = [option("uid", &user), option("gid", &user)];
+    let tmpfs = |size: u64, inodes: u32, mode: &str| {
+        let mut options = owner.to_vec();
+        options.extend([option("size", &size), option("nr_inodes", &inodes), option("mode", &mode)]);
+        options
+    };
+    // Shared memory counts as the sandbox's memory: half of it, as the kernel's own default is half of the machine's.
+    let shm = spec.limits.memory.map_or(256 << 20, |memory| memory.0 / 2);
+
+    mount("proc", "/proc", vec![], Attributes::DATA);
+    if spec.network == Network::Loopback {
+        mount("sysfs", "/sys", vec![], Attributes::READ_ONLY);
+    }
+    mount("tmpfs", "/dev", tmpfs(1 << 20, 512, "755"), Attributes::DEVICES);
+    // The tty group's number is 5 everywhere; `user` is the distance between the two namespaces.
+    let tty = option("gid", &(5 + user));
+    let pts = if user == 0 { vec![] } else { vec![tty] };
+    mount(
+        "devpts",
+        "/dev/pts",
+        [vec![option("ptmxmode", "666"), option("mode", "620")], pts].concat(),
+        Attributes::DEVICES,
+    );
+    mount("tmpfs", "/dev/shm", tmpfs(shm, 65_536, "1777"), Attributes::PROGRAMS);
+    mount("tmpfs", "/run", tmpfs(64 << 20, 65_536, "755"), Attributes::PROGRAMS);
+    if spec.network == Network::Host {
+        ops.push(Op::Attach { name: "sys".into(), at: "/sys".into(), attributes: Attributes::READ_ONLY });
+    }
+    for device in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let path = Path::new("/dev").join(device);
+        ops.push(Op::Device { source: path.clone(), at: path });
+    }
+    for (at, target) in [
+        ("/dev/ptmx", "pts/ptmx"),
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        ops.push(Op::Link { target: target.into(), at: at.into() });
+    }
+    ops.push(Op::Directory { path: "/run/lock".into(), uid: user, gid: user, mode: 0o1777 });
+}
+
+/// What of /proc and /sys is hidden or read-only.
+fn covers(ops: &mut Vec<Op>) {
+    for path in [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/key-users",
+        "/proc/kmsg",
+        "/proc/kpagecgroup",
+        "/proc/kpagecount",
+        "/proc/kpageflags",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/sysrq-trigger",
+        "/proc/timer_list",
+        "/sys/devices/virtual/powercap",
+        "/sys/firmware",
+        "/sys/fs",
+        "/sys/kernel",
+    ] {
+        ops.push(Op::Cover { path: path.into() });
+    }
+    for path in ["/proc/bus", "/proc/fs", "/proc/irq"] {
+        ops.push(Op::ReadOnly { path: path.into() });
+    }
+}
+
+fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) -> AgentConfig {
+    let user = u32::from(root);
+    let mut env = setting.image.env.clone();
+    for (name, value) in [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("USER", "root"),
+        ("LOGNAME", "root"),
+        ("SHELL", "/bin/bash"),
+        ("LANG", "C.UTF-8"),
+        ("TERM", "dumb"),
+    ] {
+        env.entry(name.into()).or_insert_with(|| value.into());
+    }
+    env.extend(spec.env.clone());
+    AgentConfig {
+        sandbox_id: spec.sandbox.clone(),
+        listen_fd: fds::LISTENER,
+        identity: UserIdentity {
+            userns_fd: root.then_some(fds::USER_NAMESPACE),
+            uid: 0,
+            gid: 0,
+            fs_uid: user,
+            fs_gid: user,
+            can_switch: root,
+            capabilities: mask(USER_CAPABILITIES),
+            rlimits: vec![
+                (libc::RLIMIT_CORE, 0, 0),
+                // Programs that close every descriptor up to the soft limit stay fast; those that need more raise it.
+                (libc::RLIMIT_NOFILE, setting.open_files.min(1024), setting.open_files),
+            ],
+            seccomp: setting.seccomp.to_owned(),
+            cgroup_fd: setting.delegated_cgroup.then_some(fds::CGROUP),
+        },
+        env,
+        workspace: "/workspace".into(),
+        spool_dir: SPOOL.into(),
+        memory_cgroup_fd: setting.memory_cgroup.then_some(fds::MEMORY_CGROUP),
+    }
+}
+
+/// A host name made of a sandbox's id: letters, digits, `-` and `.`, at most 63 bytes as HOST_NAME_MAX allows.
+fn host_name(sandbox: &str) -> String {
+    let mut name: String =
+        sandbox.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    name.truncate(63);
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() { "sandbox".into() } else { name.to_owned() }
+}

@@ -1,0 +1,475 @@
+//! The `native` driver: Linux namespaces on this machine, without a container engine.
+//!
+//! On disk, below the data directory:
+//! ```text
+//! instances/<id>/record.json   what was asked for and what was taken for it; written before anything is made
+//! instances/<id>/pid           the first process: its id and start time
+//! instances/<id>/ready         the creation was finished; without it, what is there is a left-over
+//! instances/<id>/disk…         the writable layers
+//! sockets/<id>                 where the agent accepts connections
+//! ids/<range>                  ranges of ids in use
+//! ```
+//! A server that starts again finds its sandboxes by these records and checks each against the kernel.
+
+mod launcher;
+mod process;
+mod record;
+
+use crate::cgroup::Hierarchies;
+use crate::doctor::Feature;
+use crate::driver::{
+    BoxFuture, BoxStream, Driver, DriverError, Exit, Instance, InstanceId, Result, SandboxSpec, Stats,
+};
+use crate::ids;
+use crate::image::Image;
+use crate::launch::plan::{Disk, Ids, Setting};
+pub(crate) use process::identity;
+use record::{Files, Record};
+use sandcrab_api::sandbox::Limits;
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{oneshot, watch};
+
+/// A program of one's own to execute, with its leading arguments.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The file.
+    pub path: PathBuf,
+    /// Arguments before those that the driver adds; the first is the program's name for itself.
+    pub argv: Vec<String>,
+}
+
+/// How the driver is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept. Made if missing, for the server's eyes only.
+    pub data_dir: PathBuf,
+    /// What may be missing on this machine.
+    pub allow_missing: BTreeSet<Feature>,
+    /// The launch stage.
+    pub launch: Program,
+    /// The agent. `--config-fd N` is appended.
+    pub agent: Program,
+    /// Limits for what a spec leaves open.
+    pub defaults: Limits,
+    /// Host paths that the `host` image must not show.
+    pub host_image_exclude: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The usual set-up: this very program is launch stage and agent.
+    pub fn new(data_dir: PathBuf) -> Self {
+        let program = |command: &str| Program {
+            path: "/proc/self/exe".into(),
+            argv: vec!["sandcrab".into(), command.into()],
+        };
+        Self {
+            data_dir,
+            allow_missing: BTreeSet::new(),
+            launch: program("__launch"),
+            agent: program("agent"),
+            defaults: Limits { pids: Some(4096), ..Limits::default() },
+            host_image_exclude: Vec::new(),
+        }
+    }
+}
+
+/// The driver.
+#[derive(Debug)]
+pub struct Native {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    files: Files,
+    ids: Option<ids::Table>,
+    cgroups: Hierarchies,
+    machine: Machine,
+    /// Instances that this server is creating now.
+    creating: Mutex<std::collections::HashSet<InstanceId>>,
+    /// Instances that this server knows to be whole, with how they ended.
+    live: Mutex<HashMap<InstanceId, Live>>,
+    images: Mutex<HashMap<String, Arc<Image>>>,
+}
+
+/// What the machine offers, found out once.
+#[derive(Debug)]
+struct Machine {
+    uid: u32,
+    gid: u32,
+    cpus: Vec<usize>,
+    may_lower_oom: bool,
+    open_files: u64,
+    landlock: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    record: Arc<Record>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Native {
+    /// Opens the data directory and looks at the machine.
+    ///
+    /// # Errors
+    /// [`DriverError::Missing`] names a feature that the machine lacks and that `config` does not accept to lack.
+    pub fn open(config: Config) -> Result<Self> {
+        let files = Files::open(&config.data_dir)?;
+        let machine = Machine::examine()?;
+        let cgroups = Hierarchies::discover().map_err(DriverError::io("examine", "cgroups"))?;
+        let need = |feature: Feature, missing: Option<String>| match missing {
+            Some(detail) if !config.allow_missing.contains(&feature) => {
+                Err(DriverError::Missing { feature, detail })
+            }
+            _ => Ok(()),
+        };
+        need(Feature::Cgroup, cgroups.missing())?;
+        need(Feature::Landlock, (!machine.landlock).then(|| "the kernel has no Landlock".into()))?;
+        let ids = if machine.uid == 0 { Some(ids::Table::open(files.ids())?) } else { None };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                files,
+                ids,
+                cgroups,
+                machine,
+                creating: Mutex::default(),
+                live: Mutex::default(),
+                images: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Makes an image known under a name, beside `host`.
+    pub fn add_image(&self, name: &str, image: Image) {
+        self.shared.images().insert(name.to_owned(), Arc::new(image));
+    }
+}
+
+impl Machine {
+    fn examine() -> Result<Self> {
+        let cpus =
+            rustix::thread::sched_getaffinity(None).map_err(DriverError::io("read", "cpu affinity"))?;
+        let capabilities =
+            rustix::thread::capabilities(None).map_err(DriverError::io("read", "capabilities"))?.effective;
+        let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        Ok(Self {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            cpus: (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| cpus.is_set(*cpu)).collect(),
+            may_lower_oom: capabilities.contains(rustix::thread::CapabilitySet::SYS_RESOURCE),
+            open_files: open_files.unwrap_or(1 << 20).min(1 << 20),
+            landlock: crate::doctor::landlock_abi() > 0,
+        })
+    }
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, HashMap<InstanceId, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn creating(&self) -> MutexGuard<'_, std::collections::HashSet<InstanceId>> {
+        self.creating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn images(&self) -> MutexGuard<'_, HashMap<String, Arc<Image>>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn image(&self, name: &str) -> Result<Arc<Image>> {
+        if let Some(image) = self.images().get(name) {
+            return Ok(image.clone());
+        }
+        Err(DriverError::ImageNotFound { image: name.to_owned() })
+    }
+
+    fn defaults(&self, spec: &SandboxSpec) -> SandboxSpec {
+        let defaults = &self.config.defaults;
+        let given = &spec.limits;
+        let limits = Limits {
+            memory: given.memory.or(defaults.memory),
+            cpu: given.cpu.or(defaults.cpu),
+            disk: given.disk.or(defaults.disk),
+            pids: given.pids.or(defaults.pids),
+        };
+        SandboxSpec { limits, ..spec.clone() }
+    }
+
+    /// Creates an instance; blocks. What a failure leaves is taken away before it is returned.
+    fn create(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<(Arc<Record>, process::Process)> {
+        let spec = self.defaults(spec);
+        let image = self.image(&spec.image)?;
+        let range = self.ids.as_ref().map(|ids| ids.take(id)).transpose()?;
+        let record = Record { id: id.clone(), spec, range, image: Image::clone(&image) };
+        if let Err(error) = self.files.write(&record) {
+            // Nothing else exists yet, and the directory may be that of another instance with the same id.
+            if let (Some(ids), Some(range)) = (&self.ids, range) {
+                ids.give_back(range)?;
+            }
+            return Err(error);
+        }
+        match self.start(&record) {
+            Ok(process) => Ok((Arc::new(record), process)),
+            Err(error) => {
+                self.remove(&record)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the agent of an instance whose record is written.
+    fn start(&self, record: &Record) -> Result<process::Process> {
+        let id = &record.id;
+        let ids = match record.range {
+            Some(range) => ids::ids(range),
+            None => Ids::Single { uid: self.machine.uid, gid: self.machine.gid },
+        };
+        let group = self.cgroups.group(id.as_str());
+        let agent_id = match ids {
+            Ids::Range { agent, .. } => Some(agent),
+            Ids::Single { .. } => None,
+        };
+        group.create(&record.spec.limits, agent_id)?;
+        let disk = self.files.disk(id);
+        match std::fs::create_dir(&disk) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(DriverError::io("create", disk.display())(error));
+            }
+            _ => {}
+        }
+        let cpus = self.cpus(record);
+        let pid_file = self.files.pid(id);
+        let setting = Setting {
+            image: &record.image,
+            ids,
+            disk: Disk::Directory(disk),
+            scratch: &self.files.scratch(),
+            pid_file: &pid_file,
+            cgroups: &group.procs(),
+            delegated_cgroup: group.delegated().is_some(),
+            memory_cgroup: group.memory().is_some(),
+            cpus: cpus.as_deref(),
+            may_lower_oom: self.machine.may_lower_oom,
+            open_files: self.machine.open_files,
+            seccomp: "",
+            landlock: self.machine.landlock,
+            agent_argv: &self.config.agent.argv,
+        };
+        let plan = crate::launch::plan(&record.spec, &setting);
+        let process = launcher::Launcher {
+            id,
+            files: &self.files,
+            launch: &self.config.launch,
+            agent: &self.config.agent.path,
+            cgroup: group.delegated(),
+            memory_cgroup: group.memory(),
+        }
+        .run(&plan)?;
+        self.files.mark_ready(id)?;
+        Ok(process)
+    }
+
+    /// The CPUs that a CPU limit allows: as many as the limit, rounded up, beginning at another place per instance.
+    fn cpus(&self, record: &Record) -> Option<Vec<usize>> {
+        let count = record.spec.limits.cpu?.ceil().max(1.0) as usize;
+        let all = &self.machine.cpus;
+        let start = record.range.unwrap_or_default() as usize;
+        (count < all.len()).then(|| (0..count).map(|i| all[(start + i) % all.len()]).collect())
+    }
+
+    /// Ends all processes of an instance and takes away what they lived in; its files stay. Blocks until the kernel
+    /// says that it is gone.
+    fn stop(&self, record: &Record) -> Result<()> {
+        let id = &record.id;
+        let group = self.cgroups.group(id.as_str());
+        group.kill();
+        if let Some(process) = process::find(&self.files.pid(id))? {
+            process.kill_and_wait(id)?;
+        }
+        for pid in group.pids() {
+            // Only where the kernel cannot kill a group at once and a launch was cut short.
+            process::kill_stray(pid, id)?;
+        }
+        group.remove()?;
+        self.files.remove_socket(id)?;
+        if group.exists() {
+            return Err(DriverError::Residue { id: id.clone(), what: "cgroups".into() });
+        }
+        Ok(())
+    }
+
+    /// Takes away all that an instance has or may have; blocks until it is gone.
+    fn remove(&self, record: &Record) -> Result<()> {
+        self.stop(record)?;
+        self.files.remove(&record.id)?;
+        if let (Some(ids), Some(range)) = (&self.ids, record.range) {
+            ids.give_back(range)?;
+        }
+        Ok(())
+    }
+
+    fn destroy(&self, id: &InstanceId) -> Result<()> {
+        let Some(record) = self.files.read(id)? else { return Ok(()) };
+        self.remove(&record)?;
+        self.live().remove(id);
+        Ok(())
+    }
+
+    /// Watches a running instance and makes it known.
+    fn adopt(&self, record: Arc<Record>, process: process::Process) -> Instance {
+        let instance = record.instance(true);
+        let (ended, exit) = watch::channel(None);
+        tokio::spawn(async move {
+            let exit = process.wait().await;
+            ended.send_replace(Some(exit));
+        });
+        self.live().insert(record.id.clone(), Live { record, exit });
+        instance
+    }
+
+    fn find(&self, id: &InstanceId) -> Result<Live> {
+        self.live().get(id).cloned().ok_or_else(|| DriverError::NotFound { id: id.clone() })
+    }
+}
+
+/// Runs what blocks on a thread that may. It runs to its end even if nobody waits any more.
+async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+impl Driver for Native {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn create<'a>(&'a self, id: &'a InstanceId, spec: &'a SandboxSpec) -> BoxFuture<'a, Result<Instance>> {
+        Box::pin(async move {
+            let (shared, id, spec) = (self.shared.clone(), id.clone(), spec.clone());
+            let (send, receive) = oneshot::channel();
+            shared.creating().insert(id.clone());
+            tokio::task::spawn_blocking(move || {
+                let created =
+                    shared.create(&id, &spec).map(|(record, process)| shared.adopt(record, process));
+                shared.creating().remove(&id);
+                // Whoever asked may have gone in the meantime: then nobody would ever destroy it.
+                if let Err(Ok(instance)) = send.send(created)
+                    && let Err(error) = shared.destroy(&instance.id)
+                {
+                    tracing::error!(instance = %instance.id, %error, "an abandoned instance was not removed");
+                }
+            });
+            match receive.await {
+                Ok(created) => created,
+                Err(_) => unreachable!("the thread above sends whatever comes"),
+            }
+        })
+    }
+
+    fn start<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Instance>> {
+        Box::pin(async move {
+            let (shared, id) = (self.shared.clone(), id.clone());
+            let live = shared.find(&id)?;
+            if live.exit.borrow().is_none() {
+                return Ok(live.instance());
+            }
+            blocking(move || {
+                shared.stop(&live.record)?;
+                shared.files.forget_work(&id)?;
+                let process = shared.start(&live.record)?;
+                Ok(shared.adopt(live.record, process))
+            })
+            .await
+        })
+    }
+
+    fn connect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<BoxStream>> {
+        Box::pin(async move {
+            let live = self.shared.find(id)?;
+            if live.exit.borrow().is_some() {
+                return Err(DriverError::NotRunning { id: id.clone() });
+            }
+            let socket = self.shared.files.socket(id);
+            let stream = tokio::net::UnixStream::connect(&socket)
+                .await
+                .map_err(DriverError::io("connect to agent", id))?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (shared, id) = (self.shared.clone(), id.clone());
+            blocking(move || shared.destroy(&id)).await
+        })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Instance>>> {
+        Box::pin(async move {
+            let shared = self.shared.clone();
+            let found = blocking(move || {
+                let mut found = Vec::new();
+                for id in shared.files.instances()? {
+                    if shared.creating().contains(&id) || shared.live().contains_key(&id) {
+                        continue;
+                    }
+                    let Some(record) = shared.files.read(&id)? else { continue };
+                    if shared.files.is_ready(&id) {
+                        let process = process::find(&shared.files.pid(&id))?;
+                        found.push((Arc::new(record), process));
+                    } else {
+                        shared.remove(&record)?;
+                    }
+                }
+                Ok(found)
+            })
+            .await?;
+            for (record, process) in found {
+                match process {
+                    Some(process) => {
+                        self.shared.adopt(record, process);
+                    }
+                    None => {
+                        let (_, exit) = watch::channel(Some(Exit::Unknown));
+                        self.shared.live().insert(record.id.clone(), Live { record, exit });
+                    }
+                }
+            }
+            let live = self.shared.live();
+            Ok(live.values().map(Live::instance).collect())
+        })
+    }
+
+    fn inspect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Instance>>> {
+        Box::pin(async move { Ok(self.shared.live().get(id).map(Live::instance)) })
+    }
+
+    fn wait_exit<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Exit>> {
+        Box::pin(async move {
+            let mut exit = self.shared.find(id)?.exit;
+            let value = exit.wait_for(Option::is_some).await;
+            Ok(value.ok().and_then(|value| *value).unwrap_or(Exit::Unknown))
+        })
+    }
+
+    fn stats<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Stats>> {
+        Box::pin(async move {
+            self.shared.find(id)?;
+            let (shared, id) = (self.shared.clone(), id.clone());
+            blocking(move || Ok(shared.cgroups.group(id.as_str()).stats())).await
+        })
+    }
+}
+
+impl Live {
+    fn instance(&self) -> Instance {
+        self.record.instance(self.exit.borrow().is_none())
+    }
+}

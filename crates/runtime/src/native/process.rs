@@ -1,0 +1,102 @@
+//! The first process of an instance: found again, waited for, ended. Its identity is its id with its start time.
+
+use crate::driver::{DriverError, Exit, InstanceId, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// How long a killed sandbox may take to be gone. Killing 4,096 processes takes milliseconds; a process in
+/// uninterruptible sleep can take for ever.
+const GONE_TIMEOUT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 30, tv_nsec: 0 };
+
+/// A running or ended first process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pidfd: OwnedFd,
+}
+
+/// When a process started, in clock ticks since the boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// What the pid file says of a process that exists.
+pub(crate) fn identity(pid: i32) -> io::Result<String> {
+    let start = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+    Ok(format!("{pid} {start}"))
+}
+
+/// Finds the process that a pid file names, if it still runs.
+pub(super) fn find(pid_file: &Path) -> Result<Option<Process>> {
+    let text = match fs::read_to_string(pid_file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DriverError::io("read", pid_file.display())(error)),
+    };
+    let Some((pid, start)) = text.split_once(' ') else { return Ok(None) };
+    let (Ok(pid), Ok(start)) = (pid.parse::<i32>(), start.parse::<u64>()) else { return Ok(None) };
+    let Some(rustix_pid) = Pid::from_raw(pid) else { return Ok(None) };
+    let pidfd = match rustix::process::pidfd_open(rustix_pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => pidfd,
+        Err(rustix::io::Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(DriverError::io("open process", pid)(error)),
+    };
+    // Read after the pidfd holds the process: the id cannot pass to another one in between.
+    Ok((start_time(pid) == Some(start)).then_some(Process { pidfd }))
+}
+
+/// Kills a process of a group that no first process answers for, and waits for its end.
+pub(super) fn kill_stray(pid: i32, id: &InstanceId) -> Result<()> {
+    let Some(rustix_pid) = Pid::from_raw(pid) else { return Ok(()) };
+    match rustix::process::pidfd_open(rustix_pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => Process { pidfd }.kill_and_wait(id),
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(DriverError::io("open process", pid)(error)),
+    }
+}
+
+impl Process {
+    pub(super) fn new(pidfd: OwnedFd) -> Self {
+        Self { pidfd }
+    }
+
+    /// Ends the process, and with it all of its pid namespace, and returns when none of it is left.
+    pub(super) fn kill_and_wait(&self, id: &InstanceId) -> Result<()> {
+        use rustix::event::{PollFd, PollFlags};
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(DriverError::io("kill the processes of", id)(error)),
+        }
+        let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let ended = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&GONE_TIMEOUT)));
+        match ended {
+            Ok(0) => Err(DriverError::Residue { id: id.clone(), what: "processes".into() }),
+            Ok(_) => Ok(()),
+            Err(error) => Err(DriverError::io("wait for the end of", id)(error)),
+        }
+    }
+
+    /// Waits for the process's end and takes its status, if it is ours to take.
+    pub(super) async fn wait(self) -> Exit {
+        let Ok(pidfd) = crate::sys::process::watch(self.pidfd) else {
+            return Exit::Unknown;
+        };
+        if pidfd.readable().await.is_err() {
+            return Exit::Unknown;
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::process::waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), options) {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (_, Some(signal)) => Exit::Signal(signal),
+                _ => Exit::Unknown,
+            },
+            // Not our child: an earlier server started it.
+            _ => Exit::Unknown,
+        }
+    }
+}

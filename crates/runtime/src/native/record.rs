@@ -1,0 +1,170 @@
+//! The driver's files: what it wrote about each instance, and where its things lie.
+
+use crate::driver::{DriverError, Instance, InstanceId, Result, SandboxSpec};
+use crate::image::Image;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// What was asked for, and what was taken for it. Written before anything is made, so that a server that dies in
+/// between leaves nothing that the next one cannot find.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) id: InstanceId,
+    pub(super) spec: SandboxSpec,
+    /// The range of ids; none when the server has but one id.
+    pub(super) range: Option<u32>,
+    /// The image as it was then: an instance that is started again has the layers that it had.
+    pub(super) image: Image,
+}
+
+impl Record {
+    pub(super) fn instance(&self, running: bool) -> Instance {
+        Instance { id: self.id.clone(), spec: self.spec.clone(), running }
+    }
+}
+
+/// Paths below the data directory.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    data_dir: PathBuf,
+    /// The directory of sockets, open, so that their paths are short however long the data directory's is.
+    sockets: std::sync::Arc<fs::File>,
+}
+
+fn make_private(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(DriverError::io("create", dir.display()))
+}
+
+impl Files {
+    pub(super) fn open(data_dir: &Path) -> Result<Self> {
+        for name in ["instances", "sockets", "scratch"] {
+            make_private(&data_dir.join(name))?;
+        }
+        let data_dir = fs::canonicalize(data_dir).map_err(DriverError::io("find", data_dir.display()))?;
+        let sockets = data_dir.join("sockets");
+        let sockets = fs::File::open(&sockets).map_err(DriverError::io("open", sockets.display()))?;
+        Ok(Self { data_dir, sockets: sockets.into() })
+    }
+
+    pub(super) fn ids(&self) -> PathBuf {
+        self.data_dir.join("ids")
+    }
+
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.data_dir.join("scratch")
+    }
+
+    pub(super) fn dir(&self, id: &InstanceId) -> PathBuf {
+        self.data_dir.join("instances").join(id.as_str())
+    }
+
+    pub(super) fn disk(&self, id: &InstanceId) -> PathBuf {
+        self.dir(id).join("disk")
+    }
+
+    pub(super) fn pid(&self, id: &InstanceId) -> PathBuf {
+        self.dir(id).join("pid")
+    }
+
+    pub(super) fn log(&self, id: &InstanceId) -> PathBuf {
+        self.dir(id).join("agent.log")
+    }
+
+    /// The agent's socket by way of the open directory: sun_path holds 108 bytes.
+    pub(super) fn socket(&self, id: &InstanceId) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        PathBuf::from(format!("/proc/self/fd/{}/{id}", self.sockets.as_raw_fd()))
+    }
+
+    /// Makes an instance's directory with its record. An error if it exists.
+    pub(super) fn write(&self, record: &Record) -> Result<()> {
+        let dir = self.dir(&record.id);
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(DriverError::io("create", dir.display()))?;
+        let (temporary, path) = (dir.join("record.new"), dir.join("record.json"));
+        let text = serde_json::to_vec(record)
+            .map_err(|source| DriverError::Record { path: path.clone(), source })?;
+        fs::write(&temporary, text)
+            .and_then(|()| fs::rename(&temporary, &path))
+            .map_err(DriverError::io("write", path.display()))
+    }
+
+    /// An instance's record; none if there is no such instance.
+    pub(super) fn read(&self, id: &InstanceId) -> Result<Option<Record>> {
+        let path = self.dir(id).join("record.json");
+        match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(|source| DriverError::Record { path, source })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DriverError::io("read", path.display())(error)),
+        }
+    }
+
+    /// Says that an instance's creation is finished.
+    pub(super) fn mark_ready(&self, id: &InstanceId) -> Result<()> {
+        let path = self.dir(id).join("ready");
+        fs::write(&path, "").map_err(DriverError::io("write", path.display()))
+    }
+
+    pub(super) fn is_ready(&self, id: &InstanceId) -> bool {
+        self.dir(id).join("ready").exists()
+    }
+
+    /// All instances that have a directory.
+    pub(super) fn instances(&self) -> Result<Vec<InstanceId>> {
+        let dir = self.data_dir.join("instances");
+        let read = || -> io::Result<Vec<InstanceId>> {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(&dir)? {
+                if let Some(id) = entry?.file_name().to_str().and_then(|name| InstanceId::parse(name).ok()) {
+                    found.push(id);
+                }
+            }
+            Ok(found)
+        };
+        read().map_err(DriverError::io("list", dir.display()))
+    }
+
+    /// Removes the place where an instance's agent accepted connections.
+    pub(super) fn remove_socket(&self, id: &InstanceId) -> Result<()> {
+        let socket = self.socket(id);
+        ignore_missing(fs::remove_file(&socket)).map_err(DriverError::io("remove", socket.display()))
+    }
+
+    /// Removes what a volatile overlay left to say that it was not written out: the instance runs again on what there is.
+    pub(super) fn forget_work(&self, id: &InstanceId) -> Result<()> {
+        let disk = self.disk(id);
+        let forget = || -> io::Result<()> {
+            for entry in fs::read_dir(&disk)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with("work") {
+                    fs::remove_dir_all(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        forget().map_err(DriverError::io("clear", disk.display()))
+    }
+
+    /// Removes an instance's writable layers and its record, the record last.
+    pub(super) fn remove(&self, id: &InstanceId) -> Result<()> {
+        let disk = self.disk(id);
+        ignore_missing(fs::remove_dir_all(&disk)).map_err(DriverError::io("remove", disk.display()))?;
+        let dir = self.dir(id);
+        ignore_missing(fs::remove_dir_all(&dir)).map_err(DriverError::io("remove", dir.display()))
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,86 @@
+//! Loop devices (linux/loop.h).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+const LO_FLAGS_DIRECT_IO: u32 = 16;
+
+/// `struct loop_info64`.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// A loop device over `image`, open, with its path. It clears itself when nothing has it open or mounted any more.
+pub(crate) fn attach(image: BorrowedFd<'_>, direct_io: bool) -> io::Result<(File, PathBuf)> {
+    let control = File::options().read(true).write(true).open("/dev/loop-control")?;
+    // Another process can take the device that was free a moment ago: then ask for the next. The bound is there only
+    // so that a broken kernel cannot keep us here.
+    let mut last = io::Error::from_raw_os_error(libc::EBUSY);
+    for _ in 0..64 {
+        // SAFETY: takes no argument.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = File::options().read(true).write(true).open(&path)?;
+        let config = LoopConfig {
+            fd: image.as_raw_fd() as u32,
+            block_size: 4096,
+            // SAFETY: all-zero bytes are a valid loop_info64.
+            info: LoopInfo {
+                flags: LO_FLAGS_AUTOCLEAR | if direct_io { LO_FLAGS_DIRECT_IO } else { 0 },
+                ..unsafe { std::mem::zeroed() }
+            },
+            reserved: [0; 8],
+        };
+        // SAFETY: LOOP_CONFIGURE reads a loop_config, which outlives the call.
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) } == 0 {
+            return Ok((device, path));
+        }
+        last = io::Error::last_os_error();
+        if last.raw_os_error() != Some(libc::EBUSY) {
+            break;
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structures_have_the_kernels_size() {
+        // LOOP_CONFIGURE copies sizeof(struct loop_config): 4 + 4 + 232 + 64.
+        assert_eq!(size_of::<LoopInfo>(), 232);
+        assert_eq!(size_of::<LoopConfig>(), 304);
+    }
+}

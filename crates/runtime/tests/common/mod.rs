@@ -1,0 +1,129 @@
+//! A driver over the fixture, and sandboxes that clean up after themselves.
+#![expect(clippy::unwrap_used, reason = "part of test programs")]
+
+use sandcrab_api::ids::SandboxId;
+use sandcrab_runtime::image::{Image, Tree};
+use sandcrab_runtime::native::{Config, Native, Program};
+use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What a command in a sandbox came to.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+pub(crate) const ROOT: u32 = 0;
+pub(crate) const USER: u32 = 1000;
+
+/// A driver with a data directory of its own.
+pub(crate) struct Home {
+    pub(crate) driver: Native,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+pub(crate) fn config(data_dir: &Path) -> Config {
+    let fixture = PathBuf::from(env!("CARGO_BIN_EXE_runtime-fixture"));
+    let program =
+        |command: &str| Program { path: fixture.clone(), argv: vec!["fixture".into(), command.into()] };
+    let mut config = Config::new(data_dir.join("data"));
+    config.launch = program("__launch");
+    config.agent = program("agent");
+    config
+}
+
+/// The host's /usr under a root made for the test.
+pub(crate) fn image(dir: &Path) -> Image {
+    let root = dir.join("image");
+    if !root.exists() {
+        std::fs::create_dir_all(root.join("usr")).unwrap();
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        for link in ["bin", "sbin", "lib", "lib64"] {
+            std::os::unix::fs::symlink(format!("usr/{link}"), root.join(link)).unwrap();
+        }
+        std::fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000::/:/bin/bash\n",
+        )
+        .unwrap();
+        std::fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
+    }
+    Image {
+        key: "test".into(),
+        trees: vec![
+            Tree { at: "/".into(), layers: vec![root] },
+            Tree { at: "/usr".into(), layers: vec!["/usr".into()] },
+        ],
+        env: Default::default(),
+    }
+}
+
+pub(crate) fn spec(name: &str) -> SandboxSpec {
+    SandboxSpec {
+        sandbox: SandboxId::parse(name).unwrap(),
+        image: "test".into(),
+        limits: Default::default(),
+        network: Default::default(),
+        env: Default::default(),
+    }
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("sandcrab-runtime-").tempdir().unwrap();
+        let driver = Native::open(config(dir.path())).expect("a driver; these tests need root");
+        driver.add_image("test", image(dir.path()));
+        Self { driver, dir }
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> InstanceId {
+        let id = InstanceId::random();
+        self.driver
+            .create(&id, &spec(name))
+            .await
+            .unwrap_or_else(|error| panic!("create: {}", chain(&error)));
+        id
+    }
+
+    pub(crate) async fn destroy(&self, id: &InstanceId) {
+        self.driver.destroy(id).await.unwrap_or_else(|error| panic!("destroy: {}", chain(&error)));
+    }
+
+    /// The host's id of the first process.
+    pub(crate) fn pid(&self, id: &InstanceId) -> i32 {
+        let file = self.dir.path().join("data/instances").join(id.as_str()).join("pid");
+        std::fs::read_to_string(file).unwrap().split(' ').next().unwrap().parse().unwrap()
+    }
+
+    pub(crate) async fn run(&self, id: &InstanceId, uid: u32, script: &str) -> Ran {
+        let mut stream = self.driver.connect(id).await.unwrap();
+        let line = serde_json::json!({ "script": script, "uid": uid }).to_string() + "\n";
+        stream.write_all(line.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        if let Err(error) = stream.read_to_string(&mut answer).await {
+            let log = self.dir.path().join("data/instances").join(id.as_str()).join("agent.log");
+            let exit =
+                tokio::time::timeout(std::time::Duration::from_secs(1), self.driver.wait_exit(id)).await;
+            panic!(
+                "{error}; exit {exit:?}; the agent's log: {}",
+                std::fs::read_to_string(log).unwrap_or_default()
+            );
+        }
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+}
+
+/// An error with its sources.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
