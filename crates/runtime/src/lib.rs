@@ -8,6 +8,7 @@ mod ids;
 pub mod image;
 pub mod launch;
 pub mod native;
+pub mod probe;
 mod sys;
 
 pub use driver::{Driver, DriverError, Exit, Instance, InstanceId, SandboxSpec, Stats};
