@@ -148,7 +148,10 @@ mod tests {
         let time = Figure::Time { median: 1.0, p99: 5.0 };
         assert_eq!(Promise::Within { median: 1.0 }.kept(time, None), Some(true));
         assert_eq!(Promise::WithinBoth { median: 1.0, p99: 4.0 }.kept(time, None), Some(false));
-        assert_eq!(Promise::TimesBare(2.0).kept(time, Some(Figure::Time { median: 0.4, p99: 1.0 })), Some(false));
+        assert_eq!(
+            Promise::TimesBare(2.0).kept(time, Some(Figure::Time { median: 0.4, p99: 1.0 })),
+            Some(false)
+        );
         assert_eq!(Promise::TimesBare(2.0).kept(time, None), None);
         assert_eq!(Promise::AtLeast(10.0).kept(Figure::Rate(10.0), None), Some(true));
         assert_eq!(Promise::Bytes(5).kept(Figure::Memory(6), None), Some(false));

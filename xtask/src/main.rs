@@ -5,6 +5,7 @@
 //! committed and have a `--check`.
 #![expect(clippy::print_stdout, reason = "these commands talk to a person in a terminal")]
 
+mod bench;
 mod build;
 mod check;
 mod clock;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Formatting, lints, the dependency rule between crates, generated files
     Check,
+    /// Measure everything that docs/SPECIFICATION.md promises, beside the bare limits
+    Bench(bench::Args),
     /// Write the files that are generated from the code
     Docs(generate::Args),
 }
@@ -45,6 +48,7 @@ fn main() -> Result<ExitCode> {
         Command::Build(args) => build::run(&ws, &args)?,
         Command::Test(args) => return test::run(&ws, &args),
         Command::Check => check::run(&ws)?,
+        Command::Bench(args) => bench::run(&ws, &args)?,
         Command::Docs(args) => generate::docs(&ws, &args)?,
     }
     Ok(ExitCode::SUCCESS)

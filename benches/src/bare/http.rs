@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use axum::body::{Body, Bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post, put};
+use axum::serve::ListenerExt as _;
 use futures_util::future::try_join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
@@ -31,7 +32,7 @@ impl Http {
             .layer(DefaultBodyLimit::disable());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("listen on loopback")?;
         let address = listener.local_addr().context("the address of a listener")?;
-        tokio::spawn(async move { axum::serve(listener, app).tcp_nodelay(true).await });
+        tokio::spawn(async move { axum::serve(listener.tap_io(|io| drop(io.set_nodelay(true))), app).await });
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Ok(Self { address, client: Client::builder(TokioExecutor::new()).build(connector) })

@@ -7,11 +7,14 @@
 use crate::sys::{self, Side};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 use rustix::process::{Pid, WaitOptions, chdir, pivot_root, waitpid};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,14 +55,15 @@ pub(crate) fn held<T>(dir: &Path, procs: &Path, measure: impl FnOnce() -> Result
     // Who makes namespaces is charged for them, so this process itself moves into the group.
     let home = procs.parent().and_then(Path::parent).context("a group has a parent")?.join("cgroup.procs");
     fs::write(procs, "0").context("join the memory group")?;
-    let (keep, stdin) = std::io::pipe().map(|(read, write)| (write, read)).context("make a pipe")?;
-    rustix::stdio::dup2_stdin(&stdin).context("put the pipe on stdin")?;
+    let (mut ours, stdin) = UnixStream::pair().context("make a pair of sockets")?;
+    rustix::stdio::dup2_stdin(&stdin).context("put a socket on stdin")?;
     drop(stdin);
     let child = start(dir, &own, Inside::Wait)?;
     // This process's own pages are not the sandbox's.
     fs::write(home, "0").context("leave the memory group")?;
+    ours.read_exact(&mut [0]).context("wait until bash waits")?;
     let measured = measure();
-    drop(keep);
+    ours.write_all(b"\n").context("let bash end")?;
     wait(child)?;
     measured
 }
@@ -128,7 +132,8 @@ fn enter(dir: &Path, own: &Path, inside: Inside) -> Result<()> {
     rustix::thread::set_thread_res_uid(rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT, rustix::fs::Uid::ROOT)
         .context("become user 0")?;
     let root = own.join("root");
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("keep mounts private")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("keep mounts private")?;
     let [lower, upper, work] = [dir.join("layer"), own.join("upper"), own.join("work")];
     let options = format!(
         "lowerdir={},upperdir={},workdir={},userxattr\0",
@@ -148,19 +153,21 @@ fn enter(dir: &Path, own: &Path, inside: Inside) -> Result<()> {
         fs::write(&place, "").context("make a device's mount point")?;
         mount_bind(Path::new("/dev").join(device), &place).with_context(|| format!("bind /dev/{device}"))?;
     }
-    let root = open(&root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("open the new root")?;
+    let root =
+        open(&root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("open the new root")?;
     rustix::process::fchdir(&root).context("go to the new root")?;
     pivot_root(".", ".").context("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).context("drop the old root")?;
     chdir("/").context("go to /")?;
     #[expect(clippy::disallowed_methods, reason = "the bare limit ends in a bash")]
     let mut bash = std::process::Command::new("/bin/bash");
-    let script = if inside == Inside::True { "true" } else { "read -r _; true" };
+    let script = if inside == Inside::True { "true" } else { "echo >&0; read -r _" };
     Err(bash.args(["--norc", "--noprofile", "-c", script]).env_clear().exec()).context("start bash")
 }
 
 fn wait(child: Pid) -> Result<()> {
-    let Some((_, status)) = waitpid(Some(child), WaitOptions::empty()).context("wait for the sandbox")? else {
+    let Some((_, status)) = waitpid(Some(child), WaitOptions::empty()).context("wait for the sandbox")?
+    else {
         bail!("the sandbox has no status");
     };
     ensure!(status.exit_status() == Some(0), "the bare sandbox ended with {status:?}");

@@ -44,11 +44,7 @@ impl Shell {
             Ok(fd.context("open a FIFO")?.into())
         };
         let (mut stdout, mut stderr) = (read(&out)?, read(&err)?);
-        let line = format!(
-            "{{ {command}\n}} </dev/null >{} 2>{}; echo $?\n",
-            out.display(),
-            err.display()
-        );
+        let line = format!("{{ {command}\n}} </dev/null >{} 2>{}; echo $?\n", out.display(), err.display());
         self.stdin.write_all(line.as_bytes()).context("hand bash a command")?;
         let mut status = String::new();
         self.status.read_line(&mut status).context("read a status")?;
@@ -85,8 +81,12 @@ pub(crate) fn time_start() -> Result<Duration> {
 /// How fast output of a command comes through a plain pipe.
 pub(crate) fn time_pipe(command: &str, bytes: usize) -> Result<Duration> {
     let begun = Instant::now();
-    let mut child =
-        bash().args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start bash")?;
+    let mut child = bash()
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start bash")?;
     let mut stdout = child.stdout.take().context("bash's stdout")?;
     let mut chunk = vec![0; 64 << 10];
     let mut seen = 0;

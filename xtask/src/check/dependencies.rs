@@ -14,6 +14,7 @@ const RULE: &[(&str, &[&str])] = &[
         "sandcrab",
         &["sandcrab-api", "sandcrab-runtime", "sandcrab-agent", "sandcrab-server", "sandcrab-client"],
     ),
+    ("sandcrab-bench", &["sandcrab-client"]),
     ("xtask", &[]),
 ];
 

@@ -4,7 +4,9 @@
 mod promises;
 pub(crate) mod report;
 mod rust;
+mod typescript;
 
+use crate::build::cargo;
 use crate::check;
 use crate::clock::Clock;
 use crate::setup;
@@ -32,6 +34,7 @@ pub(crate) struct Args {
 enum Part {
     Check,
     Rust,
+    Typescript,
 }
 
 /// Which tests to run.
@@ -52,10 +55,18 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     if wants(Part::Check) && select.filter.is_none() && select.package.is_none() {
         reports.push(check::all(ws, &mut clock)?);
     }
+    if wants(Part::Typescript) || wants(Part::Rust) {
+        // All of the workspace at once, so that every later build finds its dependencies with the same features.
+        clock
+            .step("build: the binary", || cargo(ws, &["build", "--locked", "--workspace", "--bins"]).run())?;
+    }
     if wants(Part::Rust) {
         reports.push(runner("rust", rust::run(ws, &mut clock, &select)));
     }
 
+    if wants(Part::Typescript) && select.package.is_none() {
+        reports.push(runner("typescript", typescript::run(ws, &mut clock, &select)));
+    }
     if !partial {
         let promises = promises::check(ws, &reports)?;
         reports.push(promises);
