@@ -1,2 +1,46 @@
-//! The sandcrab binary.
-fn main() {}
+//! The sandcrab binary: the command line, the server, and what runs inside sandboxes.
+
+mod args;
+mod attached;
+mod commands;
+mod interrupt;
+mod plan;
+mod quote;
+mod report;
+mod server;
+
+use args::Args;
+use clap::Parser as _;
+use plan::Plan;
+use report::Report;
+use std::process::ExitCode;
+
+/// The exit code of a failure of our own, as docker and env have it: it cannot be mistaken for a command's.
+pub(crate) const FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and the version come as an "error" with status 0. Nothing is left to do if they cannot be printed.
+            _ = error.print();
+            return ExitCode::from(if error.use_stderr() { FAILED } else { 0 });
+        }
+    };
+    let report = Report { json: args.json };
+    match Plan::new(args).and_then(perform) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report.failure(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn perform(plan: Plan) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(commands::execute(plan));
+    // A thread that reads a terminal or a pipe would be waited for until someone writes.
+    runtime.shutdown_background();
+    outcome
+}

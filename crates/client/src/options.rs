@@ -56,9 +56,17 @@ impl ClientOptions {
     /// # Errors
     /// [`ClientError::KeyFile`] when that key exists and cannot be read.
     pub fn from_env() -> Result<Self, ClientError> {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let mut options = Self::new(set("SANDCRAB_URL").unwrap_or_else(|| DEFAULT_URL.to_owned()));
-        options.api_key = match set("SANDCRAB_API_KEY") {
+        let url = std::env::var("SANDCRAB_URL").ok().filter(|url| !url.is_empty());
+        Self::for_url(url.unwrap_or_else(|| DEFAULT_URL.to_owned()))
+    }
+
+    /// As [`ClientOptions::from_env`], for a server at `url`.
+    ///
+    /// # Errors
+    /// As [`ClientOptions::from_env`].
+    pub fn for_url(url: impl Into<String>) -> Result<Self, ClientError> {
+        let mut options = Self::new(url);
+        options.api_key = match std::env::var("SANDCRAB_API_KEY").ok().filter(|key| !key.is_empty()) {
             Some(key) => Some(key),
             // A key of this machine's server is no other server's business.
             None if is_local(&options.url) => match default_data_dir() {

@@ -1,0 +1,184 @@
+//! What was typed. What it means is in [`crate::plan`].
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+const QUOTING: &str = "\
+One word is shell text and is run as it is; several words are one command, each word literal:
+  sandcrab exec box 'echo $HOME | wc -c'     runs a pipe, $HOME is the sandbox's
+  sandcrab exec box echo '$HOME | wc -c'     prints $HOME | wc -c
+
+stdin that is no terminal is read to its end first and given to the command.
+The exit code is the command's own; 124 says that --timeout was over, 125 that sandcrab itself failed.";
+
+/// Isolated Linux sandboxes with sessions that never die
+#[derive(Debug, Parser)]
+#[command(name = "sandcrab", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// The server [default: http://127.0.0.1:8787] [env: SANDCRAB_URL; its key: SANDCRAB_API_KEY]
+    #[arg(long, global = true, value_name = "URL", hide_env = true)]
+    pub url: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a throw-away sandbox
+    Run(RunArgs),
+    /// Run a command in a session of a sandbox
+    Exec(ExecArgs),
+    /// Work in a session of a sandbox, line by line
+    Shell(ShellArgs),
+    /// List sandboxes, or files of one
+    Ls(LsArgs),
+    /// List a sandbox's sessions and what they do
+    Ps(SandboxArg),
+    /// Show what has happened to a sandbox
+    Logs(LogsArgs),
+    /// Copy files and directories into and out of a sandbox
+    Cp(CpArgs),
+    /// Destroy sandboxes and all that is in them
+    Rm(RmArgs),
+    /// Show a sandbox, or the server
+    Info(InfoArgs),
+}
+
+/// How a command is run, wherever it is.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CommandOptions {
+    /// Set a variable for this command; without =VALUE it is taken from here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Run it in this directory
+    #[arg(short = 'w', long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// Kill it with all its processes after this time: 30s, 5m, 1h, or seconds
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = QUOTING)]
+pub(crate) struct RunArgs {
+    /// The image [default: host, this machine's own programs]
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Memory: 512m, 2g
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// CPUs, fractions allowed
+    #[arg(long, value_name = "NUMBER")]
+    pub cpu: Option<f64>,
+    /// Disk: 512m, 10g
+    #[arg(long, value_name = "SIZE")]
+    pub disk: Option<String>,
+    /// Processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub pids: Option<u64>,
+    /// loopback (its own, and nothing else) or host (no isolation of the network) [default: loopback]
+    #[arg(long)]
+    pub network: Option<String>,
+    #[command(flatten)]
+    pub options: CommandOptions,
+    /// What to run
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = QUOTING)]
+pub(crate) struct ExecArgs {
+    /// The session; created if it does not exist
+    #[arg(short, long, default_value = "default")]
+    pub session: String,
+    #[command(flatten)]
+    pub options: CommandOptions,
+    /// The sandbox; created if it does not exist
+    pub sandbox: String,
+    /// What to run
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Ctrl-C cancels the running command, Ctrl-D leaves; the session lives on with all its state.
+stdin that is no terminal is run as one script.")]
+pub(crate) struct ShellArgs {
+    /// The session; created if it does not exist
+    #[arg(short, long, default_value = "default")]
+    pub session: String,
+    /// The sandbox; created if it does not exist
+    pub sandbox: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LsArgs {
+    /// Files whose names begin with a dot too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Directories with all that is below them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Only sandboxes with this label
+    #[arg(short, long, value_name = "NAME=VALUE", conflicts_with = "place")]
+    pub label: Vec<String>,
+    /// Files of a sandbox: SANDBOX:/path; relative paths start at /workspace
+    #[arg(value_name = "SANDBOX:PATH")]
+    pub place: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SandboxArg {
+    /// The sandbox
+    pub sandbox: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogsArgs {
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The sandbox
+    pub sandbox: String,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+One side is SANDBOX:/path (relative paths start at /workspace), the other a local path, or - for stdin or stdout.
+Into a directory that exists, the source is copied under its own name. Modes and symbolic links are kept.")]
+pub(crate) struct CpArgs {
+    /// What to copy
+    pub source: String,
+    /// Where to
+    pub destination: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RmArgs {
+    /// Do not mind if one does not exist
+    #[arg(short, long)]
+    pub force: bool,
+    /// The sandboxes
+    #[arg(required = true)]
+    pub sandboxes: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InfoArgs {
+    /// The sandbox; without it the server
+    pub sandbox: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

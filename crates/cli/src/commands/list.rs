@@ -1,0 +1,80 @@
+//! `sandcrab ls` and `sandcrab ps`
+
+use crate::report::{Report, table};
+use anyhow::Result;
+use sandcrab_client::api::files::{FileInfo, FileType};
+use sandcrab_client::api::sandbox::SandboxInfo;
+use sandcrab_client::api::session::SessionInfo;
+use sandcrab_client::{Client, ListOptions, Sandbox};
+use serde_json::Value;
+
+pub(crate) async fn sandboxes(client: &Client, labels: &[(String, String)], report: Report) -> Result<()> {
+    let labels: Vec<(&str, &str)> =
+        labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let sandboxes = client.sandboxes(&labels).await?;
+    report.result(&sandboxes, |sandboxes| {
+        table(["ID", "STATUS", "IMAGE", "CREATED", "LABELS"], sandboxes.iter().map(sandbox_row))
+    })
+}
+
+fn sandbox_row(info: &SandboxInfo) -> [String; 5] {
+    let labels: Vec<String> = info.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    [
+        info.id.to_string(),
+        word(&info.status),
+        info.image.clone(),
+        info.created_at.to_string(),
+        labels.join(","),
+    ]
+}
+
+/// A value's name on the wire.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(text)) => text,
+        other => format!("{other:?}"),
+    }
+}
+
+pub(crate) async fn files(
+    sandbox: &Sandbox,
+    path: &str,
+    all: bool,
+    recursive: bool,
+    report: Report,
+) -> Result<()> {
+    let options = ListOptions { recursive, include_hidden: all };
+    let files = sandbox.files().list(path, options).await?;
+    report.result(&files, |files| {
+        table(["MODE", "SIZE", "MODIFIED", "NAME"], files.iter().map(|file| file_row(file, recursive)))
+    })
+}
+
+fn file_row(file: &FileInfo, recursive: bool) -> [String; 4] {
+    let kind = match file.kind {
+        FileType::File => '-',
+        FileType::Directory => 'd',
+        FileType::Symlink => 'l',
+        FileType::Other => '?',
+    };
+    let name = if recursive { &file.relative_path } else { &file.name };
+    [format!("{kind}{}", file.mode), file.size.to_string(), file.modified_at.to_string(), name.clone()]
+}
+
+pub(crate) async fn sessions(sandbox: &Sandbox, report: Report) -> Result<()> {
+    let sessions = sandbox.sessions().await?;
+    report.result(&sessions, |sessions| {
+        table(["SESSION", "STATE", "WAITING", "DIRECTORY", "CREATED"], sessions.iter().map(session_row))
+    })
+}
+
+fn session_row(session: &SessionInfo) -> [String; 5] {
+    let state = if session.busy { "busy" } else { "idle" };
+    [
+        session.id.to_string(),
+        state.to_owned(),
+        session.waiting.to_string(),
+        session.cwd.clone(),
+        session.created_at.to_string(),
+    ]
+}

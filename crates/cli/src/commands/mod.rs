@@ -1,0 +1,59 @@
+//! The commands, one file each.
+
+mod cp;
+mod exec;
+mod list;
+mod run;
+mod shell;
+mod show;
+
+use crate::plan::{Action, Plan};
+use crate::report::Report;
+use crate::server;
+use anyhow::Result;
+use sandcrab_client::api::SandboxId;
+use sandcrab_client::{Client, Sandbox, SandboxOptions};
+
+/// Does what was asked and gives the exit code.
+pub(crate) async fn execute(plan: Plan) -> Result<u8> {
+    let report = Report { json: plan.json };
+    let url = plan.url.as_deref();
+    let client = || server::client(url);
+    match plan.action {
+        Action::Run { options, command } => return run::run(url, options, &command, report).await,
+        Action::Exec { sandbox, session, command } => {
+            return exec::run(&handle(&client()?, &sandbox)?, &session, &command, report).await;
+        }
+        Action::Shell { sandbox, session } => {
+            return shell::run(&handle(&client()?, &sandbox)?, &session, report).await;
+        }
+        Action::Remove { sandboxes, force } => {
+            return show::remove(&client()?, &sandboxes, force, report).await;
+        }
+        Action::ListSandboxes { labels } => list::sandboxes(&client()?, &labels, report).await?,
+        Action::ListFiles { place, all, recursive } => {
+            list::files(&existing(&client()?, &place.sandbox).await?, &place.path, all, recursive, report)
+                .await?;
+        }
+        Action::Ps { sandbox } => list::sessions(&existing(&client()?, &sandbox).await?, report).await?,
+        Action::Logs { sandbox, follow } => {
+            show::logs(&handle(&client()?, &sandbox)?, follow, report).await?
+        }
+        Action::Copy(copy) => cp::run(&client()?, copy, report).await?,
+        Action::Info { sandbox } => show::sandbox(&handle(&client()?, &sandbox)?, report).await?,
+        Action::ServerInfo => show::server(&client()?, report).await?,
+    }
+    Ok(0)
+}
+
+/// A sandbox that this command may create by using it.
+fn handle(client: &Client, id: &SandboxId) -> Result<Sandbox> {
+    Ok(client.sandbox(id.as_str(), SandboxOptions::default())?)
+}
+
+/// A sandbox that is only looked at: a mistyped id must not become a new sandbox.
+async fn existing(client: &Client, id: &SandboxId) -> Result<Sandbox> {
+    let sandbox = handle(client, id)?;
+    sandbox.info().await?;
+    Ok(sandbox)
+}

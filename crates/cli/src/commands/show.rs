@@ -1,0 +1,93 @@
+//! `sandcrab info`, `sandcrab logs` and `sandcrab rm`
+
+use super::handle;
+use super::list::word;
+use crate::report::{Report, name};
+use anyhow::Result;
+use sandcrab_client::api::sandbox::{SandboxEvent, SandboxInfo};
+use sandcrab_client::api::{ErrorCode, SandboxId};
+use sandcrab_client::{Client, Sandbox};
+use std::time::Duration;
+
+pub(crate) async fn server(client: &Client, report: Report) -> Result<()> {
+    let health = client.health().await?;
+    report.result(&health, |health| {
+        format!("status   {}\nversion  {}", name(&health.status), name(&health.version))
+    })
+}
+
+pub(crate) async fn sandbox(sandbox: &Sandbox, report: Report) -> Result<()> {
+    let info = sandbox.info().await?;
+    report.result(&info, describe)
+}
+
+fn describe(info: &SandboxInfo) -> String {
+    let limits = &info.limits;
+    let bytes = |size: Option<sandcrab_client::api::units::ByteSize>| {
+        size.map_or_else(|| "unlimited".to_owned(), |size| format!("{} MiB", size.0 >> 20))
+    };
+    let sleep = match info.keep_alive {
+        true => "never".to_owned(),
+        false => format!("after {} s idle", info.sleep_after.0.as_secs_f64()),
+    };
+    let mut lines = vec![
+        ("id", info.id.to_string()),
+        ("status", word(&info.status)),
+        ("since", info.last_change.to_string()),
+        ("created", info.created_at.to_string()),
+        ("image", info.image.clone()),
+        ("network", word(&info.network)),
+        ("memory", bytes(limits.memory)),
+        ("disk", bytes(limits.disk)),
+        ("cpu", limits.cpu.map_or_else(|| "unlimited".to_owned(), |cpu| cpu.to_string())),
+        ("pids", limits.pids.map_or_else(|| "unlimited".to_owned(), |pids| pids.to_string())),
+        ("sleeps", sleep),
+    ];
+    lines.extend(info.labels.iter().map(|(label, value)| ("label", format!("{label}={value}"))));
+    lines.into_iter().map(|(what, value)| format!("{what:9}{}\n", name(&value))).collect()
+}
+
+/// How often a follower asks whether something happened. Events are rare and the API has no stream of them.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+pub(crate) async fn logs(sandbox: &Sandbox, follow: bool, report: Report) -> Result<()> {
+    let mut next = 0;
+    loop {
+        for event in sandbox.events().await?.into_iter().filter(|event| event.seq >= next).collect::<Vec<_>>()
+        {
+            report.result(&event, event_line)?;
+            next = event.seq + 1;
+        }
+        if !follow {
+            return Ok(());
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+fn event_line(event: &SandboxEvent) -> String {
+    let mut line = format!("{}  {}  by {}", event.timestamp, name(&event.kind), name(&event.actor));
+    if !event.reason.is_empty() {
+        line += &format!(": {}", name(&event.reason));
+    }
+    if !event.detail.is_null() {
+        line += &format!("  {}", name(&event.detail.to_string()));
+    }
+    line
+}
+
+/// Destroys all of them that can be, and tells of each that cannot.
+pub(crate) async fn remove(client: &Client, ids: &[SandboxId], force: bool, report: Report) -> Result<u8> {
+    let mut code = 0;
+    for id in ids {
+        match handle(client, id)?.destroy().await {
+            Ok(destroyed) => report.result(&destroyed, |destroyed| destroyed.sandbox_id.to_string())?,
+            Err(error) if force && error.code() == Some(ErrorCode::SandboxNotFound) => {}
+            Err(error) => {
+                report.failure(&error.into());
+                code = crate::FAILED;
+            }
+        }
+    }
+    Ok(code)
+}

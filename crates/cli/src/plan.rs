@@ -1,0 +1,263 @@
+//! What the arguments mean: everything is checked here, once.
+
+use crate::args::{Args, Command, CommandOptions, CpArgs, ExecArgs, LsArgs, RunArgs};
+use crate::quote;
+use anyhow::{Context as _, Result, bail};
+use sandcrab_client::SandboxOptions;
+use sandcrab_client::api::sandbox::{Limits, Network};
+use sandcrab_client::api::units::{ByteSize, IdleTime};
+use sandcrab_client::api::{SandboxId, SessionId};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to do, and how to say what came of it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub url: Option<String>,
+    pub json: bool,
+    pub action: Action,
+}
+
+#[derive(Debug)]
+pub(crate) enum Action {
+    Run { options: SandboxOptions, command: CommandPlan },
+    Exec { sandbox: SandboxId, session: SessionId, command: CommandPlan },
+    Shell { sandbox: SandboxId, session: SessionId },
+    ListSandboxes { labels: Vec<(String, String)> },
+    ListFiles { place: Place, all: bool, recursive: bool },
+    Ps { sandbox: SandboxId },
+    Logs { sandbox: SandboxId, follow: bool },
+    Copy(Copy),
+    Remove { sandboxes: Vec<SandboxId>, force: bool },
+    Info { sandbox: SandboxId },
+    ServerInfo,
+}
+
+/// A command for a session.
+#[derive(Debug)]
+pub(crate) struct CommandPlan {
+    /// Shell text.
+    pub text: String,
+    pub env: Vec<(String, String)>,
+    pub cwd: Option<String>,
+    pub timeout: Option<Duration>,
+}
+
+/// A path in a sandbox.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub sandbox: SandboxId,
+    pub path: String,
+}
+
+/// A path on this machine.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Local {
+    /// stdin or stdout.
+    Pipe,
+    Path(PathBuf),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Copy {
+    In { from: Local, to: Place },
+    Out { from: Place, to: Local },
+}
+
+impl Plan {
+    pub(crate) fn new(args: Args) -> Result<Self> {
+        let action = match args.command {
+            Command::Run(run) => run_action(run)?,
+            Command::Exec(exec) => exec_action(exec)?,
+            Command::Shell(shell) => {
+                Action::Shell { sandbox: shell.sandbox.parse()?, session: shell.session.parse()? }
+            }
+            Command::Ls(ls) => ls_action(ls)?,
+            Command::Ps(ps) => Action::Ps { sandbox: ps.sandbox.parse()? },
+            Command::Logs(logs) => Action::Logs { sandbox: logs.sandbox.parse()?, follow: logs.follow },
+            Command::Cp(cp) => Action::Copy(copy(&cp)?),
+            Command::Rm(rm) => Action::Remove {
+                sandboxes: rm.sandboxes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?,
+                force: rm.force,
+            },
+            Command::Info(info) => match info.sandbox {
+                Some(id) => Action::Info { sandbox: id.parse()? },
+                None => Action::ServerInfo,
+            },
+        };
+        Ok(Self { url: args.url, json: args.json, action })
+    }
+}
+
+fn run_action(run: RunArgs) -> Result<Action> {
+    let limits = Limits {
+        memory: size("--memory", run.memory.as_deref())?,
+        cpu: run.cpu,
+        disk: size("--disk", run.disk.as_deref())?,
+        pids: run.pids,
+    };
+    let network = match run.network.as_deref() {
+        None => None,
+        Some("loopback") => Some(Network::Loopback),
+        Some("host") => Some(Network::Host),
+        Some(other) => bail!("--network {other:?} is neither loopback nor host"),
+    };
+    let options = SandboxOptions {
+        image: run.image,
+        limits: (limits != Limits::default()).then_some(limits),
+        network,
+        // It lives exactly as long as its command.
+        keep_alive: Some(true),
+        ..SandboxOptions::default()
+    };
+    Ok(Action::Run { options, command: command(run.options, &run.command)? })
+}
+
+fn exec_action(exec: ExecArgs) -> Result<Action> {
+    Ok(Action::Exec {
+        sandbox: exec.sandbox.parse()?,
+        session: exec.session.parse()?,
+        command: command(exec.options, &exec.command)?,
+    })
+}
+
+fn ls_action(ls: LsArgs) -> Result<Action> {
+    let Some(place) = ls.place else {
+        let labels = ls.label.iter().map(|label| {
+            let (name, value) =
+                label.split_once('=').with_context(|| format!("--label {label:?} is not NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        });
+        return Ok(Action::ListSandboxes { labels: labels.collect::<Result<_>>()? });
+    };
+    let place = match Place::parse(&place)? {
+        Some(place) => place,
+        None => Place { sandbox: place.parse()?, path: ".".to_owned() },
+    };
+    Ok(Action::ListFiles { place, all: ls.all, recursive: ls.recursive })
+}
+
+fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
+    let mut env = Vec::new();
+    for entry in options.env {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => {
+                let value =
+                    std::env::var(&entry).with_context(|| format!("--env {entry}: take it from here"))?;
+                (entry, value)
+            }
+        };
+        env.push((name, value));
+    }
+    let timeout = match &options.timeout {
+        Some(text) => Some(text.parse::<IdleTime>().context("--timeout")?.0),
+        None => None,
+    };
+    if timeout == Some(Duration::ZERO) {
+        bail!("--timeout must be more than 0");
+    }
+    Ok(CommandPlan { text: quote::command(words), env, cwd: options.cwd, timeout })
+}
+
+fn size(option: &'static str, text: Option<&str>) -> Result<Option<ByteSize>> {
+    text.map(|text| text.parse().context(option)).transpose()
+}
+
+impl Place {
+    /// `SANDBOX:PATH`; `None` where there is no colon, or a path before it. An id may hold a colon itself: then the path
+    /// must be absolute.
+    fn parse(text: &str) -> Result<Option<Self>> {
+        let split = text.find(":/").or_else(|| text.find(':'));
+        let Some(colon) = split.filter(|&colon| colon > 0 && !text[..colon].contains('/')) else {
+            return Ok(None);
+        };
+        let path = match &text[colon + 1..] {
+            "" => ".",
+            path => path,
+        };
+        Ok(Some(Self { sandbox: text[..colon].parse()?, path: path.to_owned() }))
+    }
+}
+
+fn copy(cp: &CpArgs) -> Result<Copy> {
+    let local = |text: &str| match text {
+        "-" => Local::Pipe,
+        path => Local::Path(path.into()),
+    };
+    match (Place::parse(&cp.source)?, Place::parse(&cp.destination)?) {
+        (None, Some(to)) => Ok(Copy::In { from: local(&cp.source), to }),
+        (Some(from), None) => Ok(Copy::Out { from, to: local(&cp.destination) }),
+        (None, None) => bail!("neither side is in a sandbox: write it as SANDBOX:/path"),
+        (Some(_), Some(_)) => {
+            bail!("both sides are in a sandbox: copy through this machine, or write a local path as ./NAME")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn plan(words: &[&str]) -> Result<Plan> {
+        Plan::new(Args::try_parse_from([&["sandcrab"], words].concat())?)
+    }
+
+    #[test]
+    fn places_are_told_from_local_paths() {
+        let place = |sandbox: &str, path: &str| {
+            Some(Place { sandbox: sandbox.parse().unwrap(), path: path.to_owned() })
+        };
+        for (text, expected) in [
+            ("box:/a/b", place("box", "/a/b")),
+            ("box:rel/x:y", place("box", "rel/x:y")),
+            ("box:", place("box", ".")),
+            ("a:b:/etc", place("a:b", "/etc")),
+            ("./box:/a", None),
+            ("/tmp/a:b", None),
+            ("file", None),
+            (":/x", None),
+        ] {
+            assert_eq!(Place::parse(text).unwrap(), expected, "{text}");
+        }
+        assert!(Place::parse("ro ot:/x").is_err());
+    }
+
+    #[test]
+    fn a_command_takes_all_words_after_it_begins() {
+        let Action::Exec { command, session, .. } =
+            plan(&["exec", "-s", "two", "-e", "A=1=2", "box", "ls", "--json", "-la", "$X"]).unwrap().action
+        else {
+            panic!("no exec")
+        };
+        assert_eq!(session.as_str(), "two");
+        assert_eq!(command.text, "ls --json -la '$X'");
+        assert_eq!(command.env, [("A".to_owned(), "1=2".to_owned())]);
+        let plan = plan(&["run", "--memory", "64m", "--timeout", "1.5s", "--json", "--", "-x"]).unwrap();
+        assert!(plan.json);
+        let Action::Run { options, command } = plan.action else { panic!("no run") };
+        assert_eq!(options.limits.unwrap().memory, Some(ByteSize(64 << 20)));
+        assert_eq!((command.text.as_str(), command.timeout), ("-x", Some(Duration::from_millis(1500))));
+    }
+
+    #[test]
+    fn x02_what_makes_no_sense_is_named() {
+        for (words, part) in [
+            (&["exec", "-s", "a/b", "box", "true"][..], "session id"),
+            (&["exec", "root", "true"], "reserved"),
+            (&["run", "--memory", "lots", "true"], "--memory"),
+            (&["run", "--network", "bridge", "true"], "neither loopback nor host"),
+            (&["run", "--timeout", "soon", "true"], "--timeout"),
+            (&["run", "--timeout", "0", "true"], "more than 0"),
+            (&["run", "--env", "SANDCRAB_TEST_NOT_SET", "true"], "SANDCRAB_TEST_NOT_SET"),
+            (&["cp", "a", "b"], "neither side"),
+            (&["cp", "x:/a", "y:/b"], "both sides"),
+            (&["ls", "--label", "x"], "NAME=VALUE"),
+            (&["rm"], "required"),
+        ] {
+            let error = format!("{:#}", plan(words).unwrap_err());
+            assert!(error.contains(part), "{words:?}: {error}");
+        }
+    }
+}
