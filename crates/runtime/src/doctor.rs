@@ -54,3 +54,8 @@ impl std::str::FromStr for Feature {
 pub(crate) fn landlock_abi() -> i32 {
     crate::sys::process::landlock_abi()
 }
+
+/// Whether the kernel takes system call filters.
+pub(crate) fn has_seccomp() -> bool {
+    crate::sys::process::has_seccomp()
+}

@@ -194,6 +194,9 @@ pub enum DriverError {
         /// The name that was asked for.
         image: String,
     },
+    /// The image could not be made.
+    #[error("the image of this host cannot be made")]
+    Image(#[from] crate::image::ImageError),
     /// A limit that cannot be met.
     #[error("limit {limit}: {reason}")]
     Limit {
@@ -210,6 +213,9 @@ pub enum DriverError {
         /// What was tried and what came of it.
         detail: String,
     },
+    /// This build's own system call policy is broken.
+    #[error("the system call filter cannot be made")]
+    Seccomp(#[from] crate::seccomp::PolicyError),
     /// Every range of user ids is in use.
     #[error("all {count} ranges of user ids are in use")]
     NoIds {

@@ -9,6 +9,7 @@ pub mod image;
 pub mod launch;
 pub mod native;
 pub mod probe;
+pub mod seccomp;
 mod sys;
 
 pub use driver::{Driver, DriverError, Exit, Instance, InstanceId, SandboxSpec, Stats};

@@ -226,6 +226,16 @@ impl Executor {
                 None => symlink(target, at)?,
             },
             Op::Directory { path, uid, gid, mode } => self.directory(path, *uid, *gid, *mode)?,
+            Op::File { path, uid, gid, mode, content } => {
+                if let Some(parent) = path.parent() {
+                    self.directory(parent, *uid, *gid, 0o755)?;
+                }
+                let file = std::fs::File::create_new(path)?;
+                io::Write::write_all(&mut &file, content.as_bytes())?;
+                let owner = (rustix::fs::Uid::from_raw(*uid), rustix::fs::Gid::from_raw(*gid));
+                rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+                rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode))?;
+            }
             Op::Overlay { name, lower, upper, work, options } => {
                 let mount = overlay(lower, upper, work, options)?;
                 self.held.insert(name.clone(), mount);

@@ -3,6 +3,7 @@
 
 use super::ops::{Attributes, Op};
 use crate::image::Image;
+use crate::image::identity::IdentityFile;
 use sandcrab_api::launch::{AgentConfig, UserIdentity};
 use sandcrab_api::sandbox::Network;
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,8 @@ pub enum Disk {
 pub struct Setting<'a> {
     /// The image to run.
     pub image: &'a Image,
+    /// Files of the sandbox's own, written before its first start; none at a later one.
+    pub identity: &'a [IdentityFile],
     /// Whose ids.
     pub ids: Ids,
     /// Where to write.
@@ -316,6 +319,18 @@ fn layers(ops: &mut Vec<Op>, setting: &Setting<'_>, owner: u32) {
         let work = PathBuf::from(format!("disk/work{index}"));
         ops.push(Op::Directory { path: upper.clone(), uid: owner, gid: owner, mode: 0o755 });
         ops.push(Op::Directory { path: work.clone(), uid: owner, gid: owner, mode: 0o755 });
+        if index == 0 {
+            for file in setting.identity {
+                let path = file.path.strip_prefix("/").unwrap_or(&file.path);
+                ops.push(Op::File {
+                    path: upper.join(path),
+                    uid: owner,
+                    gid: owner,
+                    mode: file.mode,
+                    content: file.content.clone(),
+                });
+            }
+        }
         ops.push(Op::Overlay { name: format!("tree{index}"), lower, upper, work, options: options.clone() });
     }
 }
@@ -441,7 +456,7 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
 }
 
 /// A host name made of a sandbox's id: letters, digits, `-` and `.`, at most 63 bytes as HOST_NAME_MAX allows.
-fn host_name(sandbox: &str) -> String {
+pub(crate) fn host_name(sandbox: &str) -> String {
     let mut name: String =
         sandbox.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     name.truncate(63);

@@ -22,14 +22,23 @@ use crate::driver::{
 };
 use crate::ids;
 use crate::image::Image;
-use crate::launch::plan::{Disk, Ids, Setting};
+use crate::image::host::HostOptions;
+use crate::image::identity::IdentityFile;
+use crate::launch::plan::{Disk, Ids, Setting, host_name};
+use crate::seccomp;
 pub(crate) use process::identity;
 use record::{Files, Record};
 use sandcrab_api::sandbox::Limits;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
+
+/// The name of the image that is always there.
+const HOST_IMAGE: &str = "host";
+/// How long the host's image is taken to show the host as it is.
+const HOST_IMAGE_FRESH: Duration = Duration::from_secs(2);
 
 /// A program of one's own to execute, with its leading arguments.
 #[derive(Clone, Debug)]
@@ -88,11 +97,15 @@ struct Shared {
     ids: Option<ids::Table>,
     cgroups: Hierarchies,
     machine: Machine,
+    /// The filter of user code.
+    seccomp: String,
     /// Instances that this server is creating now.
     creating: Mutex<std::collections::HashSet<InstanceId>>,
     /// Instances that this server knows to be whole, with how they ended.
     live: Mutex<HashMap<InstanceId, Live>>,
     images: Mutex<HashMap<String, Arc<Image>>>,
+    /// The host's image, and when it was last compared with the host.
+    host_image: Mutex<Option<(Instant, Arc<Image>)>>,
 }
 
 /// What the machine offers, found out once.
@@ -104,6 +117,7 @@ struct Machine {
     may_lower_oom: bool,
     open_files: u64,
     landlock: bool,
+    seccomp: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -129,6 +143,9 @@ impl Native {
         };
         need(Feature::Cgroup, cgroups.missing())?;
         need(Feature::Landlock, (!machine.landlock).then(|| "the kernel has no Landlock".into()))?;
+        need(Feature::Seccomp, (!machine.seccomp).then(|| "the kernel has no seccomp filters".into()))?;
+        let agent = if machine.uid == 0 { seccomp::Agent::Apart } else { seccomp::Agent::SameId };
+        let seccomp = if machine.seccomp { seccomp::user_filter(agent)? } else { String::new() };
         let ids = if machine.uid == 0 { Some(ids::Table::open(files.ids())?) } else { None };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -137,9 +154,11 @@ impl Native {
                 ids,
                 cgroups,
                 machine,
+                seccomp,
                 creating: Mutex::default(),
                 live: Mutex::default(),
                 images: Mutex::default(),
+                host_image: Mutex::default(),
             }),
         })
     }
@@ -164,6 +183,7 @@ impl Machine {
             may_lower_oom: capabilities.contains(rustix::thread::CapabilitySet::SYS_RESOURCE),
             open_files: open_files.unwrap_or(1 << 20).min(1 << 20),
             landlock: crate::doctor::landlock_abi() > 0,
+            seccomp: crate::doctor::has_seccomp(),
         })
     }
 }
@@ -185,7 +205,21 @@ impl Shared {
         if let Some(image) = self.images().get(name) {
             return Ok(image.clone());
         }
-        Err(DriverError::ImageNotFound { image: name.to_owned() })
+        if name != HOST_IMAGE {
+            return Err(DriverError::ImageNotFound { image: name.to_owned() });
+        }
+        // Looking costs about a millisecond; what a package manager did a moment ago need not be seen at once.
+        let mut host = self.host_image.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((checked, image)) = &*host
+            && checked.elapsed() < HOST_IMAGE_FRESH
+        {
+            return Ok(image.clone());
+        }
+        let options = HostOptions { exclude: self.config.host_image_exclude.clone() };
+        let image = crate::image::host::ensure(&self.config.data_dir, &options)?;
+        let image = Arc::new(image);
+        *host = Some((Instant::now(), image.clone()));
+        Ok(image)
     }
 
     fn defaults(&self, spec: &SandboxSpec) -> SandboxSpec {
@@ -213,7 +247,8 @@ impl Shared {
             }
             return Err(error);
         }
-        match self.start(&record) {
+        let identity = crate::image::identity::files(&host_name(record.spec.sandbox.as_str()));
+        match self.start(&record, &identity) {
             Ok(process) => Ok((Arc::new(record), process)),
             Err(error) => {
                 self.remove(&record)?;
@@ -223,7 +258,7 @@ impl Shared {
     }
 
     /// Starts the agent of an instance whose record is written.
-    fn start(&self, record: &Record) -> Result<process::Process> {
+    fn start(&self, record: &Record, identity: &[IdentityFile]) -> Result<process::Process> {
         let id = &record.id;
         let ids = match record.range {
             Some(range) => ids::ids(range),
@@ -246,6 +281,7 @@ impl Shared {
         let pid_file = self.files.pid(id);
         let setting = Setting {
             image: &record.image,
+            identity,
             ids,
             disk: Disk::Directory(disk),
             scratch: &self.files.scratch(),
@@ -256,7 +292,7 @@ impl Shared {
             cpus: cpus.as_deref(),
             may_lower_oom: self.machine.may_lower_oom,
             open_files: self.machine.open_files,
-            seccomp: "",
+            seccomp: &self.seccomp,
             landlock: self.machine.landlock,
             agent_argv: &self.config.agent.argv,
         };
@@ -383,7 +419,7 @@ impl Driver for Native {
             blocking(move || {
                 shared.stop(&live.record)?;
                 shared.files.forget_work(&id)?;
-                let process = shared.start(&live.record)?;
+                let process = shared.start(&live.record, &[])?;
                 Ok(shared.adopt(live.record, process))
             })
             .await

@@ -1,0 +1,179 @@
+//! Classic BPF as seccomp takes it (linux/filter.h, linux/seccomp.h), and how a table of rules becomes a program.
+//!
+//! The program finds the call's number by bisection, so no call waits behind a long chain of comparisons. Calls whose
+//! answer does not depend on an argument are moreover answered by the kernel from a bitmap, without a run.
+
+/// `struct sock_filter`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Instruction {
+    pub(super) code: u16,
+    pub(super) jump_true: u8,
+    pub(super) jump_false: u8,
+    pub(super) value: u32,
+}
+
+/// BPF_LD | BPF_W | BPF_ABS: loads a word of `struct seccomp_data`.
+pub(super) const LOAD: u16 = 0x20;
+/// BPF_ALU | BPF_AND | BPF_K.
+pub(super) const AND: u16 = 0x54;
+/// BPF_JMP | BPF_JA.
+pub(super) const JUMP: u16 = 0x05;
+/// BPF_JMP | BPF_JEQ | BPF_K.
+pub(super) const JUMP_EQUAL: u16 = 0x15;
+/// BPF_JMP | BPF_JGE | BPF_K.
+pub(super) const JUMP_AT_LEAST: u16 = 0x35;
+/// BPF_RET | BPF_K.
+pub(super) const RETURN: u16 = 0x06;
+
+pub(super) const ALLOW: u32 = 0x7fff_0000;
+pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
+pub(super) const ERRNO: u32 = 0x0005_0000;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+
+#[cfg(target_arch = "x86_64")]
+const OWN_ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const OWN_ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Numbers from here on are x32 calls of x86-64, which no other architecture has.
+const X32: u32 = 0x4000_0000;
+
+/// What happens to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Allow,
+    Errno(u16),
+    /// Allowed if any of the tests holds.
+    AllowIf(Vec<Vec<Test>>, u16),
+    /// Allowed unless any of the tests holds.
+    AllowUnless(Vec<Vec<Test>>, u16),
+}
+
+/// The low 32 bits of an argument, masked, are equal to a value. Tests in one list must all hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Test {
+    pub(super) argument: u8,
+    pub(super) mask: u32,
+    pub(super) value: u32,
+}
+
+fn statement(code: u16, value: u32) -> Instruction {
+    Instruction { code, jump_true: 0, jump_false: 0, value }
+}
+
+fn branch(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
+    Instruction { code, jump_true, jump_false, value }
+}
+
+/// Compiles rules, which are sorted by number; what has no rule fails with `default`.
+pub(super) fn compile(rules: &[(u32, Action)], default: u16) -> Vec<Instruction> {
+    // Stretches of numbers with the same answer, beginning at 0.
+    let mut stretches: Vec<(u32, Action)> = vec![(0, Action::Errno(default))];
+    let mut next = 0;
+    let mut add = |start: u32, action: Action| {
+        if stretches.last().is_some_and(|(_, last)| *last == action) {
+            return;
+        }
+        stretches.retain(|(other, _)| *other != start);
+        stretches.push((start, action));
+    };
+    for (number, action) in rules {
+        if *number > next {
+            add(next, Action::Errno(default));
+        }
+        add(*number, action.clone());
+        next = number + 1;
+    }
+    add(next, Action::Errno(default));
+
+    let mut program = vec![
+        statement(LOAD, ARCHITECTURE),
+        branch(JUMP_EQUAL, OWN_ARCHITECTURE, 1, 0),
+        statement(RETURN, KILL_PROCESS),
+        statement(LOAD, NUMBER),
+        branch(JUMP_AT_LEAST, X32, 0, 1),
+        statement(RETURN, ERRNO | u32::from(default)),
+    ];
+    program.extend(bisect(&stretches));
+    program
+}
+
+fn bisect(stretches: &[(u32, Action)]) -> Vec<Instruction> {
+    match stretches {
+        [] => Vec::new(),
+        [(_, action)] => answer(action),
+        _ => {
+            let (left, right) = stretches.split_at(stretches.len() / 2);
+            let (pivot, left, right) = (right[0].0, bisect(left), bisect(right));
+            // A conditional jump reaches 255 instructions only.
+            let mut program = vec![branch(JUMP_AT_LEAST, pivot, 0, 1), statement(JUMP, left.len() as u32)];
+            program.extend(left);
+            program.extend(right);
+            program
+        }
+    }
+}
+
+fn answer(action: &Action) -> Vec<Instruction> {
+    let errno = |errno: u16| statement(RETURN, ERRNO | u32::from(errno));
+    let allow = statement(RETURN, ALLOW);
+    let (tests, held, otherwise) = match action {
+        Action::Allow => return vec![allow],
+        Action::Errno(number) => return vec![errno(*number)],
+        Action::AllowIf(tests, number) => (tests, allow, errno(*number)),
+        Action::AllowUnless(tests, number) => (tests, errno(*number), allow),
+    };
+    let mut program = Vec::new();
+    for all in tests {
+        let mut rest = vec![held];
+        for test in all.iter().rev() {
+            let mut block = vec![statement(LOAD, 16 + 8 * u32::from(test.argument) + low_word())];
+            if test.mask != u32::MAX {
+                block.push(statement(AND, test.mask));
+            }
+            block.push(branch(JUMP_EQUAL, test.value, 0, rest.len() as u8));
+            block.extend(rest);
+            rest = block;
+        }
+        program.extend(rest);
+    }
+    program.push(otherwise);
+    program
+}
+
+/// Where the low half of a 64-bit argument lies.
+const fn low_word() -> u32 {
+    if cfg!(target_endian = "big") { 4 } else { 0 }
+}
+
+/// Runs a program as the kernel would; for tests.
+#[cfg(test)]
+pub(super) fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+    let load = |offset: u32| match offset {
+        NUMBER => number,
+        ARCHITECTURE => architecture,
+        argument => arguments[(argument as usize - 16) / 8] as u32,
+    };
+    let (mut at, mut accumulator) = (0, 0);
+    loop {
+        let instruction = program[at];
+        at += 1;
+        let jump =
+            |holds: bool| usize::from(if holds { instruction.jump_true } else { instruction.jump_false });
+        match instruction.code {
+            LOAD => accumulator = load(instruction.value),
+            AND => accumulator &= instruction.value,
+            JUMP => at += instruction.value as usize,
+            JUMP_EQUAL => at += jump(accumulator == instruction.value),
+            JUMP_AT_LEAST => at += jump(accumulator >= instruction.value),
+            RETURN => return instruction.value,
+            other => panic!("no such instruction: {other:#x}"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) const NATIVE: u32 = OWN_ARCHITECTURE;
