@@ -25,17 +25,9 @@ pub const MAX_NAME_BYTES: usize = 255;
 pub const MAX_ENV_ENTRIES: usize = 1024;
 /// Linux's MAX_ARG_STRLEN less a NUL: a longer `NAME=value` makes every exec fail (binfmts.h).
 pub const MAX_ENV_ENTRY_BYTES: usize = 131_071;
-/// Bytes of all variables that calls on a sandbox may set together. A quarter of the 6 MiB that Linux lets arguments
-/// and environment of one program take (execve(2)), so that every command can still be started.
-pub const MAX_ENV_BYTES: usize = 1536 << 10;
 /// Sessions that one sandbox may hold (attack E07).
 pub const MAX_SESSIONS: usize = 1024;
 /// The longest timeout that a caller may set, in milliseconds: one week.
 pub const MAX_TIMEOUT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a command's processes have between SIGTERM and SIGKILL, in milliseconds (contract S06).
 pub const KILL_GRACE_MS: u64 = 2000;
-/// The longest file that `readFile` answers as one JSON document, in bytes. Larger ones are streamed. An answer is
-/// up to six times as long where every byte needs an escape, and stays well below 256 MiB.
-pub const MAX_READ_BYTES: u64 = 32 << 20;
-/// Entries that one listing may have; each is about 300 bytes of JSON.
-pub const MAX_LIST_ENTRIES: usize = 100_000;

@@ -2,7 +2,47 @@
 
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
 
+#[expect(dead_code, reason = "shared with test programs that use the rest of it")]
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::{Home, ROOT, USER, chain, spec};
+use sandcrab_runtime::image::host::{self, HostOptions};
 use sandcrab_runtime::probe::{self, Report};
+use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
+
+/// Runs the probe as this user of a sandbox of the host image, with the defaults of the driver.
+async fn inside(uid: u32) -> Report {
+    let images = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-image");
+    let mut image = host::ensure(&images, &HostOptions::default()).expect("the host image");
+    let home = Home::new();
+    // The program comes in as one more layer of the image: a sandbox sees no file of the host.
+    let layer = home.dir.path().join("probe");
+    std::fs::create_dir(&layer).expect("a layer");
+    std::fs::set_permissions(&layer, PermissionsExt::from_mode(0o755)).expect("its permissions");
+    std::fs::copy(env!("CARGO_BIN_EXE_runtime-fixture"), layer.join("probe")).expect("the program");
+    image.trees[0].layers.insert(0, layer);
+    home.driver.add_image("probe", image);
+    let id = InstanceId::random();
+    let spec = SandboxSpec { image: "probe".into(), ..spec("probe") };
+    home.driver.create(&id, &spec).await.unwrap_or_else(|error| panic!("create: {}", chain(&error)));
+    let ran = home.run(&id, uid, "exec /probe __probe").await;
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    home.destroy(&id).await;
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout))
+}
+
+#[tokio::test]
+async fn the_sandboxs_root_sees_this() {
+    insta::assert_yaml_snapshot!("root", inside(ROOT).await.stable());
+}
+
+#[tokio::test]
+async fn an_unprivileged_user_sees_this() {
+    insta::assert_yaml_snapshot!("user", inside(USER).await.stable());
+}
 
 /// The same look from where nothing is refused: without it, `EPERM` inside could mean that the probe asks wrongly.
 #[test]

@@ -5,6 +5,4 @@ mod peer;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
-mod tls;
-#[cfg(test)]
 mod transport;

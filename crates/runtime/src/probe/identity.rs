@@ -118,7 +118,7 @@ pub(super) fn identity() -> Identity {
             6 => "deadline".to_owned(),
             other => other.to_string(),
         },
-        umask: u32::from_str_radix(&status("Umask"), 8).unwrap_or_default(),
+        umask: status("Umask"),
         cwd: fs::read_link("/proc/self/cwd")
             .map_or_else(|error| error.to_string(), |path| path.to_string_lossy().into_owned()),
         terminal: terminal(),

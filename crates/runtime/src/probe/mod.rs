@@ -123,8 +123,8 @@ pub struct Identity {
     pub nice: i32,
     /// Scheduling policy, `other` unless someone made it real-time (E04).
     pub scheduler: String,
-    /// The mask for new files.
-    pub umask: u32,
+    /// The mask for new files, octal. One that lets others write makes files of a tenant's service open to its guests.
+    pub umask: String,
     /// The working directory. One outside of the root is a way out (A02).
     pub cwd: String,
     /// The terminal that controls the process, if any: a target for TIOCSTI (A21).

@@ -1,14 +1,38 @@
-//! The report without what differs from one sandbox or one machine to the next.
+//! The report without what differs from one sandbox, machine or kernel to the next.
 
-use super::Report;
+use std::collections::BTreeMap;
 
-/// Options of file systems whose values are paths of the host, sizes or ids.
-const VOLATILE_OPTIONS: [&str; 9] =
-    ["gid", "lowerdir", "lowerdir+", "nr_inodes", "size", "uid", "upperdir", "workdir", "inode64"];
+use super::{Outcome, Report};
+
+/// Options of file systems that isolation rests on. The others are paths, sizes, ids, or a newer kernel's words.
+const OPTIONS: [&str; 8] = ["hidepid", "mode", "ptmxmode", "redirect_dir", "ro", "rw", "subset", "userxattr"];
+
+/// Outcomes that mean "no". Which one depends on what the kernel was built with and on which layer answers first.
+const REFUSALS: [&str; 7] = ["EACCES", "EAFNOSUPPORT", "ENOSPC", "ENOSYS", "EPERM", "ESRCH", "SIGSYS"];
+
+/// Files that tell what every process of a machine may know. Which of them exist depends on the kernel.
+const INFORMATIVE: [&str; 10] = [
+    "/proc/bus",
+    "/proc/config.gz",
+    "/proc/fs",
+    "/proc/iomem",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/modules",
+    "/proc/slabinfo",
+    "/proc/vmallocinfo",
+    "/sys/module",
+];
+
+/// Limits that isolation sets; the others come from the size of the machine.
+const LIMITS: [&str; 3] = ["core", "nice", "rtprio"];
 
 impl Report {
-    /// The same report, fit for a snapshot: ids of namespaces, sockets and id ranges, numbers of processes, values
-    /// that depend on the machine's size and kernel are replaced by `*`, 0 or none. What isolation is made of stays.
+    /// The same report, fit for a snapshot: what isolation is made of stays, the rest is left out or replaced.
+    ///
+    /// Numbers of namespaces, sockets, processes and id ranges become `*`, 0 or none. All ways to refuse are `refused`;
+    /// files that are masked, absent or harmless to read are left out, as are mounts that mask, one by one, below /proc
+    /// and /sys.
     #[must_use]
     pub fn stable(mut self) -> Self {
         for namespace in self.namespaces.values_mut() {
@@ -20,44 +44,74 @@ impl Report {
         for text in self.descriptors.values_mut().chain(self.environment.values_mut()) {
             *text = redacted(text);
         }
-        for mount in &mut self.mounts {
-            mount.root = redacted(&mount.root);
-            for option in &mut mount.options {
-                if let Some((name, _)) = option.split_once('=')
-                    && VOLATILE_OPTIONS.contains(&name)
-                {
-                    *option = format!("{name}=*");
-                }
-            }
-            mount.options.dedup();
-            for option in &mut mount.propagation {
-                let name = option.split_once(':').map_or(option.as_str(), |(name, _)| name);
-                *option = format!("{name}:*");
-            }
-        }
+        self.stabilise_mounts();
         self.devices.retain(|path, _| {
             let terminal = path.strip_prefix("/dev/pts/");
             terminal.is_none_or(|name| name.parse::<u32>().is_err())
         });
-        for path in self.cgroups.paths.values_mut() {
-            *path = redacted(path);
-        }
+        self.kernel_files.retain(|path, access| {
+            // What is written to a mask is lost.
+            let writable = access.write == "ok" && access.read != "empty";
+            let readable = access.read == "ok" && !INFORMATIVE.contains(&path.as_str());
+            access.read = refused(&access.read);
+            access.write = refused(&access.write);
+            writable || readable || path.starts_with("/proc/1/")
+        });
+        // Which hierarchies there are depends on the machine; one that shows its root alone tells nothing.
+        let told = self.cgroups.paths.values().filter(|path| *path != "/");
+        let mut paths: Vec<String> = told.map(|path| redacted(path)).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        self.cgroups.paths = (1..).map(|number: u32| number.to_string()).zip(paths).collect();
         let mut commands: Vec<String> = self.processes.into_values().collect();
         commands.sort_unstable();
         self.processes = (1..).zip(commands).collect();
+        for outcomes in [&mut self.syscalls, &mut self.sockets, &mut self.foreign_calls] {
+            for outcome in outcomes.values_mut() {
+                *outcome = refused(outcome);
+            }
+        }
         for socket in self.network.abstract_sockets.iter_mut().chain(&mut self.network.path_sockets) {
             *socket = redacted(socket);
         }
+        self.limits = limits(self.limits);
         self.hostname = redacted(&self.hostname);
         "*".clone_into(&mut self.kernel);
         self.cpus = 0;
         self.setuid_files = 0;
         self.security.landlock = None;
-        if self.security.session_keyring.parse::<i32>().is_ok() {
-            "*".clone_into(&mut self.security.session_keyring);
-        }
+        let keyring = &mut self.security.session_keyring;
+        *keyring = if keyring.parse::<i32>().is_ok() { "*".to_owned() } else { refused(keyring) };
+        self.security.keys = refused(&self.security.keys);
         self
     }
+
+    fn stabilise_mounts(&mut self) {
+        let masks = |at: &str| (at.starts_with("/proc/") || at.starts_with("/sys/")) && at != "/proc/sys";
+        self.mounts.retain(|mount| !masks(&mount.at));
+        for mount in &mut self.mounts {
+            mount.root = redacted(&mount.root);
+            if mount.at.starts_with("/dev/") && mount.root != "/" {
+                // A single device, on the file system that the host has for them.
+                "*".clone_into(&mut mount.kind);
+                mount.options.clear();
+            }
+            let name = |option: &str| option.split_once('=').map_or(option, |(name, _)| name).to_owned();
+            mount.options.retain(|option| OPTIONS.contains(&name(option).as_str()));
+            for option in &mut mount.propagation {
+                let kind = option.split_once(':').map_or(option.as_str(), |(kind, _)| kind);
+                *option = format!("{kind}:*");
+            }
+        }
+    }
+}
+
+fn refused(outcome: &str) -> Outcome {
+    if REFUSALS.contains(&outcome) { "refused".to_owned() } else { outcome.to_owned() }
+}
+
+fn limits(all: BTreeMap<String, (Option<u64>, Option<u64>)>) -> BTreeMap<String, (Option<u64>, Option<u64>)> {
+    all.into_iter().filter(|(name, _)| LIMITS.contains(&name.as_str())).collect()
 }
 
 /// The text with `*` for every run of at least eight hexadecimal digits and every number in brackets.
