@@ -1,0 +1,175 @@
+//! Whose value a variable has (contract S11).
+//!
+//! Three layers: the sandbox's base environment, its variables (`setEnvVars` on the sandbox), and the session's own. A
+//! session's own value is one that was given to the session or that a command in it made. So a sandbox's variable is
+//! changed in a shell only where it still stands as the agent left it; the shell compares and changes in one step,
+//! before the next command.
+
+use super::protocol::Assignment;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Variables to set (text) or unset (none).
+pub type Changes = BTreeMap<String, Option<String>>;
+
+/// The variables of a sandbox, shared by all of its sessions.
+#[derive(Clone, Debug, Default)]
+pub struct SandboxEnv(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    version: u64,
+    base: BTreeMap<String, String>,
+    set: Changes,
+}
+
+/// The sandbox's variables at one moment.
+#[derive(Debug, Default)]
+struct Snapshot {
+    version: u64,
+    variables: BTreeMap<String, String>,
+}
+
+impl SandboxEnv {
+    /// Starts with the environment that every session has before anyone sets a variable.
+    pub fn new(base: BTreeMap<String, String>) -> Self {
+        Self(Arc::new(Mutex::new(Shared { version: 1, base, set: Changes::new() })))
+    }
+
+    /// Changes variables. Sessions see it from their next command.
+    pub fn change(&self, changes: &Changes) {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.version += 1;
+        shared.set.extend(changes.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+
+    /// The variables as they stand, without any session's.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        self.snapshot().variables
+    }
+
+    /// The variables that were set or unset on the sandbox, to be kept with it.
+    pub fn changes(&self) -> Changes {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).set.clone()
+    }
+
+    fn version(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).version
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = shared.base.clone();
+        for (name, value) in &shared.set {
+            match value {
+                Some(value) => drop(all.insert(name.clone(), value.clone())),
+                None => drop(all.remove(name)),
+            }
+        }
+        Snapshot { version: shared.version, variables: all }
+    }
+}
+
+/// What one session's shell has been given.
+#[derive(Debug)]
+pub(super) struct Layers {
+    sandbox: SandboxEnv,
+    /// The session's own, all that were ever given.
+    own: Changes,
+    /// Given to the session, but not yet to its shell.
+    pending: Changes,
+    /// Given with the command that runs now.
+    running: Changes,
+    /// Given with a command that completed, but not yet in a saved state.
+    unsaved: Changes,
+    /// The sandbox's variables as the shell has them.
+    applied: Arc<Snapshot>,
+    /// The same as of the last completed command.
+    completed: Arc<Snapshot>,
+    /// The same as of the last saved state.
+    saved: Arc<Snapshot>,
+}
+
+impl Layers {
+    pub(super) fn new(sandbox: SandboxEnv, own: Changes) -> Self {
+        Self {
+            sandbox,
+            own,
+            pending: Changes::new(),
+            running: Changes::new(),
+            unsaved: Changes::new(),
+            applied: Arc::default(),
+            completed: Arc::default(),
+            saved: Arc::default(),
+        }
+    }
+
+    /// The environment of a shell that starts without a state.
+    pub(super) fn fresh(&mut self) -> BTreeMap<String, String> {
+        self.applied = Arc::new(self.sandbox.snapshot());
+        let mut all = self.applied.variables.clone();
+        for (name, value) in &self.own {
+            match value {
+                Some(value) => drop(all.insert(name.clone(), value.clone())),
+                None => drop(all.remove(name)),
+            }
+        }
+        self.completed = Arc::clone(&self.applied);
+        for given in [&mut self.pending, &mut self.running, &mut self.unsaved] {
+            given.clear();
+        }
+        all
+    }
+
+    /// Gives variables to the session. They win over the sandbox's from now on.
+    pub(super) fn give(&mut self, changes: &Changes) {
+        for (name, value) in changes {
+            self.own.insert(name.clone(), value.clone());
+            self.pending.insert(name.clone(), value.clone());
+        }
+    }
+
+    /// What must change in the shell before its next command, which is about to be sent.
+    pub(super) fn deliver(&mut self) -> Vec<Assignment> {
+        let mut due = Vec::new();
+        if self.sandbox.version() != self.applied.version {
+            let wanted = self.sandbox.snapshot();
+            let names: BTreeSet<_> = wanted.variables.keys().chain(self.applied.variables.keys()).collect();
+            for name in names {
+                let (before, after) = (self.applied.variables.get(name), wanted.variables.get(name));
+                if before != after && !self.own.contains_key(name) {
+                    let only_if = Some(before.cloned());
+                    due.push(Assignment { name: name.clone(), value: after.cloned(), only_if });
+                }
+            }
+            self.applied = Arc::new(wanted);
+        }
+        for (name, value) in std::mem::take(&mut self.pending) {
+            due.push(Assignment { name: name.clone(), value: value.clone(), only_if: None });
+            self.running.insert(name, value);
+        }
+        due
+    }
+
+    /// The command with which the last changes were delivered has completed.
+    pub(super) fn completed(&mut self) {
+        self.unsaved.append(&mut self.running);
+        self.completed = Arc::clone(&self.applied);
+    }
+
+    /// The state as of the last completed command is saved.
+    pub(super) fn saved(&mut self) {
+        self.unsaved.clear();
+        self.saved = Arc::clone(&self.completed);
+    }
+
+    /// A shell starts from the last saved state, which lacks what was delivered after it.
+    pub(super) fn restored(&mut self) {
+        let mut again = std::mem::take(&mut self.unsaved);
+        again.append(&mut self.running);
+        again.append(&mut self.pending);
+        self.pending = again;
+        self.applied = Arc::clone(&self.saved);
+        self.completed = Arc::clone(&self.saved);
+    }
+}

@@ -1,0 +1,93 @@
+//! Which shell an image has, and how sessions drive it.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{MemfdFlags, SealFlags};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The session loop, compiled by build.rs.
+static BUILTIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandcrab.so"));
+
+/// How a shell is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A bash that loads the session loop as a builtin.
+    Loadable,
+    /// Any other POSIX shell: a wrapper line on a script descriptor.
+    Plain,
+}
+
+/// The shell of one sandbox, shared by its sessions.
+#[derive(Clone, Debug)]
+pub struct ShellImage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    loadable: Mutex<Option<CString>>,
+    plain: CString,
+    builtin: Option<OwnedFd>,
+}
+
+impl ShellImage {
+    /// Finds the shells of the root that this process sees. Fails if there is none at all.
+    pub fn find() -> io::Result<Self> {
+        let first = |paths: &[&'static CStr]| {
+            paths.iter().copied().find(|path| rustix::fs::access(*path, rustix::fs::Access::EXEC_OK).is_ok())
+        };
+        let bash = first(&[c"/bin/bash", c"/usr/bin/bash", c"/usr/local/bin/bash"]);
+        let sh = first(&[c"/bin/sh", c"/usr/bin/sh", c"/bin/dash", c"/bin/busybox"]).or(bash);
+        let Some(sh) = sh else {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the image has neither bash nor sh"));
+        };
+        Ok(Self::with(bash, sh))
+    }
+
+    /// Uses these shells: `loadable` as long as it loads the session loop, else `plain`.
+    pub fn with(loadable: Option<&CStr>, plain: &CStr) -> Self {
+        // Without executable memory files (vm.memfd_noexec = 2) there is no loop to load.
+        let builtin =
+            builtin_file().inspect_err(|error| tracing::warn!(%error, "no file for the session loop")).ok();
+        let loadable = Mutex::new(builtin.as_ref().and(loadable).map(CStr::to_owned));
+        Self(Arc::new(Inner { loadable, plain: plain.to_owned(), builtin }))
+    }
+
+    /// The shell for the next start.
+    pub(super) fn choose(&self) -> (Kind, CString) {
+        let loadable = self.0.loadable.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*loadable {
+            Some(path) => (Kind::Loadable, path.clone()),
+            None => (Kind::Plain, self.0.plain.clone()),
+        }
+    }
+
+    /// This image's bash cannot load the loop: it is asked no more.
+    pub(super) fn cannot_load(&self) {
+        *self.0.loadable.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The file with the session loop.
+    pub(super) fn builtin(&self) -> Option<&OwnedFd> {
+        self.0.builtin.as_ref()
+    }
+}
+
+/// One sealed memory file per agent: every shell maps the same pages.
+fn builtin_file() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = match rustix::fs::memfd_create("sandcrab-builtin", flags | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every memory file is executable and the flag is unknown.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("sandcrab-builtin", flags)?,
+        other => other?,
+    };
+    let mut rest = BUILTIN;
+    while !rest.is_empty() {
+        let n = rustix::io::write(&fd, rest)?;
+        rest = &rest[n..];
+    }
+    rustix::fs::fcntl_add_seals(
+        &fd,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL,
+    )?;
+    Ok(fd)
+}

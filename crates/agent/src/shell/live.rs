@@ -1,0 +1,170 @@
+//! One running shell with the session loop, from start to end.
+
+use super::image::ShellImage;
+use super::processes::Processes;
+use super::protocol::{Control, MAX_DATAGRAM, Message, Nonce, Reply, page};
+use crate::spawn::{Child, Exit, SpawnSpec, Spawner};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::io;
+
+/// Where the shell keeps its ends. High, since scripts close and reuse low numbers; below 1024, the usual limit.
+const HIGH_FD: i32 = 1000;
+
+/// A shell that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// The process could not be made.
+    #[error(transparent)]
+    Spawn(#[from] crate::spawn::SpawnError),
+    /// Something that the agent does for it failed.
+    #[error("{what} for a session's shell")]
+    Agent {
+        /// What was being done.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+pub(super) fn agent(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::Agent { what, source }
+}
+
+/// What a shell does.
+pub(super) enum Event {
+    /// It says something.
+    Message(Message),
+    /// It has ended.
+    Exit(Exit),
+}
+
+/// A live shell.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) child: Child,
+    pub(super) control: Control,
+    page: OwnedFd,
+    /// Its command line as /proc shows it, which its forks share.
+    pub(super) line: Vec<u8>,
+    /// The last two requests: a state may still come for the one before.
+    nonces: [Nonce; 2],
+    buffer: Box<[u8]>,
+}
+
+impl Live {
+    /// Starts a bash that loads the session loop. It says hello when it is ready, or exits when it cannot load.
+    pub(super) fn start(
+        spawner: &Spawner,
+        image: &ShellImage,
+        program: &CStr,
+        processes: &mut Processes,
+        environment: &BTreeMap<String, String>,
+        cwd: &CStr,
+    ) -> Result<Self, StartError> {
+        let builtin = image
+            .builtin()
+            .ok_or_else(|| agent("finding the session loop")(io::ErrorKind::NotFound.into()))?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(|e| agent("making a socket")(e.into()))?;
+        // The shell's end blocks: it has nothing else to wait for.
+        rustix::io::ioctl_fionbio(&theirs, false).map_err(|e| agent("making a socket")(e.into()))?;
+        let page = page::create().map_err(agent("making a shared page"))?;
+        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| agent("opening /dev/null")(e.into()))?;
+
+        let high = high_fd(spawner);
+        let script = format!(
+            "enable -f /proc/self/fd/{builtin} sandcrab && exec {builtin}>&- && sandcrab {high} {page}",
+            page = high + 1,
+            builtin = high + 2
+        );
+        let args = ["bash", "--norc", "--noprofile", "-O", "expand_aliases", "-c", &script, "bash"]
+            .map(|arg| CString::new(arg).unwrap_or_default());
+        let env = environment_strings(environment);
+        let subreaper = processes.needs_subreaper();
+        let child = spawner.spawn(&SpawnSpec {
+            program,
+            args: &args,
+            env: &env,
+            cwd: Some(cwd),
+            fds: &[
+                (null.as_fd(), 0),
+                (null.as_fd(), 1),
+                (null.as_fd(), 2),
+                (theirs.as_fd(), high),
+                (page.as_fd(), high + 1),
+                (builtin.as_fd(), high + 2),
+            ],
+            cgroup: processes.for_new_shell().map_err(agent("making a process group"))?,
+            subreaper,
+        })?;
+        let line = args.iter().flat_map(|arg| arg.as_bytes_with_nul()).copied().collect();
+        let control = Control::new(ours).map_err(agent("watching a socket"))?;
+        let buffer = vec![0; MAX_DATAGRAM].into_boxed_slice();
+        Ok(Self { child, control, page, line, nonces: [[0; 2]; 2], buffer })
+    }
+
+    /// A nonce for the next request.
+    pub(super) fn next_nonce(&mut self) -> Nonce {
+        let nonce = rand::random::<[u64; 2]>();
+        self.nonces = [nonce, self.nonces[0]];
+        nonce
+    }
+
+    /// The next message that is there already and belongs to this shell's last requests.
+    pub(super) fn try_receive(&mut self) -> Option<Message> {
+        loop {
+            let message = self.control.try_receive(&mut self.buffer)?;
+            let current = message.nonce == self.nonces[0];
+            let accepted = match message.reply {
+                Reply::State(_) | Reply::Settled => current || message.nonce == self.nonces[1],
+                _ => current,
+            };
+            if accepted {
+                return Some(message);
+            }
+        }
+    }
+
+    /// What the shell does next. Cancel-safe. Its last messages come before its exit, which can be had again.
+    pub(super) async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            if let Some(message) = self.try_receive() {
+                return Ok(Event::Message(message));
+            }
+            let exit = tokio::select! {
+                biased;
+                readable = self.control.readable() => { readable?; None }
+                exit = self.child.wait() => Some(exit?),
+            };
+            if let Some(exit) = exit {
+                return Ok(self.try_receive().map_or(Event::Exit(exit), Event::Message));
+            }
+        }
+    }
+
+    /// What the shell left on the shared page.
+    pub(super) fn page(&self) -> io::Result<page::Page> {
+        page::read(&self.page)
+    }
+}
+
+/// Below the limit on open files that the shell will have.
+pub(super) fn high_fd(spawner: &Spawner) -> i32 {
+    let limit = spawner.identity().open_files().unwrap_or(1024);
+    HIGH_FD.min(i32::try_from(limit).unwrap_or(i32::MAX).saturating_sub(24)).max(16)
+}
+
+pub(super) fn environment_strings(environment: &BTreeMap<String, String>) -> Vec<CString> {
+    // A value with a NUL byte is refused where it is given.
+    environment.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect()
+}

@@ -1,0 +1,314 @@
+//! What agent and builtin say to each other over the control socket. The other side is builtin/sandcrab.c.
+//!
+//! The socket carries whole datagrams (`SOCK_SEQPACKET`), so bytes that a command writes to it by accident are a
+//! datagram of their own, without the nonce of any request, and are passed over. All numbers are in native byte order:
+//! both sides run on one machine.
+
+use bytes::Bytes;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// No datagram is longer, in either direction. Longer requests go on in further datagrams, longer states travel as memory files.
+pub(super) const MAX_DATAGRAM: usize = 32 << 10;
+
+const REQUEST_MAGIC: u32 = u32::from_ne_bytes(*b"SCRQ");
+const REPLY_MAGIC: u32 = u32::from_ne_bytes(*b"SCRP");
+const REPLY_HEAD: usize = 40;
+
+/// Ties replies to their request. A command cannot guess it.
+pub(super) type Nonce = [u64; 2];
+
+/// One change of a variable before a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assignment {
+    pub(super) name: String,
+    /// The new value; none unsets.
+    pub(super) value: Option<String>,
+    /// Only if the variable stands as the agent left it: at this value, or absent.
+    pub(super) only_if: Option<Option<String>>,
+}
+
+/// What is asked of the shell.
+pub(super) enum Request<'a> {
+    /// Evaluate a command.
+    Run {
+        /// Changes that stay.
+        session: &'a [Assignment],
+        /// Changes for this command only.
+        command: &'a [Assignment],
+        /// Directory for this command only.
+        cwd: &'a str,
+        /// The command.
+        text: &'a [u8],
+    },
+    /// Restore the state in the memory file that is given as stdin.
+    Restore {
+        /// Its length.
+        size: u64,
+    },
+}
+
+/// A request as datagrams; descriptors go with the first.
+pub(super) fn encode(request: &Request<'_>, nonce: Nonce, last_status: i32) -> Vec<u8> {
+    let (kind, session, command, cwd, text, size) = match *request {
+        Request::Run { session, command, cwd, text } => (1u32, session, command, cwd, text, 0),
+        Request::Restore { size } => (2, &[][..], &[][..], "", &[][..], size),
+    };
+    let mut payload = Vec::with_capacity(text.len() + cwd.len() + 256);
+    for a in session.iter().chain(command) {
+        let op = u32::from(a.value.is_some())
+            | if a.only_if.is_some() { 2 } else { 0 }
+            | if matches!(a.only_if, Some(Some(_))) { 4 } else { 0 };
+        let value = a.value.as_deref().unwrap_or_default();
+        let expect = a.only_if.iter().flatten().next().map(String::as_str).unwrap_or_default();
+        for n in [op, a.name.len() as u32, value.len() as u32, expect.len() as u32] {
+            payload.extend_from_slice(&n.to_ne_bytes());
+        }
+        for s in [&a.name, value, expect] {
+            payload.extend_from_slice(s.as_bytes());
+            payload.push(0);
+        }
+    }
+    payload.extend_from_slice(cwd.as_bytes());
+    payload.push(0);
+    payload.extend_from_slice(text);
+    let mut all = Vec::with_capacity(payload.len() + 64);
+    for n in [REQUEST_MAGIC, kind] {
+        all.extend_from_slice(&n.to_ne_bytes());
+    }
+    for n in [nonce[0], nonce[1], payload.len() as u64, size] {
+        all.extend_from_slice(&n.to_ne_bytes());
+    }
+    for n in [session.len() as u32, command.len() as u32, cwd.len() as u32, text.len() as u32] {
+        all.extend_from_slice(&n.to_ne_bytes());
+    }
+    all.extend_from_slice(&last_status.to_ne_bytes());
+    all.extend_from_slice(&[0; 4]);
+    all.extend_from_slice(&payload);
+    all
+}
+
+/// What the shell says.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// The builtin is loaded and waits.
+    Hello,
+    /// The command completed.
+    Status {
+        status: i32,
+        /// Whether more about its state follows.
+        settles_later: bool,
+        /// Names of readonly variables that could not be changed.
+        refused: Vec<String>,
+    },
+    /// The command changed nothing that a state holds.
+    Settled,
+    /// The state after the command.
+    State(StateBytes),
+    /// The state is restored, but for these parts (kind, name).
+    Restored(Vec<(u32, String)>),
+    /// The shell cannot run anything (its limit on open files) and leaves.
+    Refused,
+}
+
+/// A state as it arrived.
+#[derive(Debug)]
+pub(super) enum StateBytes {
+    Inline(Bytes),
+    File(OwnedFd),
+}
+
+/// A datagram with the nonce that it carries.
+pub(super) struct Message {
+    pub(super) nonce: Nonce,
+    pub(super) reply: Reply,
+}
+
+/// Our end of a control socket.
+#[derive(Debug)]
+pub(super) struct Control {
+    socket: AsyncFd<OwnedFd>,
+    /// The other end is closed. The poller would report that again and again.
+    closed: bool,
+}
+
+impl Control {
+    pub(super) fn new(fd: OwnedFd) -> std::io::Result<Self> {
+        Ok(Self { socket: crate::sys::watch(fd, Interest::READABLE | Interest::WRITABLE)?, closed: false })
+    }
+
+    /// Sends a request with its descriptors.
+    pub(super) async fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+        let mut fds = fds;
+        for chunk in message.chunks(MAX_DATAGRAM) {
+            loop {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+                let mut ancillary = SendAncillaryBuffer::new(&mut space);
+                if !fds.is_empty() {
+                    ancillary.push(SendAncillaryMessage::ScmRights(fds));
+                }
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                match sendmsg(self.socket.get_ref().as_fd(), &[IoSlice::new(chunk)], &mut ancillary, flags) {
+                    Ok(_) => break,
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => self.socket.writable().await?.clear_ready(),
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            fds = &[];
+        }
+        Ok(())
+    }
+
+    /// The next message that is already there. What is no message of the builtin's is passed over.
+    pub(super) fn try_receive(&mut self, buffer: &mut [u8]) -> Option<Message> {
+        while !self.closed {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let got = match recvmsg(
+                self.socket.get_ref().as_fd(),
+                &mut [IoSliceMut::new(buffer)],
+                &mut ancillary,
+                flags,
+            ) {
+                Ok(got) => got.bytes,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => return None,
+                Err(_) => {
+                    self.closed = true;
+                    return None;
+                }
+            };
+            let mut fds = ancillary
+                .drain()
+                .filter_map(|m| match m {
+                    RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                    _ => None,
+                })
+                .flatten()
+                .collect::<Vec<_>>();
+            if got == 0 {
+                self.closed = true;
+                return None;
+            }
+            let fd = if fds.is_empty() { None } else { Some(fds.swap_remove(0)) };
+            if let Some(message) = decode(&buffer[..got], fd) {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Waits until there may be a message; for ever once the other end is closed.
+    pub(super) async fn readable(&self) -> std::io::Result<()> {
+        if self.closed {
+            return std::future::pending().await;
+        }
+        self.socket.readable().await?.clear_ready();
+        Ok(())
+    }
+}
+
+fn decode(datagram: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
+    let head = datagram.first_chunk::<REPLY_HEAD>()?;
+    let word = |at: usize| head[at..].first_chunk::<4>().map_or(0, |b| u32::from_ne_bytes(*b));
+    let long = |at: usize| head[at..].first_chunk::<8>().map_or(0, |b| u64::from_ne_bytes(*b));
+    if word(0) != REPLY_MAGIC {
+        return None;
+    }
+    let nonce = [long(8), long(16)];
+    let extra = &datagram[REPLY_HEAD..];
+    let reply = match word(4) {
+        1 => Reply::Hello,
+        2 => Reply::Status {
+            status: word(24).cast_signed(),
+            settles_later: word(28) != 0,
+            refused: extra
+                .split(|b| *b == 0)
+                .filter(|name| !name.is_empty())
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect(),
+        },
+        3 => Reply::Settled,
+        4 => Reply::State(match fd {
+            Some(fd) => StateBytes::File(fd),
+            None => StateBytes::Inline(Bytes::copy_from_slice(extra)),
+        }),
+        5 => Reply::Restored(failed_parts(extra)),
+        6 => Reply::Refused,
+        _ => return None,
+    };
+    Some(Message { nonce, reply })
+}
+
+fn failed_parts(mut rest: &[u8]) -> Vec<(u32, String)> {
+    let mut parts = Vec::new();
+    while let Some((kind, after)) = rest.split_first_chunk::<4>() {
+        let Some((length, after)) = after.split_first_chunk::<4>() else { break };
+        let Some((name, after)) = after.split_at_checked(u32::from_ne_bytes(*length) as usize) else { break };
+        parts.push((u32::from_ne_bytes(*kind), String::from_utf8_lossy(name).into_owned()));
+        rest = after;
+    }
+    parts
+}
+
+/// The page that agent and shell share, read by offset.
+pub(super) mod page {
+    use super::Nonce;
+    use rustix::fd::{AsFd, OwnedFd};
+    use rustix::fs::MemfdFlags;
+
+    /// As SHARE_SIZE in the builtin.
+    pub(in crate::shell) const SIZE: u64 = 1 << 18;
+
+    /// What the page says.
+    pub(in crate::shell) struct Page {
+        /// The last command that the shell began.
+        pub(in crate::shell) begun: Nonce,
+        /// The command that it completed when it could not send the status any more, with that status.
+        pub(in crate::shell) completed: Option<(Nonce, i32)>,
+        /// The state, if it is here.
+        pub(in crate::shell) state: Option<Vec<u8>>,
+    }
+
+    pub(in crate::shell) fn create() -> std::io::Result<OwnedFd> {
+        let fd = rustix::fs::memfd_create("sandcrab-page", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&fd, SIZE)?;
+        rustix::fs::fcntl_add_seals(&fd, rustix::fs::SealFlags::SHRINK | rustix::fs::SealFlags::GROW)?;
+        Ok(fd)
+    }
+
+    pub(in crate::shell) fn read(fd: impl AsFd) -> std::io::Result<Page> {
+        let mut head = [0u8; 48];
+        let got = rustix::io::pread(&fd, &mut head, 0)?;
+        if got != head.len() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let long = |i: usize| head[i * 8..].first_chunk::<8>().map_or(0, |b| u64::from_ne_bytes(*b));
+        let word = |i: usize| head[i * 4..].first_chunk::<4>().map_or(0, |b| u32::from_ne_bytes(*b));
+        let completed = [long(2), long(3)];
+        let length = long(5);
+        let state = if word(9) == 1 && length <= SIZE - 48 {
+            let mut state = vec![0; length as usize];
+            let got = rustix::io::pread(&fd, &mut state, 48)?;
+            state.truncate(got);
+            Some(state)
+        } else {
+            None
+        };
+        Ok(Page {
+            begun: [long(0), long(1)],
+            completed: (completed != [0, 0]).then(|| (completed, word(8).cast_signed())),
+            state,
+        })
+    }
+}

@@ -1,0 +1,587 @@
+//! The session: one shell, one command at a time.
+
+use super::env::{Changes, Layers, SandboxEnv};
+use super::image::{Kind, ShellImage};
+use super::live::{Event, Live, StartError};
+use super::processes::Processes;
+use super::protocol::{Assignment, Message, Nonce, Reply, Request, StateBytes, encode};
+use super::state::{State, kind_name};
+use crate::spawn::{Exit, Spawner};
+use bytes::Bytes;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::process::Signal;
+use std::ffi::CString;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a shell may take to start and to restore its state. Far above both; a shell that takes longer is broken.
+const START_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a session is.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Where its first shell starts. Must exist; a restarted shell whose directory is gone starts in `/`.
+    pub cwd: String,
+    /// Its own variables from the beginning (text sets, none unsets).
+    pub env: Changes,
+    /// The sandbox's variables.
+    pub sandbox_env: SandboxEnv,
+    /// The shell of the image.
+    pub image: ShellImage,
+    /// How long a stopped command's programs have between TERM and KILL. Default 2 s.
+    pub grace: Duration,
+    /// A state to begin with: that of a session whose sandbox was stopped.
+    pub state: Option<Arc<State>>,
+}
+
+impl SessionConfig {
+    /// A session with defaults.
+    pub fn new(cwd: impl Into<String>, sandbox_env: SandboxEnv, image: ShellImage) -> Self {
+        Self {
+            cwd: cwd.into(),
+            env: Changes::new(),
+            sandbox_env,
+            image,
+            grace: Duration::from_secs(2),
+            state: None,
+        }
+    }
+}
+
+/// One command.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// The command's text. It may hold anything but NUL bytes.
+    pub text: Bytes,
+    /// What the command reads: opened by the caller, closed here when the command has ended.
+    pub stdin: OwnedFd,
+    /// What the command writes on stdout. The other end must be read while it runs, and for as long as anything holds
+    /// this one: a background job that writes to a pipe which nobody reads dies of it.
+    pub stdout: OwnedFd,
+    /// What the command writes on stderr, likewise.
+    pub stderr: OwnedFd,
+    /// Variables for this command only (text sets, none unsets).
+    ///
+    /// They stand in place of the session's own while the command runs and vanish with it, whatever the command does to
+    /// them; then the session's own are back exactly as they were, unset or not, exported or not.
+    pub env: Vec<(String, Option<String>)>,
+    /// Directory for this command only; a relative one is below the session's. Afterwards the session is where it was,
+    /// also if the command went elsewhere.
+    pub cwd: Option<String>,
+}
+
+/// Why a command is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Its time is over.
+    Timeout,
+    /// Somebody asked for its end.
+    Cancel,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The shell reported the status and lives on, or left for reasons of its own after it.
+    Completed,
+    /// The command ended the shell: `exit`, `exec`, `set -e`, a signal to the shell.
+    ShellExited,
+    /// It was stopped; nothing of it runs any more.
+    Stopped(StopReason),
+}
+
+/// The result of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOutcome {
+    /// The exit code: the shell's own `$?`, or 128 + n if signal n ended the shell.
+    pub exit_code: i32,
+    /// The signal that ended the shell, if one did.
+    pub signal: Option<i32>,
+    /// How it ended.
+    pub ended: Ended,
+    /// The shell that ran this command is gone: what no text can carry (jobs, open files) is lost.
+    pub shell_restarted: bool,
+    /// Parts of the state that could not be restored into the shell that ran this command.
+    pub dropped: Vec<Dropped>,
+    /// Variables that were to be changed before this command but are readonly in the session.
+    pub refused_env: Vec<String>,
+}
+
+/// A part of the state that a new shell does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// What it is: "variable", "function", "working directory", ...
+    pub kind: &'static str,
+    /// Its name, where it has one.
+    pub name: String,
+    /// What the shell said about it, if anything.
+    pub reason: String,
+}
+
+/// A command could not be run at all. Nothing of it was executed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A text for a shell cannot hold a NUL byte.
+    #[error("{0} holds a NUL byte")]
+    Nul(&'static str),
+    /// A variable needs a name that a shell can have.
+    #[error("{0:?} is not a name of a variable")]
+    Name(String),
+    /// No shell could be started.
+    #[error("no shell could be started")]
+    Start {
+        /// The step that failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The shell did not start in time, or ended before it was ready.
+    #[error("the session's shell {0}")]
+    Broken(&'static str),
+    /// The agent could not do its part.
+    #[error("{what}")]
+    Agent {
+        /// What was being done.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl From<StartError> for RunError {
+    fn from(e: StartError) -> Self {
+        Self::Start { source: Box::new(e) }
+    }
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Agent { what, source }
+}
+
+/// What may be known of a session without waiting for it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The state at the end of the last command that completed, once one changed it.
+    pub state: Option<Arc<State>>,
+    /// Whether `state` is that of the last command that completed, as opposed to still being on its way.
+    pub settled: bool,
+}
+
+/// A session's shell and what outlives it.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    spawner: Spawner,
+    processes: Processes,
+    layers: Layers,
+    live: Option<Live>,
+    state: Option<Arc<State>>,
+    snapshot: watch::Sender<Snapshot>,
+    /// The shell has answered but not yet said what became of its state.
+    unsettled: bool,
+    /// A command was begun whose end nobody waited for.
+    abandoned: bool,
+    last_status: i32,
+    dropped: Vec<Dropped>,
+}
+
+/// How a shell answered one request.
+enum Answer {
+    Completed {
+        status: i32,
+        refused: Vec<String>,
+    },
+    /// It completed the command, said so on the page and left.
+    CompletedAndLeft {
+        status: i32,
+    },
+    Exited(Exit),
+    /// It ended before it began the command.
+    NotBegun,
+}
+
+impl Session {
+    /// A session without a shell yet: the first command starts one.
+    pub fn new(config: SessionConfig, spawner: Spawner) -> io::Result<Self> {
+        let processes = Processes::new(spawner.identity())?;
+        let layers = Layers::new(config.sandbox_env.clone(), config.env.clone());
+        let state = config.state.clone();
+        let (snapshot, _) = watch::channel(Snapshot { state: state.clone(), settled: true });
+        Ok(Self {
+            config,
+            spawner,
+            processes,
+            layers,
+            live: None,
+            state,
+            snapshot,
+            unsettled: false,
+            abandoned: false,
+            last_status: 0,
+            dropped: Vec::new(),
+        })
+    }
+
+    /// Follows the session's state, also while a command runs. To read it as of the last completed command (contract
+    /// S14), wait until it is settled; [`Session::settle`] makes that happen while no command runs.
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.subscribe()
+    }
+
+    /// Gives variables to the session, from its next command on. They win over the sandbox's.
+    pub fn set_env(&mut self, changes: &Changes) -> Result<(), RunError> {
+        changes.iter().try_for_each(|(name, value)| check_variable(name, value.as_deref()))?;
+        self.layers.give(changes);
+        Ok(())
+    }
+
+    /// Runs a command. Resolving `stop` ends it, and everything that it started.
+    ///
+    /// Not cancel-safe: a command whose future is dropped is killed before the next one runs, without a grace.
+    pub async fn run(
+        &mut self,
+        request: RunRequest,
+        stop: impl Future<Output = StopReason>,
+    ) -> Result<RunOutcome, RunError> {
+        check(&request)?;
+        let command: Vec<_> = request
+            .env
+            .iter()
+            .map(|(name, value)| Assignment { name: name.clone(), value: value.clone(), only_if: None })
+            .collect();
+        let mut stop = pin!(stop);
+        if self.abandoned {
+            self.kill_abandoned().await?;
+        }
+        self.abandoned = true;
+        // A shell that died while it was idle, or cannot run anything, is replaced; the one after that is new.
+        let mut tries = 0;
+        let outcome = loop {
+            tries += 1;
+            let ready = tokio::select! {
+                biased;
+                reason = &mut stop => Err(reason),
+                ready = self.ensure_ready() => Ok(ready?),
+            };
+            if let Err(reason) = ready {
+                break self.stopped(reason).await?;
+            }
+            let answer = tokio::select! {
+                biased;
+                answer = self.ask(&request, &command) => Ok(answer?),
+                reason = &mut stop => Err(reason),
+            };
+            break match answer {
+                Err(reason) => self.stopped(reason).await?,
+                Ok(Answer::Completed { status, refused }) => {
+                    self.outcome(status, None, Ended::Completed, false, refused)
+                }
+                Ok(Answer::CompletedAndLeft { status }) => {
+                    self.outcome(status, None, Ended::Completed, true, Vec::new())
+                }
+                Ok(Answer::Exited(exit)) => {
+                    self.outcome(exit.code(), exit.signal(), Ended::ShellExited, true, Vec::new())
+                }
+                Ok(Answer::NotBegun) if tries < 3 => continue,
+                Ok(Answer::NotBegun) => return Err(RunError::Broken("ends before it begins a command")),
+            };
+        };
+        self.abandoned = false;
+        Ok(outcome)
+    }
+
+    fn outcome(
+        &mut self,
+        exit_code: i32,
+        signal: Option<i32>,
+        ended: Ended,
+        shell_restarted: bool,
+        refused_env: Vec<String>,
+    ) -> RunOutcome {
+        self.last_status = exit_code;
+        let dropped = std::mem::take(&mut self.dropped);
+        RunOutcome { exit_code, signal, ended, shell_restarted, dropped, refused_env }
+    }
+
+    /// Waits until the state of the last command is known. Returns at once if it is. Cancel-safe.
+    pub async fn settle(&mut self) -> io::Result<()> {
+        while self.unsettled {
+            let Some(live) = &mut self.live else { break };
+            match live.next().await? {
+                Event::Message(message) => self.take(message),
+                Event::Exit(_) => self.bury(),
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// The state as of the last completed command, once [`Session::settle`] has returned.
+    pub fn state(&self) -> Option<Arc<State>> {
+        self.state.clone()
+    }
+
+    /// Starts and restores a shell if there is none, so that the next command finds one ready.
+    pub async fn ensure_ready(&mut self) -> Result<(), RunError> {
+        if let Some(live) = &self.live {
+            if live.child.try_wait().is_none() {
+                return Ok(());
+            }
+            self.bury();
+        }
+        match tokio::time::timeout(START_WITHIN, self.start()).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.kill_shell().await.map_err(failed("killing a shell that does not start"))?;
+                Err(RunError::Broken("does not start"))
+            }
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), RunError> {
+        let (kind, program) = self.config.image.choose();
+        if kind == Kind::Plain {
+            return Err(RunError::Broken("cannot load the session loop"));
+        }
+        // A restored shell gets its variables with the state.
+        let environment = match &self.state {
+            Some(_) => self.config.sandbox_env.variables(),
+            None => self.layers.fresh(),
+        };
+        let cwd =
+            CString::new(self.config.cwd.as_str()).map_err(|_| RunError::Nul("the working directory"))?;
+        let start = |this: &mut Self, cwd| {
+            Live::start(&this.spawner, &this.config.image, &program, &mut this.processes, &environment, cwd)
+        };
+        let live = match start(self, &cwd) {
+            Err(StartError::Spawn(e)) if e.is_directory() => start(self, c"/"),
+            other => other,
+        }?;
+        let live = self.live.insert(live);
+        // The state of a shell that has run nothing is not waited for: nonce zero is that of the greeting.
+        loop {
+            match live.next().await.map_err(failed("waiting for a shell"))? {
+                Event::Message(Message { reply: Reply::Hello, .. }) => break,
+                Event::Message(_) => {}
+                Event::Exit(_) => {
+                    self.live = None;
+                    self.config.image.cannot_load();
+                    return Err(RunError::Broken("cannot load the session loop"));
+                }
+            }
+        }
+        match self.state.clone() {
+            Some(state) => self.restore(&state).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn restore(&mut self, state: &State) -> Result<(), RunError> {
+        self.layers.restored();
+        let Some(live) = &mut self.live else { return Err(RunError::Broken("is gone")) };
+        let file = state.file().map_err(failed("opening the state"))?;
+        let null = rustix::fs::open(c"/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed("opening /dev/null")(e.into()))?;
+        let complaints = rustix::fs::memfd_create("sandcrab-restore", MemfdFlags::CLOEXEC)
+            .map_err(|e| failed("making a memory file")(e.into()))?;
+        let nonce = live.next_nonce();
+        let message = encode(&Request::Restore { size: state.len() }, nonce, self.last_status);
+        live.control
+            .send(&message, &[file.as_fd(), null.as_fd(), complaints.as_fd()])
+            .await
+            .map_err(failed("sending the state"))?;
+        let parts = loop {
+            match live.next().await.map_err(failed("restoring the state"))? {
+                Event::Message(Message { reply: Reply::Restored(parts), .. }) => break parts,
+                Event::Message(_) => {}
+                Event::Exit(_) => {
+                    // A state that kills the shell is given up, or the session would loop in restoring it.
+                    self.live = None;
+                    self.state = None;
+                    let reason = "it ended the shell that restored it".into();
+                    self.dropped.push(Dropped { kind: "state", name: String::new(), reason });
+                    return Err(RunError::Broken("ended while it restored its state"));
+                }
+            }
+        };
+        let mut reason = vec![0; 4096];
+        let n = rustix::io::pread(&complaints, &mut reason, 0).unwrap_or(0);
+        let reason = String::from_utf8_lossy(&reason[..n]).trim_end().to_owned();
+        self.dropped.extend(parts.into_iter().map(|(kind, name)| Dropped {
+            kind: kind_name(kind),
+            name,
+            reason: reason.clone(),
+        }));
+        Ok(())
+    }
+
+    async fn ask(&mut self, request: &RunRequest, command: &[Assignment]) -> Result<Answer, RunError> {
+        let Some(live) = &mut self.live else { return Ok(Answer::NotBegun) };
+        self.processes.before_command(live.child.pid()).map_err(failed("setting apart earlier processes"))?;
+        let due = self.layers.deliver();
+        let nonce = live.next_nonce();
+        let message = encode(
+            &Request::Run {
+                session: &due,
+                command,
+                cwd: request.cwd.as_deref().unwrap_or_default(),
+                text: &request.text,
+            },
+            nonce,
+            self.last_status,
+        );
+        let fds = [request.stdin.as_fd(), request.stdout.as_fd(), request.stderr.as_fd()];
+        tokio::select! {
+            // A send that fails is the end of the shell, which is seen below.
+            _ = live.control.send(&message, &fds) => {}
+            _ = live.child.wait() => {}
+        }
+        loop {
+            let Some(live) = &mut self.live else { return Ok(Answer::NotBegun) };
+            match live.next().await.map_err(failed("waiting for a command"))? {
+                Event::Message(Message {
+                    reply: Reply::Status { status, settles_later, refused }, ..
+                }) => {
+                    self.unsettled = settles_later;
+                    self.layers.completed();
+                    if !settles_later {
+                        self.layers.saved();
+                    }
+                    self.snapshot.send_if_modified(|s| {
+                        std::mem::replace(&mut s.settled, !settles_later) == settles_later
+                    });
+                    return Ok(Answer::Completed { status, refused });
+                }
+                Event::Message(message) => self.take(message),
+                Event::Exit(exit) => return Ok(self.exited(nonce, exit)),
+            }
+        }
+    }
+
+    /// Finds out what the shell did with a request before it ended.
+    fn exited(&mut self, nonce: Nonce, exit: Exit) -> Answer {
+        let page = self.live.as_ref().and_then(|live| live.page().ok());
+        self.bury();
+        let completed = page.as_ref().and_then(|page| page.completed).filter(|(n, _)| *n == nonce);
+        match completed {
+            Some((_, status)) => Answer::CompletedAndLeft { status },
+            None if page.is_some_and(|page| page.begun == nonce) => Answer::Exited(exit),
+            None => Answer::NotBegun,
+        }
+    }
+
+    /// What the shell says beside answers.
+    fn take(&mut self, message: Message) {
+        match message.reply {
+            Reply::State(bytes) => self.keep(bytes),
+            Reply::Settled => {
+                self.unsettled = false;
+                self.layers.saved();
+            }
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, bytes: StateBytes) {
+        match State::receive(bytes) {
+            Ok(Some(state)) => {
+                self.state = Some(Arc::new(state));
+                self.unsettled = false;
+                self.layers.saved();
+                self.publish();
+            }
+            Ok(None) => tracing::warn!("a shell sent a state that is none"),
+            Err(error) => tracing::warn!(%error, "a shell's state cannot be read"),
+        }
+    }
+
+    fn publish(&self) {
+        let settled = !self.unsettled;
+        self.snapshot.send_replace(Snapshot { state: self.state.clone(), settled });
+    }
+
+    /// The shell has exited: takes the state that it left and lets go of it.
+    fn bury(&mut self) {
+        let Some(mut live) = self.live.take() else { return };
+        while let Some(message) = live.try_receive() {
+            self.take(message);
+        }
+        if let Ok(page) = live.page()
+            && let Some(state) = page.state
+        {
+            self.keep(StateBytes::Inline(state.into()));
+        }
+        self.unsettled = false;
+        self.publish();
+    }
+
+    /// Ends the running command and its shell.
+    async fn stopped(&mut self, reason: StopReason) -> Result<RunOutcome, RunError> {
+        self.stop_shell(self.config.grace).await.map_err(failed("stopping a command"))?;
+        Ok(self.outcome(128 + libc::SIGKILL, Some(libc::SIGKILL), Ended::Stopped(reason), true, Vec::new()))
+    }
+
+    async fn stop_shell(&mut self, grace: Duration) -> io::Result<()> {
+        if let Some(live) = &self.live {
+            self.processes.stop(live.child.pid(), &live.line, grace).await?;
+            live.child.signal(Signal::KILL)?;
+            live.child.wait().await?;
+            self.bury();
+        }
+        Ok(())
+    }
+
+    async fn kill_shell(&mut self) -> io::Result<()> {
+        self.stop_shell(Duration::ZERO).await
+    }
+
+    async fn kill_abandoned(&mut self) -> Result<(), RunError> {
+        self.kill_shell().await.map_err(failed("killing a command that nobody waits for"))?;
+        self.abandoned = false;
+        Ok(())
+    }
+
+    /// Ends the session: its shell and its running command, and with `survivors` also what earlier commands left
+    /// running in the background.
+    pub async fn end(mut self, survivors: bool) -> io::Result<()> {
+        self.kill_shell().await?;
+        if survivors {
+            self.processes.stop_survivors().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A session is ended by `end`; one that is dropped leaves at least no shell behind.
+        if let Some(live) = &self.live {
+            let _ = live.child.signal(Signal::KILL);
+        }
+    }
+}
+
+fn check(request: &RunRequest) -> Result<(), RunError> {
+    if memchr::memchr(0, &request.text).is_some() {
+        return Err(RunError::Nul("the command"));
+    }
+    if request.cwd.as_deref().is_some_and(|cwd| cwd.contains('\0')) {
+        return Err(RunError::Nul("the working directory"));
+    }
+    request.env.iter().try_for_each(|(name, value)| check_variable(name, value.as_deref()))
+}
+
+/// A name that `export` takes, and a value that an exec can carry.
+fn check_variable(name: &str, value: Option<&str>) -> Result<(), RunError> {
+    let mut letters = name.bytes();
+    let starts = letters.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !starts || !letters.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(RunError::Name(name.to_owned()));
+    }
+    if value.is_some_and(|value| value.contains('\0')) {
+        return Err(RunError::Nul("the value of a variable"));
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! Starting and reaping processes.
+//!
+//! Everything that the agent starts goes through one [`Spawner`]. It owns `waitpid`: a child is entered in the table of
+//! known children under the same lock under which it is cloned, so nothing can reap it before it is known, and its
+//! status is taken exactly once, by whoever comes first of [`Child::wait`] and the reaper of orphans. A child is
+//! identified by its pidfd, never by its number alone.
+//!
+//! As PID 1 the agent also inherits orphans; [`Spawner::reap_orphans`] runs for as long as the agent does and reaps
+//! what is not in the table. A process that is not PID 1 does not run it and reaps only what it started.
+
+mod identity;
+mod reaper;
+
+pub use identity::{Identity, IdentityError};
+pub use reaper::{Child, Exit};
+
+use crate::sys::child::{MAX_FDS, Plan, Stack, StepFailed, start};
+use rustix::fd::{AsRawFd, BorrowedFd};
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A process could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// A step between clone and exec failed.
+    #[error("starting {program}: {step} failed")]
+    Step {
+        /// The program.
+        program: String,
+        /// The step's name.
+        step: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The agent lacks a resource of its own.
+    #[error("starting {program}: {what}")]
+    Agent {
+        /// The program.
+        program: String,
+        /// What was being done.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl SpawnError {
+    /// Whether the program or the working directory does not exist or cannot be used, as opposed to a fault of ours.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Step { source, .. } | Self::Agent { source, .. } => source.raw_os_error(),
+        }
+    }
+
+    /// Whether the failed step was going to the working directory.
+    pub fn is_directory(&self) -> bool {
+        matches!(self, Self::Step { step, .. } if step == "Directory")
+    }
+}
+
+/// What to start.
+#[derive(Debug)]
+pub struct SpawnSpec<'a> {
+    /// Path of the program; `PATH` is not searched.
+    pub program: &'a CStr,
+    /// Its arguments, the zeroth included.
+    pub args: &'a [CString],
+    /// Its whole environment, as `NAME=value`.
+    pub env: &'a [CString],
+    /// Its working directory; none keeps the agent's.
+    pub cwd: Option<&'a CStr>,
+    /// Descriptors it gets, with the number that each has there. All others are closed.
+    pub fds: &'a [(BorrowedFd<'a>, i32)],
+    /// The cgroup2 directory that it starts in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether orphans below it become its children, as opposed to those of the next subreaper above.
+    pub subreaper: bool,
+}
+
+/// Starts processes under one identity, and knows which of them still run.
+#[derive(Clone)]
+pub struct Spawner(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    table: reaper::Table,
+    stack: Mutex<Option<Stack>>,
+}
+
+impl std::fmt::Debug for Spawner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Spawner").field(&self.0.identity).finish()
+    }
+}
+
+impl Spawner {
+    /// A spawner whose processes take `identity`.
+    pub fn new(identity: Identity) -> Self {
+        Self(Arc::new(Inner { identity, table: reaper::Table::default(), stack: Mutex::new(None) }))
+    }
+
+    /// Who the processes are.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Starts a process. Blocks the thread for the time of clone and exec, about half a millisecond. Needs a tokio
+    /// runtime, which will wake [`Child::wait`].
+    pub fn spawn(&self, spec: &SpawnSpec<'_>) -> Result<Child, SpawnError> {
+        let program = || spec.program.to_string_lossy().into_owned();
+        let agent = |what| move |source| SpawnError::Agent { program: program(), what, source };
+        if spec.fds.len() > MAX_FDS {
+            return Err(agent("more descriptors than a process can be given")(
+                io::ErrorKind::InvalidInput.into(),
+            ));
+        }
+        let identity = &self.0.identity;
+        let argv = pointers(spec.args);
+        let envp = pointers(spec.env);
+        let fds: Vec<_> = spec.fds.iter().map(|(fd, to)| (fd.as_raw_fd(), *to)).collect();
+        let plan = Plan {
+            program: spec.program,
+            argv: &argv,
+            envp: &envp,
+            cwd: spec.cwd,
+            fds: &fds,
+            cgroup: spec.cgroup.map(|fd| fd.as_raw_fd()),
+            userns: identity.userns.as_ref().map(AsRawFd::as_raw_fd),
+            ids: identity.ids,
+            capabilities: identity.capabilities,
+            rlimits: &identity.rlimits,
+            oom_score_adj: identity.oom_score_adj.as_deref(),
+            seccomp: &identity.seccomp,
+            subreaper: spec.subreaper,
+        };
+        let mut stack = self.0.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        let stack = match &mut *stack {
+            Some(stack) => stack,
+            none => none.insert(Stack::new().map_err(agent("mapping a stack"))?),
+        };
+        let (pid, pidfd, slot) =
+            self.0.table.enter(|| start(stack, &plan)).map_err(|StepFailed { step, source }| {
+                SpawnError::Step { program: program(), step: format!("{step:?}"), source }
+            })?;
+        Child::new(pid, pidfd, slot, self.clone()).map_err(agent("watching the process"))
+    }
+
+    /// Reaps orphans for as long as the future runs. For PID 1 alone: it takes the status of every child that this
+    /// spawner did not start.
+    pub async fn reap_orphans(&self) -> io::Result<std::convert::Infallible> {
+        self.0.table.reap_orphans().await
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+}

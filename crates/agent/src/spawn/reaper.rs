@@ -1,0 +1,158 @@
+//! Children: who is known, and who takes whose status.
+
+use super::Spawner;
+use crate::sys::child::StepFailed;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The exit code as a shell reports it: 128 + n for signal n.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// The signal that ended it, if one did.
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal),
+        }
+    }
+
+    fn from_wait(status: &WaitIdStatus) -> Self {
+        match status.exit_status() {
+            Some(code) => Self::Code(code),
+            None => Self::Signal(status.terminating_signal().unwrap_or(libc::SIGKILL)),
+        }
+    }
+}
+
+/// Where a child's status is put once somebody took it from the kernel.
+pub(super) type Slot = Arc<Mutex<Option<Exit>>>;
+
+/// The children that were started and not yet reaped, by pid.
+#[derive(Default)]
+pub(super) struct Table(Mutex<HashMap<i32, Slot>>);
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `start` and enters its child, while no one else can reap.
+    pub(super) fn enter(
+        &self,
+        start: impl FnOnce() -> Result<(i32, OwnedFd), StepFailed>,
+    ) -> Result<(i32, OwnedFd, Slot), StepFailed> {
+        let mut table = self.lock();
+        let (pid, pidfd) = start()?;
+        let slot = Slot::default();
+        table.insert(pid, Arc::clone(&slot));
+        Ok((pid, pidfd, slot))
+    }
+
+    /// Takes the status of a known child if it has ended.
+    fn collect(&self, pid: i32, pidfd: BorrowedFd<'_>, slot: &Slot) -> Option<Exit> {
+        let mut table = self.lock();
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none()
+            && let Ok(Some(status)) =
+                waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+        {
+            table.remove(&pid);
+            *slot = Some(Exit::from_wait(&status));
+        }
+        *slot
+    }
+
+    pub(super) async fn reap_orphans(&self) -> io::Result<std::convert::Infallible> {
+        let mut child = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child())?;
+        loop {
+            self.reap_all();
+            if child.recv().await.is_none() {
+                return Err(io::Error::other("the runtime no longer delivers SIGCHLD"));
+            }
+        }
+    }
+
+    /// Takes the status of everything that has ended: a known child's for its owner, an orphan's for nobody.
+    fn reap_all(&self) {
+        let mut table = self.lock();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        while let Some(pid) = crate::sys::any_ended_child() {
+            let Ok(Some(status)) = waitid(WaitId::Pid(pid), options) else { return };
+            if let Some(slot) = table.remove(&pid.as_raw_nonzero().get()) {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Exit::from_wait(&status));
+            }
+        }
+    }
+}
+
+/// A process that was started here.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    slot: Slot,
+    spawner: Spawner,
+}
+
+impl Child {
+    pub(super) fn new(pid: i32, pidfd: OwnedFd, slot: Slot, spawner: Spawner) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        // A pidfd becomes readable when its process ends.
+        let pidfd = crate::sys::watch(pidfd, Interest::READABLE)?;
+        Ok(Self { pid, pidfd, slot, spawner })
+    }
+
+    /// Its process id, as the agent sees it.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its pidfd.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.get_ref().as_fd()
+    }
+
+    /// How it ended, if it did.
+    pub fn try_wait(&self) -> Option<Exit> {
+        self.spawner.0.table.collect(self.pid.as_raw_nonzero().get(), self.pidfd(), &self.slot)
+    }
+
+    /// Waits for its end. May be called again, and dropped at any time.
+    pub async fn wait(&self) -> io::Result<Exit> {
+        loop {
+            if let Some(exit) = self.try_wait() {
+                return Ok(exit);
+            }
+            self.pidfd.readable().await?.clear_ready();
+        }
+    }
+
+    /// Sends a signal. One that has ended is no error.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(self.pidfd(), signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}

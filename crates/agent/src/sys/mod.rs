@@ -1,0 +1,45 @@
+//! The only folder of this crate that holds `unsafe`: system calls that no safe wrapper offers.
+
+pub(crate) mod child;
+
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::process::Pid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A descriptor that the launch stage left open for this process and named by number. It stays open for the process's
+/// whole life, which is what `'static` says; a number that is not open gives `EBADF` on its first use.
+///
+/// # Panics
+/// If `fd` is negative.
+pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    assert!(fd >= 0, "a descriptor is not negative");
+    // SAFETY: not -1; nothing in the agent closes a descriptor that its configuration names.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A child that has ended and whose status nobody has taken. The status stays with the kernel.
+pub(crate) fn any_ended_child() -> Option<Pid> {
+    // SAFETY: siginfo_t is a plain C struct that waitid fills in; si_pid is valid after it reported a child, and zero
+    // (as initialised) when there is none.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        if libc::waitid(libc::P_ALL, 0, &mut info, flags) != 0 {
+            return None;
+        }
+        info.si_pid()
+    };
+    Pid::from_raw(pid)
+}
+
+/// A descriptor that stays the same and open for as long as the value lives.
+pub(crate) trait Held: AsRawFd {}
+impl Held for OwnedFd {}
+impl Held for BorrowedFd<'_> {}
+
+/// Watches a descriptor with the runtime's poller. For reading and writing it must be non-blocking.
+pub(crate) fn watch<T: Held>(fd: T, interest: Interest) -> std::io::Result<AsyncFd<T>> {
+    // SAFETY: both implementors of `Held` keep the descriptor open and name the same one for their whole life.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
+}

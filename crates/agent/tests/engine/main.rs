@@ -1,0 +1,10 @@
+//! The session engine against real shells. Tests carry the ids of the contract's clauses.
+
+#[cfg(test)]
+mod basics;
+#[cfg(test)]
+mod given;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod stopping;
