@@ -1,6 +1,7 @@
 //! Drivers that isolate: namespaces, images, cgroups, seccomp, the launch plan.
 
 mod cgroup;
+mod disk;
 pub mod doctor;
 pub mod driver;
 pub mod fake;

@@ -207,7 +207,7 @@ impl Executor {
                     ("source".into(), Some(source)),
                     ("noinit_itable".into(), None),
                     ("discard".into(), None),
-                    ("errors".into(), Some("continue".into())),
+                    ("errors".into(), Some("remount-ro".into())),
                 ];
                 move_to(&new_mount("ext4", &options, Attributes::PROGRAMS)?, CWD, at)?;
             }

@@ -5,7 +5,8 @@
 //! instances/<id>/record.json   what was asked for and what was taken for it; written before anything is made
 //! instances/<id>/pid           the first process: its id and start time
 //! instances/<id>/ready         the creation was finished; without it, what is there is a left-over
-//! instances/<id>/disk…         the writable layers
+//! instances/<id>/disk.img      the writable layers, on a file system of their own
+//! instances/<id>/disk/         the writable layers, where disks cannot be had
 //! sockets/<id>                 where the agent accepts connections
 //! ids/<range>                  ranges of ids in use
 //! ```
@@ -16,6 +17,7 @@ mod process;
 mod record;
 
 use crate::cgroup::Hierarchies;
+use crate::disk;
 use crate::doctor::Feature;
 use crate::driver::{
     BoxFuture, BoxStream, Driver, DriverError, Exit, Instance, InstanceId, Result, SandboxSpec, Stats,
@@ -29,12 +31,15 @@ use crate::seccomp;
 pub(crate) use process::identity;
 use record::{Files, Record};
 use sandcrab_api::sandbox::Limits;
+use sandcrab_api::units::ByteSize;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
+/// The disk of a sandbox for which nobody has said more: 10 GiB. It takes of the host's disk what is written to it.
+const DEFAULT_DISK: u64 = 10 << 30;
 /// The name of the image that is always there.
 const HOST_IMAGE: &str = "host";
 /// How long the host's image is taken to show the host as it is.
@@ -78,7 +83,7 @@ impl Config {
             allow_missing: BTreeSet::new(),
             launch: program("__launch"),
             agent: program("agent"),
-            defaults: Limits { pids: Some(4096), ..Limits::default() },
+            defaults: Limits { pids: Some(4096), disk: Some(ByteSize(DEFAULT_DISK)), ..Limits::default() },
             host_image_exclude: Vec::new(),
         }
     }
@@ -97,6 +102,8 @@ struct Shared {
     ids: Option<ids::Table>,
     cgroups: Hierarchies,
     machine: Machine,
+    /// None where disks cannot be had, and need not.
+    disks: Option<disk::Disks>,
     /// The filter of user code.
     seccomp: String,
     /// Instances that this server is creating now.
@@ -146,6 +153,13 @@ impl Native {
         need(Feature::Seccomp, (!machine.seccomp).then(|| "the kernel has no seccomp filters".into()))?;
         let agent = if machine.uid == 0 { seccomp::Agent::Apart } else { seccomp::Agent::SameId };
         let seccomp = if machine.seccomp { seccomp::user_filter(agent)? } else { String::new() };
+        let disks = disk::Disks::new(files.scratch_files());
+        let quota = if machine.uid == 0 {
+            disks.examine(config.defaults.disk.map_or(DEFAULT_DISK, |disk| disk.0))
+        } else {
+            Err("a disk is mounted by root only".into())
+        };
+        need(Feature::Quota, quota.clone().err())?;
         let ids = if machine.uid == 0 { Some(ids::Table::open(files.ids())?) } else { None };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -154,6 +168,7 @@ impl Native {
                 ids,
                 cgroups,
                 machine,
+                disks: quota.is_ok().then_some(disks),
                 seccomp,
                 creating: Mutex::default(),
                 live: Mutex::default(),
@@ -270,20 +285,26 @@ impl Shared {
             Ids::Single { .. } => None,
         };
         group.create(&record.spec.limits, agent_id)?;
-        let disk = self.files.disk(id);
-        match std::fs::create_dir(&disk) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(DriverError::io("create", disk.display())(error));
+        let attached = self.attach_disk(record)?;
+        let disk = match &attached {
+            Some(attached) => Disk::Device(attached.path.clone()),
+            None => {
+                let dir = self.files.directory(id);
+                match std::fs::create_dir(&dir) {
+                    Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                        return Err(DriverError::io("create", dir.display())(error));
+                    }
+                    _ => Disk::Directory(dir),
+                }
             }
-            _ => {}
-        }
+        };
         let cpus = self.cpus(record);
         let pid_file = self.files.pid(id);
         let setting = Setting {
             image: &record.image,
             identity,
             ids,
-            disk: Disk::Directory(disk),
+            disk,
             scratch: &self.files.scratch(),
             pid_file: &pid_file,
             cgroups: &group.procs(),
@@ -310,6 +331,18 @@ impl Shared {
         Ok(process)
     }
 
+    /// The disk of an instance, made if it is new; none where there are no disks.
+    fn attach_disk(&self, record: &Record) -> Result<Option<disk::Attached>> {
+        let Some(disks) = &self.disks else { return Ok(None) };
+        let image = self.files.image(&record.id);
+        if image.exists() {
+            disk::repair(&image)?;
+        } else {
+            disks.create(&image, record.spec.limits.disk.map_or(DEFAULT_DISK, |disk| disk.0))?;
+        }
+        disk::attach(&image).map(Some)
+    }
+
     /// The CPUs that a CPU limit allows: as many as the limit, rounded up, beginning at another place per instance.
     fn cpus(&self, record: &Record) -> Option<Vec<usize>> {
         let count = record.spec.limits.cpu?.ceil().max(1.0) as usize;
@@ -323,6 +356,7 @@ impl Shared {
     fn stop(&self, record: &Record) -> Result<()> {
         let id = &record.id;
         let group = self.cgroups.group(id.as_str());
+        let release = disk::Release::watch(&self.files.image(id))?;
         group.kill();
         if let Some(process) = process::find(&self.files.pid(id))? {
             process.kill_and_wait(id)?;
@@ -333,6 +367,9 @@ impl Shared {
         }
         group.remove()?;
         self.files.remove_socket(id)?;
+        if let Some(release) = release {
+            release.wait()?;
+        }
         if group.exists() {
             return Err(DriverError::Residue { id: id.clone(), what: "cgroups".into() });
         }
@@ -499,7 +536,11 @@ impl Driver for Native {
         Box::pin(async move {
             self.shared.find(id)?;
             let (shared, id) = (self.shared.clone(), id.clone());
-            blocking(move || Ok(shared.cgroups.group(id.as_str()).stats())).await
+            blocking(move || {
+                let disk = disk::used(&shared.files.image(&id));
+                Ok(Stats { disk, ..shared.cgroups.group(id.as_str()).stats() })
+            })
+            .await
         })
     }
 }

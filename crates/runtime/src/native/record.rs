@@ -65,8 +65,19 @@ impl Files {
         self.data_dir.join("instances").join(id.as_str())
     }
 
-    pub(super) fn disk(&self, id: &InstanceId) -> PathBuf {
+    /// The writable layers, where there is no disk for them.
+    pub(super) fn directory(&self, id: &InstanceId) -> PathBuf {
         self.dir(id).join("disk")
+    }
+
+    /// The disk with the writable layers.
+    pub(super) fn image(&self, id: &InstanceId) -> PathBuf {
+        self.dir(id).join("disk.img")
+    }
+
+    /// Where files may be made that live for a moment.
+    pub(super) fn scratch_files(&self) -> PathBuf {
+        self.data_dir.join("instances")
     }
 
     pub(super) fn pid(&self, id: &InstanceId) -> PathBuf {
@@ -140,9 +151,13 @@ impl Files {
 
     /// Removes what a volatile overlay left to say that it was not written out: the instance runs again on what there is.
     pub(super) fn forget_work(&self, id: &InstanceId) -> Result<()> {
-        let disk = self.disk(id);
+        let disk = self.directory(id);
         let forget = || -> io::Result<()> {
-            for entry in fs::read_dir(&disk)? {
+            let entries = match fs::read_dir(&disk) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
                 let entry = entry?;
                 if entry.file_name().to_string_lossy().starts_with("work") {
                     fs::remove_dir_all(entry.path())?;
@@ -155,7 +170,7 @@ impl Files {
 
     /// Removes an instance's writable layers and its record, the record last.
     pub(super) fn remove(&self, id: &InstanceId) -> Result<()> {
-        let disk = self.disk(id);
+        let disk = self.directory(id);
         ignore_missing(fs::remove_dir_all(&disk)).map_err(DriverError::io("remove", disk.display()))?;
         let dir = self.dir(id);
         ignore_missing(fs::remove_dir_all(&dir)).map_err(DriverError::io("remove", dir.display()))

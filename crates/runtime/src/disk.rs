@@ -1,0 +1,294 @@
+//! A disk of each sandbox's own: a sparse ext4 image on a loop device, which bounds bytes and inodes.
+//!
+//! Project quotas would do without an image, but many kernels are built without them, and they bound nothing on a file
+//! system that the operator has not prepared. An empty image of any size has about 100 kB that are not zero; these are
+//! kept in memory, so a new disk is made by writing them into a sparse file. There is no journal: what a crash of the
+//! host leaves is put right by e2fsck before the disk is used again.
+
+use crate::driver::{DriverError, Result};
+use crate::sys;
+use rustix::fs::SeekFrom;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Smaller disks have no room for an ext4 file system with something in it.
+const SMALLEST: u64 = 16 << 20;
+/// Sizes are rounded up to this, which bounds how many templates a caller can make the server keep.
+const GRAIN: u64 = 16 << 20;
+/// Templates that are kept; past that, all are made anew.
+const KEPT: usize = 64;
+/// One inode for this many bytes, as mke2fs has it by default.
+const BYTES_PER_INODE: u64 = 16 << 10;
+const MOST_INODES: u64 = 1 << 20;
+/// How long the kernel may take to let go of a disk whose last user is gone: it writes out what is not written yet.
+const RELEASE_TIMEOUT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 60, tv_nsec: 0 };
+
+/// An empty file system: its size and the parts of it that are not zero.
+#[derive(Debug)]
+struct Template {
+    size: u64,
+    parts: Vec<(u64, Vec<u8>)>,
+}
+
+/// Makes disks.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    /// Where templates are made.
+    work: PathBuf,
+    templates: Mutex<HashMap<u64, Arc<Template>>>,
+}
+
+/// A disk that is attached. While this lives the device stays, used or not.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    _device: File,
+    /// The loop device.
+    pub(crate) path: PathBuf,
+}
+
+impl Disks {
+    pub(crate) fn new(work: PathBuf) -> Self {
+        Self { work, templates: Mutex::default() }
+    }
+
+    /// Tries everything that a disk needs, but the mount. Says in words what is missing.
+    pub(crate) fn examine(&self, size: u64) -> std::result::Result<(), String> {
+        self.template(size).map_err(|error| match error {
+            DriverError::Io { operation, subject, source } => format!("{operation} {subject}: {source}"),
+            other => other.to_string(),
+        })?;
+        let listed = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        // A module that is not loaded is not listed; mounting loads it.
+        if !listed.contains("\text4") && !Path::new("/lib/modules").exists() {
+            return Err("the kernel has no ext4".into());
+        }
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/loop-control")
+            .map_err(|e| format!("/dev/loop-control: {e}"))?;
+        Ok(())
+    }
+
+    fn template(&self, size: u64) -> Result<Arc<Template>> {
+        if size < SMALLEST {
+            let reason = format!("{size} bytes are too few for a file system; the least is {SMALLEST}");
+            return Err(DriverError::Limit { limit: "disk", reason });
+        }
+        let size = size.div_ceil(GRAIN) * GRAIN;
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(template) = templates.get(&size) {
+            return Ok(template.clone());
+        }
+        let template = Arc::new(make_template(&self.work, size)?);
+        if templates.len() >= KEPT {
+            templates.clear();
+        }
+        templates.insert(size, template.clone());
+        Ok(template)
+    }
+
+    /// Makes an empty disk. The file must not exist.
+    pub(crate) fn create(&self, image: &Path, size: u64) -> Result<()> {
+        let template = self.template(size)?;
+        let write = || -> io::Result<()> {
+            let file = File::options().read(true).write(true).create_new(true).open(image)?;
+            file.set_len(template.size)?;
+            template.parts.iter().try_for_each(|(offset, part)| file.write_all_at(part, *offset))
+        };
+        write().map_err(DriverError::io("make disk", image.display()))
+    }
+}
+
+/// Attaches a disk to a free loop device.
+pub(crate) fn attach(image: &Path) -> Result<Attached> {
+    let attach = || {
+        let file = File::options().read(true).write(true).open(image)?;
+        // The sandbox's own file system caches already; without direct I/O the host's would cache it all again.
+        sys::loopdev::attach(file.as_fd(), true)
+    };
+    let (device, path) = attach().map_err(DriverError::io("attach disk", image.display()))?;
+    Ok(Attached { _device: device, path })
+}
+
+/// Whether a disk was not unmounted, as after a crash of the host: `s_state` of the superblock (ext4: super.rst).
+fn is_unclean(image: &Path) -> io::Result<bool> {
+    const STATE: u64 = 1024 + 0x3a;
+    let mut state = [0; 2];
+    File::open(image)?.read_exact_at(&mut state, STATE)?;
+    Ok(u16::from_le_bytes(state) & 1 == 0)
+}
+
+/// Puts a disk right that was not unmounted.
+pub(crate) fn repair(image: &Path) -> Result<()> {
+    let failed = |error| DriverError::io("check disk", image.display())(error);
+    if !is_unclean(image).map_err(failed)? {
+        return Ok(());
+    }
+    #[expect(clippy::disallowed_methods, reason = "the driver is one of the places that start programs")]
+    let status = Command::new("e2fsck")
+        .args(["-f", "-y"])
+        .arg(image)
+        .env("PATH", SYSTEM_PATH)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_err(DriverError::io("check disk", image.display()))?;
+    // Bits 0 and 1: errors corrected (e2fsck(8)).
+    match status.code() {
+        Some(code) if code & !3 == 0 => Ok(()),
+        _ => Err(failed(io::Error::other(format!("e2fsck: {status}")))),
+    }
+}
+
+/// Where the tools of the file system are; a service may have a shorter PATH.
+const SYSTEM_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
+
+fn make_template(work: &Path, size: u64) -> Result<Template> {
+    let file =
+        tempfile::NamedTempFile::new_in(work).map_err(DriverError::io("make a file in", work.display()))?;
+    file.as_file().set_len(size).map_err(DriverError::io("size", file.path().display()))?;
+    let inodes = (size / BYTES_PER_INODE).min(MOST_INODES);
+    #[expect(clippy::disallowed_methods, reason = "the driver is one of the places that start programs")]
+    let output = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-b", "4096", "-m", "0", "-N", &inodes.to_string()])
+        // No journal. Block groups count as unused until something is written there, so that their tables need not be.
+        .args(["-O", "^has_journal,^resize_inode,^metadata_csum,uninit_bg,flex_bg,sparse_super2"])
+        .args(["-E", "lazy_itable_init=1,nodiscard,num_backup_sb=0,packed_meta_blocks=1"])
+        .arg(file.path())
+        .env("PATH", SYSTEM_PATH)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(DriverError::io("run", "mkfs.ext4 (package e2fsprogs)"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(DriverError::io("run", "mkfs.ext4")(io::Error::other(said)));
+    }
+    let parts = parts(file.as_file(), size).map_err(DriverError::io("read", file.path().display()))?;
+    Ok(Template { size, parts })
+}
+
+/// The parts of a sparse file that hold something.
+fn parts(file: &File, size: u64) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let mut parts = Vec::new();
+    let mut offset = 0;
+    while offset < size {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            // No data from here on.
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        let mut part = vec![0; (end - start) as usize];
+        file.read_exact_at(&mut part, start)?;
+        parts.push((start, part));
+        offset = end;
+    }
+    Ok(parts)
+}
+
+/// Bytes that a disk takes of the host's.
+pub(crate) fn used(image: &Path) -> Option<u64> {
+    fs::metadata(image).ok().map(|metadata| metadata.blocks() * 512)
+}
+
+/// Hears when the kernel lets go of a disk. To be made before its last user is ended.
+#[derive(Debug)]
+pub(crate) struct Release {
+    image: PathBuf,
+    events: OwnedFd,
+}
+
+impl Release {
+    /// None if there is no such disk.
+    pub(crate) fn watch(image: &Path) -> Result<Option<Self>> {
+        let failed = || DriverError::io::<rustix::io::Errno, _>("watch disk", image.display().to_string());
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed())?;
+        // The loop device has the file open for writing; closing it is the last thing that it does.
+        match inotify::add_watch(&events, image, WatchFlags::CLOSE_WRITE) {
+            Ok(_) => Ok(Some(Self { image: image.to_owned(), events })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed()(error)),
+        }
+    }
+
+    /// Waits until no loop device has the disk.
+    pub(crate) fn wait(&self) -> Result<()> {
+        use rustix::event::{PollFd, PollFlags};
+        let failed = |error: io::Error| DriverError::io("release disk", self.image.display())(error);
+        while self.is_attached().map_err(failed)? {
+            let mut poll = [PollFd::new(&self.events, PollFlags::IN)];
+            let changed =
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&RELEASE_TIMEOUT)))
+                    .map_err(|errno| failed(errno.into()))?;
+            if changed == 0 {
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+            let mut buffer = [0; 512];
+            match rustix::io::read(&self.events, &mut buffer) {
+                Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_attached(&self) -> io::Result<bool> {
+        for device in fs::read_dir("/sys/block")? {
+            let backing = device?.path().join("loop/backing_file");
+            match fs::read_to_string(backing) {
+                Ok(text) if Path::new(text.trim_end_matches('\n')) == self.image => return Ok(true),
+                Ok(_) => {}
+                // Not a loop device, or not attached, or just released.
+                Err(_) => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_sparse_and_of_the_size_that_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::new(dir.path().to_owned());
+        let image = dir.path().join("disk.img");
+        disks.create(&image, 1 << 30).unwrap();
+        assert_eq!(fs::metadata(&image).unwrap().len(), 1 << 30);
+        assert!(used(&image).unwrap() < 1 << 20, "{:?}", used(&image));
+        assert!(!is_unclean(&image).unwrap());
+        assert!(matches!(disks.create(&image, 1 << 30), Err(DriverError::Io { .. })), "it exists");
+    }
+
+    #[test]
+    fn a_disk_too_small_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::new(dir.path().to_owned());
+        let error = disks.create(&dir.path().join("disk.img"), 1 << 20).unwrap_err();
+        assert!(matches!(error, DriverError::Limit { limit: "disk", .. }), "{error}");
+    }
+
+    #[test]
+    fn an_unclean_disk_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::new(dir.path().to_owned());
+        let image = dir.path().join("disk.img");
+        disks.create(&image, SMALLEST).unwrap();
+        File::options().write(true).open(&image).unwrap().write_all_at(&[0, 0], 1024 + 0x3a).unwrap();
+        assert!(is_unclean(&image).unwrap());
+        repair(&image).unwrap();
+        assert!(!is_unclean(&image).unwrap());
+    }
+}
