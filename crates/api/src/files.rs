@@ -38,7 +38,7 @@ pub struct ReadFile {
     /// The file.
     #[schema(min_length = 1)]
     pub path: String,
-    /// Default: text where the content is UTF-8, else base64.
+    /// Default: text where the content is UTF-8 without NUL, else base64. Text asked of what is no UTF-8 is base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<FileEncoding>,
     /// The session whose working directory a relative path starts from.
@@ -56,7 +56,7 @@ pub struct ReadFileResult {
     pub path: String,
     /// How `content` is written.
     pub encoding: FileEncoding,
-    /// Whether the content is no UTF-8 text.
+    /// Whether the content is no text: not UTF-8, or with NUL.
     pub is_binary: bool,
     /// Media type by content and name.
     pub mime_type: String,
@@ -261,7 +261,7 @@ pub enum FileEvent {
         mime_type: String,
         /// Bytes.
         size: u64,
-        /// Whether the content is no UTF-8 text.
+        /// Whether the content is no text: not UTF-8, or with NUL. Files over 16 MiB are judged by their beginning.
         is_binary: bool,
         /// How the chunks are written.
         encoding: FileEncoding,

@@ -31,3 +31,8 @@ pub const MAX_SESSIONS: usize = 1024;
 pub const MAX_TIMEOUT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a command's processes have between SIGTERM and SIGKILL, in milliseconds (contract S06).
 pub const KILL_GRACE_MS: u64 = 2000;
+/// The longest file that `readFile` answers as one JSON document, in bytes. Larger ones are streamed. An answer is
+/// up to six times as long where every byte needs an escape, and stays well below 256 MiB.
+pub const MAX_READ_BYTES: u64 = 32 << 20;
+/// Entries that one listing may have; each is about 300 bytes of JSON.
+pub const MAX_LIST_ENTRIES: usize = 100_000;
