@@ -74,10 +74,37 @@ fn named<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>, whole: &st
     }
 }
 
+/// Refuses percent-encoded bytes that are no UTF-8 (attack B02), for which the decoder would put U+FFFD.
+fn require_text(query: &str) -> Result<(), ApiError> {
+    for pair in query.split('&') {
+        let mut bytes = Vec::with_capacity(pair.len());
+        let mut rest = pair.as_bytes();
+        while let Some((&byte, after)) = rest.split_first() {
+            let encoded = rest.get(1..3).and_then(|digits| std::str::from_utf8(digits).ok());
+            match encoded.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+                Some(decoded) => {
+                    bytes.push(decoded);
+                    rest = &rest[3..];
+                }
+                None => {
+                    bytes.push(byte);
+                    rest = after;
+                }
+            }
+        }
+        if std::str::from_utf8(&bytes).is_err() {
+            let name = pair.split('=').next().unwrap_or_default();
+            return Err(ApiError::invalid(name, "must be percent-encoded UTF-8"));
+        }
+    }
+    Ok(())
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        require_text(parts.uri.query().unwrap_or_default())?;
         match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
             Err(error) => {
