@@ -6,7 +6,6 @@ pub(crate) mod report;
 mod rust;
 mod typescript;
 
-use crate::build::cargo;
 use crate::check;
 use crate::clock::Clock;
 use crate::setup;
@@ -55,17 +54,16 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     if wants(Part::Check) && select.filter.is_none() && select.package.is_none() {
         reports.push(check::all(ws, &mut clock)?);
     }
-    if wants(Part::Typescript) || wants(Part::Rust) {
-        // All of the workspace at once, so that every later build finds its dependencies with the same features.
-        clock
-            .step("build: the binary", || cargo(ws, &["build", "--locked", "--workspace", "--bins"]).run())?;
-    }
-    if wants(Part::Rust) {
-        reports.push(runner("rust", rust::run(ws, &mut clock, &select)));
-    }
-
-    if wants(Part::Typescript) && select.package.is_none() {
-        reports.push(runner("typescript", typescript::run(ws, &mut clock, &select)));
+    match clock.step("build: everything", || rust::build(ws, &select)) {
+        Ok(binaries) => {
+            if wants(Part::Rust) {
+                reports.push(runner("rust", rust::run(ws, &mut clock, &binaries, &select)));
+            }
+            if wants(Part::Typescript) && select.package.is_none() {
+                reports.push(runner("typescript", typescript::run(ws, &mut clock, &select)));
+            }
+        }
+        Err(error) => reports.push(runner("build", Err(error))),
     }
     if !partial {
         let promises = promises::check(ws, &reports)?;

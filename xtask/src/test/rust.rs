@@ -8,7 +8,7 @@ use super::report::Report;
 use crate::build::cargo;
 use crate::clock::Clock;
 use crate::command::{cmd, tail};
-use crate::workspace::{Package, Workspace};
+use crate::workspace::Workspace;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// One test binary.
-struct Binary {
+pub(crate) struct Binary {
     /// The package and, for tests in `tests/`, the file's name.
     name: String,
     executable: PathBuf,
@@ -47,11 +47,14 @@ struct Profile {
     test: bool,
 }
 
-pub(crate) fn run(ws: &Workspace, clock: &mut Clock, select: &Selection) -> Result<Report> {
-    let packages = ws.packages()?;
-    let binaries = clock.step("rust: build", || build(ws, &packages, select))?;
+pub(crate) fn run(
+    ws: &Workspace,
+    clock: &mut Clock,
+    binaries: &[Binary],
+    select: &Selection,
+) -> Result<Report> {
     let mut report = Report::of("rust");
-    for binary in &binaries {
+    for binary in binaries {
         clock.step(&format!("rust: {}", binary.name), || run_binary(ws, binary, select, &mut report))?;
     }
     if select.filter.is_none() && select.package.is_none() {
@@ -60,8 +63,11 @@ pub(crate) fn run(ws: &Workspace, clock: &mut Clock, select: &Selection) -> Resu
     Ok(report)
 }
 
-fn build(ws: &Workspace, packages: &[Package], select: &Selection) -> Result<Vec<Binary>> {
-    let mut args = vec!["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
+/// Builds everything at once, also the ordinary binaries, which tests start: a second build with other targets would
+/// pick other features for the dependencies and compile them again.
+pub(crate) fn build(ws: &Workspace, select: &Selection) -> Result<Vec<Binary>> {
+    let packages = ws.packages()?;
+    let mut args = vec!["build", "--locked", "--all-targets", "--message-format=json-render-diagnostics"];
     match &select.package {
         Some(package) => args.extend(["--package", package]),
         None => args.push("--workspace"),
