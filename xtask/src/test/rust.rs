@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// One test binary.
 pub(crate) struct Binary {
-    /// The package and, for tests in `tests/`, the file's name.
+    /// The package and, for what is not its main target, the target's name.
     name: String,
     executable: PathBuf,
     manifest: PathBuf,
@@ -83,7 +83,7 @@ pub(crate) fn build(ws: &Workspace, select: &Selection) -> Result<Vec<Binary>> {
         let (Some(executable), Some(Profile { test: true })) = (executable, profile) else { continue };
         let package = packages.iter().find(|package| package.manifest_path == manifest);
         let package = package.with_context(|| format!("no package has {}", manifest.display()))?.name.clone();
-        let own = target.kind.iter().any(|kind| kind == "lib" || kind == "bin");
+        let own = target.kind.iter().any(|kind| kind == "lib") || target.name == package;
         let name = if own { package.clone() } else { format!("{package}::{}", target.name) };
         binaries.push(Binary { name, executable, manifest, package });
     }

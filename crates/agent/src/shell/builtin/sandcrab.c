@@ -13,6 +13,8 @@
  * `layout_is_known` checks the ones that matter before the loop starts.
  *
  * Wire format: see protocol.rs, its only other reader and writer.
+ *
+ * Long because the object is one translation unit without libc: everything it needs stands here.
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
