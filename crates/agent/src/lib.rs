@@ -1,7 +1,15 @@
 //! PID 1 of each sandbox: sessions, commands, files, and the router that serves them.
 
+mod agent;
+mod exec;
 pub mod files;
 pub mod http;
+mod memory;
+mod persona;
+mod session;
 pub mod shell;
 pub mod spawn;
 mod sys;
+
+pub use agent::{Agent, StartError};
+pub use persona::main;

@@ -25,6 +25,9 @@ pub const MAX_NAME_BYTES: usize = 255;
 pub const MAX_ENV_ENTRIES: usize = 1024;
 /// Linux's MAX_ARG_STRLEN less a NUL: a longer `NAME=value` makes every exec fail (binfmts.h).
 pub const MAX_ENV_ENTRY_BYTES: usize = 131_071;
+/// Bytes of all variables that calls on a sandbox may set together. A quarter of the 6 MiB that Linux lets arguments
+/// and environment of one program take (execve(2)), so that every command can still be started.
+pub const MAX_ENV_BYTES: usize = 1536 << 10;
 /// Sessions that one sandbox may hold (attack E07).
 pub const MAX_SESSIONS: usize = 1024;
 /// The longest timeout that a caller may set, in milliseconds: one week.

@@ -46,8 +46,13 @@ pub fn env(changes: &EnvChanges) -> Checked {
     }
     for (name, value) in changes {
         let field = || format!("env.{}", name.chars().take(80).collect::<String>().escape_debug());
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(ApiError::invalid(&field(), "a name must not be empty nor hold '=' or NUL"));
+        // What `export` takes (POSIX, "Name"): no shell could hold another.
+        let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(ApiError::invalid(
+                &field(),
+                "a name has letters, digits and '_', and begins with no digit",
+            ));
         }
         let value = value.as_deref().unwrap_or_default();
         if value.contains('\0') {

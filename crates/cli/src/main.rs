@@ -4,6 +4,7 @@ mod args;
 mod attached;
 mod commands;
 mod interrupt;
+mod personas;
 mod plan;
 mod quote;
 mod report;
@@ -19,6 +20,9 @@ use std::process::ExitCode;
 pub(crate) const FAILED: u8 = 125;
 
 fn main() -> ExitCode {
+    if let Some(done) = personas::dispatch() {
+        return done;
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -122,9 +122,9 @@ pub enum ConnectError {
     /// It took too long.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
-    /// This machine has no CA certificates that could vouch for the server.
-    #[error("no CA certificates on this machine; install them or name a file in SSL_CERT_FILE")]
-    NoCertificates,
+    /// There are no CA certificates that could vouch for the server.
+    #[error("no CA certificates; install them or name a PEM file in SSL_CERT_FILE")]
+    NoCertificates(#[source] Option<rustls_native_certs::Error>),
     /// The TLS handshake failed.
     #[error("TLS handshake")]
     Tls(#[source] std::io::Error),

@@ -19,6 +19,9 @@ pub struct ClientOptions {
     pub url: String,
     /// The key that is sent as `Authorization: Bearer`. Default: none.
     pub api_key: Option<String>,
+    /// A PEM file with the certificates that may vouch for a server by https. Default: those of this machine, or those
+    /// that `SSL_CERT_FILE` or `SSL_CERT_DIR` name.
+    pub ca_file: Option<PathBuf>,
     /// The longest time until a connection stands. Default 10 seconds.
     pub connect_timeout: Duration,
     /// The longest time until the answer to a call that no command and no transfer can make long. Default 60 seconds.
@@ -36,6 +39,7 @@ impl ClientOptions {
         Self {
             url: url.into(),
             api_key: None,
+            ca_file: None,
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
             reconnect_for: Duration::from_secs(30),

@@ -1,4 +1,48 @@
 //! The agent's API over HTTP, which is the sandbox-scoped part of Sandcrab's API.
 
 pub mod error;
+mod exec;
 pub mod extract;
+mod sessions;
+
+use crate::agent::Agent;
+use sandcrab_api::ApiError;
+use sandcrab_api::sandbox::AgentHello;
+use std::sync::Arc;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(ApiError)))]
+struct Document;
+
+/// The sandbox-scoped routes and their document: what the server mounts below `/v1/sandboxes/{id}`.
+pub fn router() -> OpenApiRouter<Arc<Agent>> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(sessions::router())
+        .merge(exec::router())
+        .merge(crate::files::http::router())
+}
+
+/// Everything that the agent serves: the sandbox-scoped routes, and its introduction to the server.
+pub fn app(agent: Arc<Agent>) -> axum::Router {
+    let (routes, _document) = router().routes(routes!(hello)).split_for_parts();
+    routes.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(agent)
+}
+
+/// Says which agent this is.
+#[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
+async fn hello() -> axum::Json<AgentHello> {
+    let features = ["sessions", "exec", "files"].map(str::to_owned).to_vec();
+    axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
+}
+
+async fn unknown(uri: axum::http::Uri) -> error::Refusal {
+    ApiError::new(sandcrab_api::ErrorCode::RouteNotFound, format!("there is no route {}", uri.path())).into()
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> error::Refusal {
+    let message = format!("{method} is not a method of {}", uri.path());
+    ApiError::new(sandcrab_api::ErrorCode::MethodNotAllowed, message).into()
+}

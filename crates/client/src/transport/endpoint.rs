@@ -2,6 +2,7 @@
 
 use crate::error::{ClientError, ConnectError};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,7 +33,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn parse(url: &str, timeout: Duration) -> Result<Self, ClientError> {
+    pub(crate) fn parse(url: &str, ca_file: Option<&Path>, timeout: Duration) -> Result<Self, ClientError> {
         let wrong = |reason| ClientError::Url { url: url.to_owned(), reason };
         let uri: http::Uri = url.parse().map_err(|_| wrong("is no URL"))?;
         let secure = match uri.scheme_str() {
@@ -55,7 +56,7 @@ impl Endpoint {
             true => {
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| wrong("has a host that TLS cannot name"))?;
-                Some((connector(authority.as_str())?, name))
+                Some((connector(authority.as_str(), ca_file)?, name))
             }
             false => None,
         };
@@ -135,13 +136,17 @@ async fn resolve(host: &str) -> Result<Vec<IpAddr>, ConnectError> {
     Ok(found.iter().collect())
 }
 
-/// TLS by the machine's own certificates (or those that `SSL_CERT_FILE` or `SSL_CERT_DIR` name).
-fn connector(authority: &str) -> Result<TlsConnector, ClientError> {
+/// TLS by the certificates of `ca_file`, else by the machine's own (or those that `SSL_CERT_FILE` or `SSL_CERT_DIR` name).
+fn connector(authority: &str, ca_file: Option<&Path>) -> Result<TlsConnector, ClientError> {
     let failed = |source| ClientError::Connect { authority: authority.to_owned(), source };
+    let found = match ca_file {
+        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
+        None => rustls_native_certs::load_native_certs(),
+    };
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        return Err(failed(ConnectError::NoCertificates));
+        return Err(failed(ConnectError::NoCertificates(found.errors.into_iter().next())));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -156,7 +161,7 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<Endpoint, ClientError> {
-        Endpoint::parse(url, Duration::from_secs(1))
+        Endpoint::parse(url, None, Duration::from_secs(1))
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub(crate) struct Answer {
 
 impl Transport {
     pub(crate) fn new(options: &ClientOptions) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::parse(&options.url, options.connect_timeout)?;
+        let endpoint = Endpoint::parse(&options.url, options.ca_file.as_deref(), options.connect_timeout)?;
         let authorization = match &options.api_key {
             Some(key) => {
                 let mut value =

@@ -5,4 +5,6 @@ mod peer;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod transport;

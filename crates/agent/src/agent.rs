@@ -1,0 +1,217 @@
+//! The agent: what it owns, and how it comes to life.
+
+use crate::exec::execution::Execution;
+use crate::exec::registry::Registry;
+use crate::exec::spool::SpoolDir;
+use crate::files::http::{CwdOf, FilesState};
+use crate::files::{FilePath, Files};
+use crate::memory::MemoryCgroup;
+use crate::session::queue::Job;
+use crate::session::registry::{Session, Sessions};
+use crate::session::task::Context;
+use crate::shell::SandboxEnv;
+use crate::shell::image::ShellImage;
+use crate::spawn::{Identity, Spawner};
+use sandcrab_api::exec::ExecRequest;
+use sandcrab_api::launch::AgentConfig;
+use sandcrab_api::limits::DEFAULT_MAX_OUTPUT_BYTES;
+use sandcrab_api::session::CreateSession;
+use sandcrab_api::{ApiError, ErrorCode, ExecId, SessionId, validate};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of each stream that are kept for a follower at the least, so that one who reads loses nothing: more than a
+/// command may run ahead of its reader.
+const STREAM_WINDOW: u64 = 16 << 20;
+
+/// How much of a command's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// For a result: as many bytes as the caller wants to see.
+    AsAsked,
+    /// For a stream, whose reader follows the command.
+    ForAFollower,
+}
+
+/// Everything that one sandbox's agent holds; each part owns its own state.
+pub struct Agent {
+    pub(crate) context: Arc<Context>,
+    pub(crate) sessions: Sessions,
+    pub(crate) files: Files,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").finish_non_exhaustive()
+    }
+}
+
+/// Why an agent could not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The directory for output that does not fit memory cannot be used.
+    #[error("open spool directory {path:?}")]
+    Spool {
+        /// The directory.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The identity of user code cannot be taken.
+    #[error("prepare the identity of user code")]
+    Identity(#[source] crate::spawn::IdentityError),
+    /// The image has no shell.
+    #[error("find a shell")]
+    Shell(#[source] std::io::Error),
+    /// The sandbox's files cannot be reached.
+    #[error("open the sandbox's root")]
+    Files(#[source] rustix::io::Errno),
+    /// A descriptor that the configuration names is not open.
+    #[error("take descriptor {fd}")]
+    Descriptor {
+        /// Its number.
+        fd: i32,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The listening socket cannot be used.
+    #[error("listen on the socket that was handed over")]
+    Listen(#[source] std::io::Error),
+}
+
+/// A descriptor that the configuration names, as one of our own.
+pub(crate) fn take(fd: i32) -> Result<OwnedFd, StartError> {
+    crate::sys::borrow(fd).try_clone_to_owned().map_err(|source| StartError::Descriptor { fd, source })
+}
+
+impl axum::extract::FromRef<Arc<Agent>> for FilesState {
+    fn from_ref(agent: &Arc<Agent>) -> Self {
+        let files = agent.files.clone();
+        let agent = Arc::clone(agent);
+        let cwd: CwdOf = Arc::new(move |id| {
+            let agent = Arc::clone(&agent);
+            Box::pin(async move { Ok(agent.sessions.cwd_of(id.as_ref()).await) })
+        });
+        Self { files, cwd }
+    }
+}
+
+impl Agent {
+    /// Brings an agent to life; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If something that the configuration names cannot be had.
+    pub fn start(config: &AgentConfig) -> Result<Arc<Self>, StartError> {
+        let spool = SpoolDir::open(&config.spool_dir)
+            .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
+        let files = Files::of_sandbox(&config.identity).map_err(StartError::Files)?;
+        let identity = Identity::from_config(&config.identity).map_err(StartError::Identity)?;
+        let context = Arc::new(Context {
+            workspace: config.workspace.clone(),
+            spool,
+            executions: Registry::default(),
+            spawner: Spawner::new(identity),
+            shell: ShellImage::find().map_err(StartError::Shell)?,
+            env: SandboxEnv::new(config.env.clone()),
+            memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
+        });
+        let this = Arc::new(Self { sessions: Sessions::new(Arc::clone(&context)), context, files });
+        let agent = Arc::clone(&this);
+        tokio::spawn(async move { agent.context.executions.expire_in_time().await });
+        if rustix::process::getpid().is_init() {
+            let spawner = this.context.spawner.clone();
+            tokio::spawn(async move {
+                let Err(error) = spawner.reap_orphans().await;
+                tracing::error!(%error, "orphans are no longer reaped");
+            });
+        }
+        Ok(this)
+    }
+
+    /// Serves the agent's API; returns only when the listener fails.
+    ///
+    /// # Errors
+    /// If the socket is no listening Unix socket.
+    pub async fn serve(self: Arc<Self>, listener: UnixListener) -> Result<(), StartError> {
+        listener.set_nonblocking(true).map_err(StartError::Listen)?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(StartError::Listen)?;
+        axum::serve(listener, crate::http::app(self)).await.map_err(StartError::Listen)
+    }
+
+    /// Makes a session, and its working directory.
+    pub(crate) async fn create_session(&self, request: CreateSession) -> Result<Arc<Session>, ApiError> {
+        validate::create_session(&request)?;
+        self.sessions.require_free(request.id.as_ref())?;
+        let workspace = Path::new(&self.context.workspace);
+        let cwd = request.cwd.as_ref().map_or_else(|| workspace.to_owned(), |cwd| workspace.join(cwd));
+        let cwd = cwd.to_string_lossy().into_owned();
+        let directory = FilePath::new(workspace, cwd.clone());
+        self.files.mkdir(directory, true, None).await.map_err(|error| error.with("field", "cwd"))?;
+        self.sessions.create(request, cwd)
+    }
+
+    /// Puts a command into its session's queue. The command that has the same id already is returned instead, so that
+    /// a client may send a request again whose answer it did not see.
+    pub(crate) fn exec(&self, request: ExecRequest, keep: Keep) -> Result<Arc<Execution>, ApiError> {
+        validate::exec(&request)?;
+        let id = request.exec_id.map_or_else(random_id, Ok)?;
+        let session_id =
+            (!request.fresh).then(|| request.session_id.unwrap_or_else(SessionId::default_session));
+        let limit = request.max_output_bytes.unwrap_or(DEFAULT_MAX_OUTPUT_BYTES);
+        let limit = match keep {
+            Keep::AsAsked => limit,
+            Keep::ForAFollower => limit.max(STREAM_WINDOW),
+        };
+        let execution = Execution::new(id, request.command, session_id.clone(), &self.context.spool, limit);
+        if let Some(known) = self.context.executions.insert(&execution)? {
+            return Ok(known);
+        }
+        let job = Job {
+            execution: Arc::clone(&execution),
+            env: request.env,
+            cwd: request.cwd,
+            stdin: request.stdin,
+            timeout: request.timeout.map(Duration::from_millis),
+        };
+        let queued = match &session_id {
+            Some(id) => self.sessions.get_or_create(id),
+            None => self.sessions.fresh(),
+        }
+        .and_then(|session| session.run(job));
+        if let Err(error) = queued {
+            self.context.executions.refuse(&execution, &error);
+            return Err(error);
+        }
+        if let Some(wait) = request.queue_timeout {
+            self.bound_the_wait(&execution, wait);
+        }
+        Ok(execution)
+    }
+
+    /// Fails a command that is still queued after `wait` milliseconds.
+    fn bound_the_wait(&self, execution: &Arc<Execution>, wait: u64) {
+        let (context, execution) = (Arc::clone(&self.context), Arc::clone(execution));
+        tokio::spawn(async move {
+            if tokio::time::timeout(Duration::from_millis(wait), execution.left_queue()).await.is_err() {
+                context.executions.fail_if_queued(&execution, || {
+                    let message = format!("the command waited {wait} ms for earlier ones of its session");
+                    let session = execution.session_id.as_ref().map_or("", |id| id.as_str());
+                    ApiError::new(ErrorCode::ResourceBusy, message)
+                        .with("sessionId", session)
+                        .with("queueTimeout", wait)
+                        .retry_after(1)
+                });
+            }
+        });
+    }
+}
+
+fn random_id() -> Result<ExecId, ApiError> {
+    // Cannot fail: the text keeps the rule of ids.
+    ExecId::parse(&format!("{:032x}", rand::random::<u128>()))
+        .map_err(|error| ApiError::invalid("execId", error.to_string()))
+}

@@ -1,0 +1,158 @@
+//! Taking a command's output out of its pipes, from its start to its end and not a byte further (contract S07).
+
+use super::execution::Execution;
+use sandcrab_api::exec::StreamName;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use tokio::net::unix::pipe::Receiver;
+
+/// Bytes taken at once: what a pipe holds by default (pipe(7)).
+const PIECE: usize = 64 << 10;
+
+thread_local! {
+    /// One buffer serves every pipe of the thread: it is full only between two lines of code.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; PIECE]);
+}
+
+/// The reading end of a command's pipe.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    pipe: Receiver,
+    stream: StreamName,
+    open: bool,
+}
+
+/// A fresh pipe: the end to drain, and the end for the shell.
+pub(crate) fn pipe(stream: StreamName) -> io::Result<(Drain, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    let pipe = Receiver::from_owned_fd_unchecked(read)?;
+    Ok((Drain { pipe, stream, open: true }, write))
+}
+
+/// Whether more may come after this read.
+fn goes_on(read: &io::Result<usize>) -> bool {
+    match read {
+        Ok(count) => *count > 0,
+        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+    }
+}
+
+impl Drain {
+    /// Moves output into the execution until every writer has closed the pipe.
+    pub(crate) async fn run(&mut self, execution: &Execution) {
+        while self.open {
+            execution.room(self.stream).await;
+            if self.pipe.readable().await.is_err() {
+                return;
+            }
+            let read = BUFFER.with_borrow_mut(|buffer| {
+                let count = self.pipe.try_read(buffer)?;
+                execution.append(self.stream, &buffer[..count]);
+                Ok(count)
+            });
+            self.open = goes_on(&read);
+        }
+    }
+
+    /// Takes what is in the pipe at this moment: all that the command itself has written, since it has ended.
+    pub(crate) fn finish(&mut self, execution: &Execution) {
+        if !self.open {
+            return;
+        }
+        // Bounded by what is there now: a background job may write faster than anyone reads.
+        let mut left = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize;
+        BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                // One read beyond the last byte tells whether anyone still has the other end.
+                let room = left.clamp(1, PIECE);
+                match rustix::io::read(&self.pipe, &mut buffer[..room]) {
+                    Ok(0) => return self.open = false,
+                    Ok(count) if left > 0 => {
+                        execution.append(self.stream, &buffer[..count]);
+                        left = left.saturating_sub(count);
+                    }
+                    // It came after the end was reported: a background job's, which belongs to no result.
+                    Ok(_) => return,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(_) => return,
+                }
+            }
+        });
+    }
+
+    /// Keeps the pipe empty for as long as a background job writes into it: it must neither block nor die of SIGPIPE.
+    pub(crate) fn discard_the_rest(self) {
+        if self.open {
+            tokio::spawn(async move {
+                while self.pipe.readable().await.is_ok()
+                    && goes_on(&BUFFER.with_borrow_mut(|buffer| self.pipe.try_read(buffer)))
+                {}
+            });
+        }
+    }
+}
+
+/// A file that holds `text` and cannot be changed, for a command's stdin; `/dev/null` for none.
+pub(crate) fn stdin(text: Option<&str>) -> io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
+    let Some(text) = text else {
+        return Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+    };
+    let fd = rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let count = rustix::io::write(&fd, rest)?;
+        rest = &rest[count..];
+    }
+    rustix::fs::seek(&fd, SeekFrom::Start(0))?;
+    rustix::fs::fcntl_add_seals(
+        fd.as_fd(),
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
+    Ok(fd)
+}
+
+/// Both pipes of a command.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    stdout: Drain,
+    stderr: Drain,
+}
+
+impl Pipes {
+    /// Fresh pipes, and their ends for the shell: stdout, stderr.
+    pub(crate) fn new() -> io::Result<(Self, OwnedFd, OwnedFd)> {
+        let (stdout, out) = pipe(StreamName::Stdout)?;
+        let (stderr, err) = pipe(StreamName::Stderr)?;
+        Ok((Self { stdout, stderr }, out, err))
+    }
+
+    /// Drains both while `command` runs, then takes the rest of what it wrote.
+    pub(crate) async fn drain_while<T>(
+        mut self,
+        execution: &Arc<Execution>,
+        command: impl Future<Output = T>,
+    ) -> T {
+        let result = {
+            let both = async {
+                tokio::join!(self.stdout.run(execution), self.stderr.run(execution));
+                // Both are closed (`exec >&-`): the command goes on in silence.
+                std::future::pending::<()>().await;
+            };
+            tokio::pin!(both);
+            tokio::pin!(command);
+            tokio::select! {
+                biased;
+                result = &mut command => result,
+                () = &mut both => unreachable!("pending never resolves"),
+            }
+        };
+        self.stdout.finish(execution);
+        self.stderr.finish(execution);
+        self.stdout.discard_the_rest();
+        self.stderr.discard_the_rest();
+        result
+    }
+}

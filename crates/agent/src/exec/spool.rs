@@ -1,0 +1,280 @@
+//! What one output stream of a command has written, bounded (contract S13).
+//!
+//! ```text
+//! written:  0 ───────── head ─────────┃╌╌╌╌╌ dropped ╌╌╌╌╌┃──────── tail ──────── written
+//! stored:   memory up to INLINE bytes, else one unlinked file on the sandbox's disk:
+//!           [0, head) as it came, then [head, limit) as a ring
+//! ```
+//!
+//! The memory that a stream costs does not grow with what the command prints. A reader follows by raw byte offset, so
+//! that a lost connection resumes without a gap or a repeat (contract S12).
+
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// Bytes of one stream that are kept in memory; more moves to the disk.
+pub(crate) const INLINE: usize = 16 << 10;
+
+/// Makes the files that hold what does not fit memory.
+#[derive(Debug)]
+pub(crate) struct SpoolDir(rustix::fd::OwnedFd);
+
+impl SpoolDir {
+    /// Opens a directory on the sandbox's disk.
+    pub(crate) fn open(path: &str) -> io::Result<Arc<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Arc::new(Self(rustix::fs::open(path, flags, Mode::empty())?)))
+    }
+
+    /// A file without a name: it is gone when it is closed, whatever happens to the agent.
+    fn file(&self) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR)?))
+    }
+}
+
+#[derive(Debug)]
+enum Store {
+    Memory(Vec<u8>),
+    File(File),
+}
+
+/// One stream's bytes.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    dir: Arc<SpoolDir>,
+    store: Store,
+    /// Bytes kept from the beginning.
+    head: u64,
+    /// Bytes kept from the end, once the head is full.
+    ring: u64,
+    written: u64,
+    /// From here to `lost.1` nothing could be stored: the disk was full.
+    lost: Option<(u64, u64)>,
+}
+
+/// What a reader finds at an offset.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// The next bytes are in the buffer: this many.
+    Bytes(usize),
+    /// This many bytes are no longer, or never were, kept.
+    Dropped(u64),
+    /// Nothing more has been written so far.
+    End,
+}
+
+impl Spool {
+    /// A spool that keeps at most `limit` bytes: the first and the last half.
+    pub(crate) fn new(dir: Arc<SpoolDir>, limit: u64) -> Self {
+        let head = limit.div_ceil(2);
+        Self { dir, store: Store::Memory(Vec::new()), head, ring: limit - head, written: 0, lost: None }
+    }
+
+    /// Bytes that the command has written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes that lie between head and tail, or could not be stored.
+    pub(crate) fn dropped(&self) -> u64 {
+        let beyond = self.tail_start().saturating_sub(self.head.min(self.written));
+        beyond + self.lost.map_or(0, |(from, to)| to - from)
+    }
+
+    /// Bytes of memory that it occupies.
+    pub(crate) fn memory(&self) -> usize {
+        match &self.store {
+            Store::Memory(bytes) => bytes.capacity(),
+            Store::File(_) => 0,
+        }
+    }
+
+    /// Bytes of the disk that it occupies.
+    pub(crate) fn disk(&self) -> u64 {
+        match &self.store {
+            Store::Memory(_) => 0,
+            Store::File(_) => self.written.min(self.head + self.ring),
+        }
+    }
+
+    /// The first offset of what is kept from the end.
+    fn tail_start(&self) -> u64 {
+        self.head.min(self.written).max(self.written.saturating_sub(self.ring))
+    }
+
+    /// Takes bytes that the command wrote. Never fails: what the disk has no room for is counted as dropped.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        let start = self.written;
+        self.written += bytes.len() as u64;
+        if let Some(lost) = &mut self.lost {
+            // A stream with a hole in it stays closed: a later piece behind a gap would read as if it were whole.
+            lost.1 = self.written;
+            return;
+        }
+        if self.store_at(start, bytes).is_err() {
+            self.lost = Some((start, self.written));
+        }
+    }
+
+    fn store_at(&mut self, start: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Store::Memory(memory) = &mut self.store {
+            let whole = self.written <= self.head + self.ring;
+            if whole && memory.len() + bytes.len() <= INLINE {
+                memory.extend_from_slice(bytes);
+                return Ok(());
+            }
+            let file = self.dir.file()?;
+            file.write_all_at(memory, 0)?;
+            self.store = Store::File(file);
+        }
+        let Store::File(file) = &self.store else { return Ok(()) };
+        let mut offset = start;
+        let mut rest = bytes;
+        // What would be overwritten within this very call need not be written at all.
+        if offset >= self.head && rest.len() as u64 > self.ring {
+            let skip = rest.len() as u64 - self.ring;
+            offset += skip;
+            rest = &rest[skip as usize..];
+        }
+        while !rest.is_empty() {
+            let (position, room) = self.place(offset);
+            if room == 0 {
+                return Ok(());
+            }
+            let count = room.min(rest.len() as u64) as usize;
+            file.write_all_at(&rest[..count], position)?;
+            offset += count as u64;
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    /// Where an offset is stored, and how many bytes from there on lie together.
+    fn place(&self, offset: u64) -> (u64, u64) {
+        if offset < self.head {
+            return (offset, self.head - offset);
+        }
+        if self.ring == 0 {
+            return (self.head, 0);
+        }
+        let at = (offset - self.head) % self.ring;
+        (self.head + at, self.ring - at)
+    }
+
+    /// Reads what stands at `offset` into `buffer`.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Piece> {
+        if offset >= self.written {
+            return Ok(Piece::End);
+        }
+        if let Some((from, to)) = self.lost
+            && offset >= from
+        {
+            return Ok(Piece::Dropped(to - offset));
+        }
+        let tail = self.tail_start();
+        if offset >= self.head && offset < tail {
+            return Ok(Piece::Dropped(tail - offset));
+        }
+        let end = self.lost.map_or(self.written, |(from, _)| from);
+        let (position, together) = self.place(offset);
+        let count = together.min(end - offset).min(buffer.len() as u64) as usize;
+        match &self.store {
+            Store::Memory(bytes) => {
+                let from = offset as usize;
+                let count = (bytes.len() - from).min(buffer.len());
+                buffer[..count].copy_from_slice(&bytes[from..from + count]);
+                Ok(Piece::Bytes(count))
+            }
+            Store::File(file) => {
+                file.read_exact_at(&mut buffer[..count], position)?;
+                Ok(Piece::Bytes(count))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spool(limit: u64) -> Spool {
+        Spool::new(SpoolDir::open("/tmp").unwrap(), limit)
+    }
+
+    /// Everything that can be read from `offset` on; dropped bytes become `None`.
+    fn read_all(spool: &Spool, mut offset: u64, step: usize) -> Vec<Option<u8>> {
+        let mut out = Vec::new();
+        let mut buffer = vec![0; step];
+        loop {
+            match spool.read_at(offset, &mut buffer).unwrap() {
+                Piece::Bytes(count) => {
+                    assert!(count > 0);
+                    out.extend(buffer[..count].iter().map(|b| Some(*b)));
+                    offset += count as u64;
+                }
+                Piece::Dropped(count) => {
+                    out.extend(std::iter::repeat_n(None, count as usize));
+                    offset += count;
+                }
+                Piece::End => return out,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn s13_keeps_the_first_and_the_last_half(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..12),
+            limit in prop_oneof![0u64..64, 1000u64..40_000, Just(1 << 20)],
+            step in 1usize..5000,
+        ) {
+            let mut spool = spool(limit);
+            for piece in &pieces {
+                spool.append(piece);
+            }
+            let all: Vec<u8> = pieces.concat();
+            let head = limit.div_ceil(2) as usize;
+            let tail = (limit as usize - head).min(all.len());
+            let expected: Vec<Option<u8>> = all
+                .iter()
+                .enumerate()
+                .map(|(at, byte)| (at < head || at >= all.len() - tail).then_some(*byte))
+                .collect();
+            prop_assert_eq!(spool.written(), all.len() as u64);
+            prop_assert_eq!(spool.dropped(), expected.iter().filter(|b| b.is_none()).count() as u64);
+            prop_assert_eq!(read_all(&spool, 0, step), expected.clone());
+            let middle = all.len() / 2;
+            prop_assert_eq!(read_all(&spool, middle as u64, step), &expected[middle..]);
+        }
+    }
+
+    #[test]
+    fn s13_memory_stays_flat_however_much_is_written() {
+        let mut spool = spool(1 << 20);
+        let block = vec![b'x'; 64 << 10];
+        for _ in 0..1000 {
+            spool.append(&block);
+        }
+        assert_eq!(spool.written(), 1000 * (64 << 10));
+        assert!(spool.memory() <= INLINE);
+        assert_eq!(spool.dropped(), 1000 * (64 << 10) - (1 << 20));
+    }
+
+    #[test]
+    fn s13_what_the_disk_cannot_hold_is_counted_as_dropped() {
+        // O_TMPFILE is refused below /proc: like a full disk, nothing can be stored.
+        let mut spool = Spool::new(SpoolDir::open("/proc").unwrap(), 1 << 20);
+        spool.append(&[1; 100]);
+        spool.append(&[2; INLINE]);
+        spool.append(&[3; 10]);
+        assert_eq!(spool.dropped(), INLINE as u64 + 10);
+        let read = read_all(&spool, 0, 64);
+        assert_eq!(&read[..100], &[Some(1); 100]);
+        assert!(read[100..].iter().all(Option::is_none));
+    }
+}

@@ -1,0 +1,151 @@
+//! Routes of commands.
+
+use super::error::{Answer, Errors};
+use super::extract::{Json, Path, Query};
+use crate::agent::{Agent, Keep};
+use crate::exec::answer;
+use crate::exec::execution::{Execution, StopReason};
+use crate::session::task::cancelled;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use sandcrab_api::exec::{ExecEvent, ExecInfo, ExecRequest, ExecResult, OutputEncoding};
+use sandcrab_api::{ApiError, ExecId};
+use serde::Deserialize;
+use std::sync::Arc;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn router() -> OpenApiRouter<Arc<Agent>> {
+    OpenApiRouter::new()
+        .routes(routes!(exec))
+        .routes(routes!(exec_stream))
+        .routes(routes!(list))
+        .routes(routes!(describe))
+        .routes(routes!(result))
+        .routes(routes!(stream))
+        .routes(routes!(cancel))
+}
+
+/// Runs a command in a session's shell and answers its whole result. A lost connection does not end it.
+#[utoipa::path(post, path = "/exec", tag = "commands", operation_id = "exec",
+    request_body = ExecRequest, responses((status = 200, body = ExecResult), Errors))]
+async fn exec(State(agent): State<Arc<Agent>>, Json(request): Json<ExecRequest>) -> Answer<Response> {
+    let encoding = request.encoding;
+    let run = async { answer::result(agent.exec(request, Keep::AsAsked)?, encoding).await };
+    Ok(run.await.map_err(|error| error.during("exec"))?)
+}
+
+/// Runs a command and streams its output as it is written. Each message is an `ExecEvent`; its id `STDOUT-STDERR` says
+/// where to resume.
+#[utoipa::path(post, path = "/exec/stream", tag = "commands", operation_id = "execStream",
+    request_body = ExecRequest,
+    responses((status = 200, body = ExecEvent, content_type = "text/event-stream"), Errors))]
+async fn exec_stream(State(agent): State<Arc<Agent>>, Json(request): Json<ExecRequest>) -> Answer<Response> {
+    let encoding = request.encoding;
+    let execution = agent.exec(request, Keep::ForAFollower).map_err(|error| error.during("execStream"))?;
+    Ok(answer::events(&execution, encoding, [0, 0]))
+}
+
+/// Commands that wait or run.
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
+struct ExecList {
+    /// The commands, in no order.
+    execs: Vec<ExecInfo>,
+}
+
+/// Lists the commands that wait or run now.
+#[utoipa::path(get, path = "/execs", tag = "commands", operation_id = "listExecs",
+    responses((status = 200, body = ExecList), Errors))]
+async fn list(State(agent): State<Arc<Agent>>) -> axum::Json<ExecList> {
+    axum::Json(ExecList {
+        execs: agent.context.executions.active().iter().map(|execution| execution.info()).collect(),
+    })
+}
+
+fn find(agent: &Agent, id: &ExecId, operation: &'static str) -> Result<Arc<Execution>, ApiError> {
+    agent.context.executions.get(id).map_err(|error| error.during(operation))
+}
+
+/// Says where a command stands.
+#[utoipa::path(get, path = "/execs/{execId}", tag = "commands", operation_id = "describeExec",
+    params(("execId" = ExecId, Path, description = "The command")),
+    responses((status = 200, body = ExecInfo), Errors))]
+async fn describe(State(agent): State<Arc<Agent>>, Path(id): Path<ExecId>) -> Answer<axum::Json<ExecInfo>> {
+    Ok(axum::Json(find(&agent, &id, "describeExec")?.info()))
+}
+
+/// How output is to be written.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ResultQuery {
+    /// Default `utf8`.
+    #[serde(default)]
+    #[param(inline)]
+    encoding: OutputEncoding,
+}
+
+/// Waits for a command's end and answers its whole result.
+#[utoipa::path(get, path = "/execs/{execId}/result", tag = "commands", operation_id = "execResult",
+    params(("execId" = ExecId, Path, description = "The command"), ResultQuery),
+    responses((status = 200, body = ExecResult), Errors))]
+async fn result(
+    State(agent): State<Arc<Agent>>,
+    Path(id): Path<ExecId>,
+    Query(query): Query<ResultQuery>,
+) -> Answer<Response> {
+    let execution = find(&agent, &id, "exec")?;
+    Ok(answer::result(execution, query.encoding).await.map_err(|error| error.during("exec"))?)
+}
+
+/// Where to resume.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct StreamQuery {
+    /// Raw byte offset in stdout. Default 0, or what the header `Last-Event-ID` says.
+    stdout_offset: Option<u64>,
+    /// Raw byte offset in stderr. Default 0, or what the header `Last-Event-ID` says.
+    stderr_offset: Option<u64>,
+    /// Default `utf8`.
+    #[serde(default)]
+    #[param(inline)]
+    encoding: OutputEncoding,
+}
+
+/// Streams a command's output from raw byte offsets on, to its end.
+#[utoipa::path(get, path = "/execs/{execId}/stream", tag = "commands", operation_id = "resumeExecStream",
+    params(("execId" = ExecId, Path, description = "The command"), StreamQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "`STDOUT-STDERR`, the id of the last event that came")),
+    responses((status = 200, body = ExecEvent, content_type = "text/event-stream"), Errors))]
+async fn stream(
+    State(agent): State<Arc<Agent>>,
+    Path(id): Path<ExecId>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let [stdout, stderr] = match headers.get("last-event-id") {
+        Some(value) => last_event_id(value.to_str().unwrap_or_default())?,
+        None => [0, 0],
+    };
+    let offsets = [query.stdout_offset.unwrap_or(stdout), query.stderr_offset.unwrap_or(stderr)];
+    Ok(answer::events(&find(&agent, &id, "execStream")?, query.encoding, offsets))
+}
+
+fn last_event_id(value: &str) -> Result<[u64; 2], ApiError> {
+    let offsets = value.split_once('-').and_then(|(out, err)| Some([out.parse().ok()?, err.parse().ok()?]));
+    offsets.ok_or_else(|| ApiError::invalid("Last-Event-ID", "must be STDOUT-STDERR, two byte offsets"))
+}
+
+/// Kills a command with all its processes. Answers when none of it is left; an ended one stays as it is.
+#[utoipa::path(post, path = "/execs/{execId}/cancel", tag = "commands", operation_id = "cancelExec",
+    params(("execId" = ExecId, Path, description = "The command")),
+    responses((status = 200, body = ExecInfo), Errors))]
+async fn cancel(State(agent): State<Arc<Agent>>, Path(id): Path<ExecId>) -> Answer<axum::Json<ExecInfo>> {
+    let execution = find(&agent, &id, "cancel")?;
+    agent.context.executions.stop(&execution, StopReason::Cancelled, || cancelled(&execution));
+    execution.finished().await;
+    Ok(axum::Json(execution.info()))
+}

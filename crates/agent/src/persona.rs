@@ -1,0 +1,63 @@
+//! `sandcrab agent`: the process that becomes PID 1 of a sandbox.
+
+use crate::agent::{Agent, take};
+use sandcrab_api::launch::AgentConfig;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+
+/// Threads for file operations at the most: enough to hide a slow disk, few enough for a small sandbox.
+const MAX_BLOCKING_THREADS: usize = 8;
+
+/// Why the agent's process ends.
+#[derive(Debug, thiserror::Error)]
+enum PersonaError {
+    #[error("usage: sandcrab agent --config-fd N")]
+    Usage,
+    #[error("read the configuration")]
+    ReadConfig(#[source] std::io::Error),
+    #[error("parse the configuration")]
+    ParseConfig(#[source] serde_json::Error),
+    #[error("make the agent invisible to other processes")]
+    Dumpable(#[source] rustix::io::Errno),
+    #[error("start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error(transparent)]
+    Start(#[from] crate::agent::StartError),
+}
+
+/// Runs the agent with the arguments that follow `agent`; never returns while the sandbox lives.
+pub fn main(arguments: &[String]) -> ExitCode {
+    tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(source, "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<(), PersonaError> {
+    let [flag, fd] = arguments else { return Err(PersonaError::Usage) };
+    let fd = fd.parse().ok().filter(|fd| flag == "--config-fd" && *fd >= 0).ok_or(PersonaError::Usage)?;
+    let mut text = String::new();
+    File::from(take(fd)?).read_to_string(&mut text).map_err(PersonaError::ReadConfig)?;
+    let config: AgentConfig = serde_json::from_str(&text).map_err(PersonaError::ParseConfig)?;
+
+    // Before anything of the user's runs: its memory and descriptors are nobody's to read (attack A17).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(PersonaError::Dumpable)?;
+    let listener = UnixListener::from(take(config.listen_fd)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(PersonaError::Runtime)?;
+    runtime.block_on(async {
+        let agent = Agent::start(&config)?;
+        Ok(agent.serve(listener).await?)
+    })
+}

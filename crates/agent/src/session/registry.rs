@@ -1,0 +1,270 @@
+//! All sessions of the sandbox (contract S10), and the variables that they share (contract S11).
+
+use super::queue::{Job, Queue};
+use super::task::{self, Context};
+use crate::shell::{self, SessionConfig, Snapshot};
+use sandcrab_api::limits::{MAX_ENV_BYTES, MAX_SESSIONS};
+use sandcrab_api::session::{CreateSession, EnvChanges, SessionInfo};
+use sandcrab_api::time::Timestamp;
+use sandcrab_api::{ApiError, ErrorCode, SessionId};
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// One session, as its callers see it. Its shell belongs to its task.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    name: Option<String>,
+    created_at: Timestamp,
+    command_timeout: Option<Duration>,
+    /// Runs one command and ends.
+    fresh: bool,
+    pub(crate) queue: Queue,
+    /// Where it begins.
+    first_cwd: String,
+    /// What its shell said last of its state.
+    snapshot: watch::Receiver<Snapshot>,
+    /// Set when the session's task is gone, and with it the shell.
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+impl Session {
+    /// It as it stands now.
+    pub(crate) fn info(&self) -> SessionInfo {
+        let (busy, waiting) = self.queue.load();
+        SessionInfo {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            cwd: self.cwd_in(&self.snapshot.borrow()).to_string_lossy().into_owned(),
+            created_at: self.created_at,
+            busy,
+            waiting,
+        }
+    }
+
+    fn cwd_in(&self, snapshot: &Snapshot) -> PathBuf {
+        let exported = snapshot.state.as_ref().and_then(|state| state.exported().ok());
+        let cwd = exported.and_then(|exported| exported.cwd).map(|bytes| OsString::from_vec(bytes).into());
+        cwd.unwrap_or_else(|| self.first_cwd.clone().into())
+    }
+
+    /// Its working directory as of its last completed command.
+    async fn cwd(&self) -> PathBuf {
+        let mut snapshot = self.snapshot.clone();
+        // An error says that the shell's owner is gone: what it said last stands.
+        match snapshot.wait_for(|snapshot| snapshot.settled).await {
+            Ok(snapshot) => self.cwd_in(&snapshot),
+            Err(_) => self.cwd_in(&self.snapshot.borrow()),
+        }
+    }
+
+    /// Whether it ends with its first command.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Queues a command; the session's own timeout holds where the command names none.
+    pub(crate) fn run(&self, mut job: Job) -> Result<(), ApiError> {
+        job.timeout = job.timeout.or(self.command_timeout);
+        self.queue.push(&self.id, job)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    sessions: HashMap<SessionId, Arc<Session>>,
+}
+
+/// The registry.
+pub(crate) struct Sessions {
+    context: Arc<Context>,
+    inner: Mutex<Inner>,
+}
+
+impl Sessions {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session with this id, made with defaults if there is none.
+    pub(crate) fn get_or_create(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
+        let mut inner = self.lock();
+        match inner.sessions.get(id) {
+            Some(session) => Ok(Arc::clone(session)),
+            None => {
+                let session = self.start(&inner, id.clone(), CreateSession::default(), None, false)?;
+                inner.sessions.insert(id.clone(), Arc::clone(&session));
+                Ok(session)
+            }
+        }
+    }
+
+    /// Makes a session; `cwd` exists already.
+    ///
+    /// # Errors
+    /// `SESSION_ALREADY_EXISTS`; `QUOTA_EXCEEDED` past the most sessions that a sandbox may hold.
+    pub(crate) fn create(&self, request: CreateSession, cwd: String) -> Result<Arc<Session>, ApiError> {
+        let id = request.id.clone().map_or_else(random_id, Ok)?;
+        let mut inner = self.lock();
+        if inner.sessions.contains_key(&id) {
+            return Err(already_exists(&id));
+        }
+        let session = self.start(&inner, id.clone(), request, Some(cwd), false)?;
+        inner.sessions.insert(id, Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Fails as [`Sessions::create`] would if the id is taken, before anything is done for it.
+    pub(crate) fn require_free(&self, id: Option<&SessionId>) -> Result<(), ApiError> {
+        match id {
+            Some(id) if self.lock().sessions.contains_key(id) => Err(already_exists(id)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings a session to life that no id names yet.
+    fn start(
+        &self,
+        inner: &Inner,
+        id: SessionId,
+        request: CreateSession,
+        cwd: Option<String>,
+        fresh: bool,
+    ) -> Result<Arc<Session>, ApiError> {
+        if inner.sessions.len() >= MAX_SESSIONS {
+            let message = format!("the sandbox has {MAX_SESSIONS} sessions, the most that it may hold");
+            return Err(ApiError::new(ErrorCode::QuotaExceeded, message)
+                .with("limit", MAX_SESSIONS)
+                .with("value", inner.sessions.len())
+                .with("scope", "sessions")
+                .suggest("Delete sessions that are not needed."));
+        }
+        let cwd = cwd.unwrap_or_else(|| self.context.workspace.clone());
+        let mut config =
+            SessionConfig::new(cwd.clone(), self.context.env.clone(), self.context.shell.clone());
+        config.env = request.env;
+        let shell = shell::Session::new(config, self.context.spawner.clone()).map_err(|error| {
+            ApiError::new(
+                ErrorCode::CommandExecutionError,
+                format!("session {id:?} could not be made: {error}"),
+            )
+            .with("sessionId", id.as_str())
+        })?;
+        let session = Arc::new(Session {
+            id,
+            name: request.name,
+            created_at: Timestamp::now(),
+            command_timeout: request.command_timeout_ms.map(Duration::from_millis),
+            fresh,
+            queue: Queue::default(),
+            first_cwd: cwd,
+            snapshot: shell.watch(),
+            ended: watch::Sender::new(false),
+        });
+        tokio::spawn(task::run(Arc::clone(&self.context), Arc::clone(&session), shell));
+        Ok(session)
+    }
+
+    /// A shell of its own for one command, which no id names.
+    pub(crate) fn fresh(&self) -> Result<Arc<Session>, ApiError> {
+        self.start(&self.lock(), random_id()?, CreateSession::default(), None, true)
+    }
+
+    /// The session with this id.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`.
+    pub(crate) fn get(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
+        self.lock().sessions.get(id).cloned().ok_or_else(|| {
+            ApiError::new(ErrorCode::SessionNotFound, format!("there is no session {id:?}"))
+                .with("sessionId", id.as_str())
+        })
+    }
+
+    /// All sessions by age.
+    pub(crate) fn list(&self) -> Vec<SessionInfo> {
+        let mut list: Vec<SessionInfo> =
+            self.lock().sessions.values().map(|session| session.info()).collect();
+        list.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        list
+    }
+
+    /// Where a relative path of a caller begins.
+    pub(crate) async fn cwd_of(&self, id: Option<&SessionId>) -> PathBuf {
+        let session = id.and_then(|id| self.lock().sessions.get(id).cloned());
+        match session {
+            Some(session) => session.cwd().await,
+            // A session that does not exist yet would start in the workspace.
+            None => self.context.workspace.clone().into(),
+        }
+    }
+
+    /// Deletes a session: its shell is gone when this returns, and its id is free.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`; `VALIDATION_FAILED` for the default session.
+    pub(crate) async fn delete(&self, id: &SessionId) -> Result<(), ApiError> {
+        if id.is_default() {
+            return Err(ApiError::invalid(
+                "sessionId",
+                "the default session cannot be deleted; destroy the sandbox",
+            ));
+        }
+        let session = self.get(id)?;
+        session.queue.close(id, &self.context.executions);
+        // The receiver cannot fail before the sender, which this handle holds.
+        let _ = session.ended.subscribe().wait_for(|ended| *ended).await;
+        let mut inner = self.lock();
+        if inner.sessions.get(id).is_some_and(|held| Arc::ptr_eq(held, &session)) {
+            inner.sessions.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Changes variables of the sandbox: for every session from its next command on, and for sessions to come.
+    ///
+    /// # Errors
+    /// `QUOTA_EXCEEDED` when all that was ever set exceeds what an environment may hold.
+    pub(crate) fn set_env(&self, changes: &EnvChanges) -> Result<(), ApiError> {
+        let bytes = |env: &EnvChanges| -> usize {
+            env.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len) + 2).sum()
+        };
+        let value = bytes(&self.context.env.changes()) + bytes(changes);
+        if value > MAX_ENV_BYTES {
+            let message =
+                format!("the sandbox's variables would take {value} bytes; {MAX_ENV_BYTES} are the most");
+            return Err(ApiError::new(ErrorCode::QuotaExceeded, message)
+                .with("limit", MAX_ENV_BYTES)
+                .with("value", value)
+                .with("scope", "env"));
+        }
+        self.context.env.change(changes);
+        Ok(())
+    }
+
+    /// Changes variables of one session, made with defaults if there is none.
+    pub(crate) fn set_session_env(&self, id: &SessionId, changes: EnvChanges) -> Result<(), ApiError> {
+        self.get_or_create(id)?.queue.change_env(changes);
+        Ok(())
+    }
+}
+
+fn already_exists(id: &SessionId) -> ApiError {
+    ApiError::new(ErrorCode::SessionAlreadyExists, format!("session {id:?} exists already"))
+        .with("sessionId", id.as_str())
+}
+
+fn random_id() -> Result<SessionId, ApiError> {
+    // Cannot fail: the text keeps the rule of ids.
+    SessionId::parse(&format!("session-{:016x}", rand::random::<u64>()))
+        .map_err(|error| ApiError::invalid("id", error.to_string()))
+}

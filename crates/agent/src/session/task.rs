@@ -1,0 +1,197 @@
+//! The task that owns a session's shell and runs its commands one at a time.
+
+use super::queue::{Job, Next};
+use super::registry::Session;
+use crate::exec::answer::excerpt;
+use crate::exec::drain::{self, Pipes};
+use crate::exec::execution::{Execution, Finish, StopReason};
+use crate::exec::registry::Registry;
+use crate::exec::spool::SpoolDir;
+use crate::memory::MemoryCgroup;
+use crate::shell::image::ShellImage;
+use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
+use crate::spawn::Spawner;
+use bytes::Bytes;
+use sandcrab_api::exec::{ExecOutcome, StreamName};
+use sandcrab_api::{ApiError, ErrorCode};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// What every session of a sandbox works with.
+pub(crate) struct Context {
+    /// Where sessions start unless they are told otherwise.
+    pub(crate) workspace: String,
+    pub(crate) spool: Arc<SpoolDir>,
+    pub(crate) executions: Registry,
+    pub(crate) spawner: Spawner,
+    pub(crate) shell: ShellImage,
+    pub(crate) env: SandboxEnv,
+    pub(crate) memory: Option<MemoryCgroup>,
+}
+
+/// Why a command was stopped before its end.
+#[derive(Clone, Copy)]
+enum Stopped {
+    TimedOut(Duration),
+    Asked(StopReason),
+}
+
+/// Runs a session to its end.
+pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell: shell::Session) {
+    // The shell starts while the answer to its creation travels. If it cannot, the first command says so.
+    if let Err(error) = shell.ensure_ready().await {
+        tracing::warn!(session = %session.id, %error, "no shell yet");
+    }
+    let mut settled = true;
+    loop {
+        let (env, job) = tokio::select! {
+            biased;
+            next = session.queue.next() => match next {
+                Next::Run(env, job) => (env, job),
+                Next::Close => break,
+            },
+            // Behind the answer: its state is known when it is asked for (contract S14).
+            result = shell.settle(), if !settled => {
+                if let Err(error) = result {
+                    tracing::warn!(session = %session.id, %error, "the state of a session could not be taken");
+                }
+                settled = true;
+                continue;
+            }
+        };
+        let execution = Arc::clone(&job.execution);
+        let finish = match shell.set_env(&env) {
+            Ok(()) => run_one(&context, &mut shell, *job).await,
+            Err(error) => failed(&execution, &error.to_string()),
+        };
+        context.executions.finish(&execution, finish);
+        settled = false;
+        if session.is_fresh() {
+            break;
+        }
+    }
+    session.queue.close(&session.id, &context.executions);
+    if let Err(error) = shell.end(!session.is_fresh()).await {
+        tracing::error!(session = %session.id, %error, "a session's processes could not be ended");
+    }
+    session.ended.send_replace(true);
+}
+
+async fn run_one(context: &Context, shell: &mut shell::Session, job: Job) -> Finish {
+    let execution = job.execution;
+    let begin = Instant::now();
+    let prepared = drain::stdin(job.stdin.as_deref()).and_then(|stdin| Ok((stdin, Pipes::new()?)));
+    let (stdin, (pipes, stdout, stderr)) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return failed(&execution, &format!("its pipes could not be made: {error}")),
+    };
+    let stopped = OnceLock::new();
+    let stop = async {
+        let (why, reason) = tokio::select! {
+            reason = execution.stop_requested() => (Stopped::Asked(reason), shell::StopReason::Cancel),
+            limit = elapsed(job.timeout) => (Stopped::TimedOut(limit), shell::StopReason::Timeout),
+        };
+        // Set once: the future is not polled again after its end.
+        let _ = stopped.set(why);
+        reason
+    };
+    let text = Bytes::copy_from_slice(execution.command.as_bytes());
+    let env = job.env.into_iter().collect();
+    let request = RunRequest { text, stdin, stdout, stderr, env, cwd: job.cwd };
+    let outcome = match pipes.drain_while(&execution, shell.run(request, stop)).await {
+        Ok(outcome) => outcome,
+        Err(error) => return failed(&execution, &reasons(&error)),
+    };
+    for part in &outcome.dropped {
+        tracing::warn!(
+            kind = part.kind,
+            name = part.name,
+            reason = part.reason,
+            "a part of a session's state was dropped"
+        );
+    }
+    match (outcome.ended, stopped.get()) {
+        (Ended::Stopped(_), Some(why)) => Finish::Failed(Box::new(stop_error(&execution, *why))),
+        _ => Finish::Outcome(result(context, &execution, &outcome, begin)),
+    }
+}
+
+/// An error and everything that led to it, on one line.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Resolves when the time is over; never without a limit.
+async fn elapsed(limit: Option<Duration>) -> Duration {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn result(context: &Context, execution: &Execution, outcome: &RunOutcome, begin: Instant) -> ExecOutcome {
+    // Only a command that died of SIGKILL can have met the limit: 128 + 9.
+    let killed = outcome.exit_code == 137;
+    ExecOutcome {
+        exit_code: outcome.exit_code,
+        duration: (begin.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+        shell_restarted: outcome.shell_restarted,
+        interrupted: false,
+        oom: context.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since),
+        truncated: execution.truncated(),
+    }
+}
+
+fn failed(execution: &Execution, reason: &str) -> Finish {
+    let error =
+        ApiError::new(ErrorCode::CommandExecutionError, format!("the command could not be run: {reason}"))
+            .with("command", shown(&execution.command));
+    Finish::Failed(Box::new(error))
+}
+
+/// The command's text, as much of it as an error needs.
+fn shown(command: &str) -> String {
+    const MOST: usize = 4096;
+    command.chars().take(MOST).collect()
+}
+
+/// The error of a command that was cancelled.
+pub(crate) fn cancelled(execution: &Execution) -> ApiError {
+    ApiError::new(ErrorCode::OperationInterrupted, "the command was cancelled")
+        .with("execId", execution.id.as_str())
+        .with("command", shown(&execution.command))
+}
+
+fn stop_error(execution: &Execution, stopped: Stopped) -> ApiError {
+    let error = match stopped {
+        Stopped::Asked(StopReason::SessionDeleted) => {
+            return match &execution.session_id {
+                Some(id) => super::queue::destroyed(id),
+                None => cancelled(execution),
+            };
+        }
+        Stopped::Asked(StopReason::Cancelled) => cancelled(execution),
+        Stopped::TimedOut(limit) => {
+            let ms = limit.as_millis() as u64;
+            ApiError::new(
+                ErrorCode::CommandTimeout,
+                format!("the command ran into its timeout of {ms} ms and was killed"),
+            )
+            .with("command", shown(&execution.command))
+            .with("timeout", ms)
+            .with("exitCode", 124)
+        }
+    };
+    error
+        .with("stdout", excerpt(execution, StreamName::Stdout))
+        .with("stderr", excerpt(execution, StreamName::Stderr))
+}

@@ -1,0 +1,132 @@
+//! A real agent in this process, called through its own router.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use axum::response::Response;
+use http_body_util::BodyExt;
+use sandcrab_agent::Agent;
+use sandcrab_api::SandboxId;
+use sandcrab_api::launch::{AgentConfig, UserIdentity};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tower::ServiceExt;
+
+/// Longer than anything here takes: a test that hangs fails instead.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Sandbox {
+    app: axum::Router,
+
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Sandbox {
+    /// An agent whose sessions run as the user that runs the test, without isolation.
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = dir.path().join("workspace");
+        std::fs::create_dir(&workspace).unwrap();
+        let config = AgentConfig {
+            sandbox_id: SandboxId::parse("test").unwrap(),
+            listen_fd: -1,
+            identity: UserIdentity { capabilities: u64::MAX, ..UserIdentity::default() },
+            env: [
+                ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+                ("LANG", "C.UTF-8"),
+                ("TERM", "dumb"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            workspace: workspace.to_str().unwrap().to_owned(),
+            spool_dir: dir.path().to_str().unwrap().to_owned(),
+            memory_cgroup_fd: None,
+        };
+        let agent = Agent::start(&config).unwrap();
+        Self { app: sandcrab_agent::http::app(agent), dir }
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+        let request = Request::builder().method(method).uri(path);
+        let request = match body {
+            Some(json) => request
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Body::from(json.to_string()))
+                .unwrap(),
+            None => request.body(Body::empty()).unwrap(),
+        };
+        let answer = self.app.clone().oneshot(request);
+        tokio::time::timeout(PATIENCE, answer).await.expect("no answer in time").unwrap()
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+        let response = self.send(method, path, body).await;
+        let status = response.status();
+        let bytes =
+            tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("no end in time");
+        let bytes = bytes.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("{e}: {bytes:?}")))
+    }
+
+    /// `exec` that must succeed as a call.
+    pub(crate) async fn exec_with(&self, request: Value) -> Value {
+        let (status, answer) = self.call("POST", "/exec", Some(&request)).await;
+        assert_eq!(status, StatusCode::OK, "{request} -> {answer}");
+        answer
+    }
+
+    pub(crate) async fn exec(&self, session: &str, command: &str) -> Value {
+        self.exec_with(json!({ "command": command, "sessionId": session })).await
+    }
+
+    pub(crate) async fn stdout(&self, session: &str, command: &str) -> String {
+        self.exec(session, command).await["stdout"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn stream(&self, request: Value) -> Events {
+        let response = self.send("POST", "/exec/stream", Some(&request)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        Events { body: response.into_body(), text: String::new() }
+    }
+
+    pub(crate) async fn resume(&self, exec_id: &str, last_event_id: &str) -> Events {
+        let request = Request::get(format!("/execs/{exec_id}/stream")).header("last-event-id", last_event_id);
+        let response = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        Events { body: response.into_body(), text: String::new() }
+    }
+}
+
+/// The events of a stream as they come.
+pub(crate) struct Events {
+    body: Body,
+    text: String,
+}
+
+impl Events {
+    /// The next event with its id; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some(end) = self.text.find("\n\n") {
+                let message: String = self.text.drain(..end + 2).collect();
+                let (id, data) = message.trim_end().split_once('\n').unwrap();
+                let id = id.strip_prefix("id: ").unwrap().to_owned();
+                return Some((id, serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()));
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("no event in time")?;
+            self.text.push_str(std::str::from_utf8(&frame.unwrap().into_data().unwrap()).unwrap());
+        }
+    }
+
+    /// Reads to the end: both streams' text and the last event.
+    pub(crate) async fn rest(&mut self) -> (String, String, Value) {
+        let (mut stdout, mut stderr, mut last) = (String::new(), String::new(), Value::Null);
+        while let Some((_, event)) = self.next().await {
+            match event["type"].as_str().unwrap() {
+                "stdout" => stdout.push_str(event["data"].as_str().unwrap()),
+                "stderr" => stderr.push_str(event["data"].as_str().unwrap()),
+                _ => last = event,
+            }
+        }
+        (stdout, stderr, last)
+    }
+}

@@ -1,0 +1,342 @@
+//! Sessions through the agent's API: queues, ids, streams, bounds. The shell's own promises are tested beside it.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "an integration test is a module of its own"
+)]
+
+mod common;
+
+use axum::http::StatusCode;
+use common::Sandbox;
+use serde_json::json;
+
+#[tokio::test]
+async fn s01_state_stays_in_its_session() {
+    let sandbox = Sandbox::start();
+    sandbox
+        .exec(
+            "a",
+            "cd /usr; export X=1; y=2; f() { echo f; }; alias ll='echo alias'; umask 027; shopt -s nullglob",
+        )
+        .await;
+    let seen = "echo $PWD $X $y; f; ll; umask; shopt nullglob";
+    assert_eq!(sandbox.stdout("a", seen).await, "/usr 1 2\nf\nalias\n0027\nnullglob       \ton\n");
+    let other = sandbox.exec("b", "echo $PWD $X $y; f; umask").await;
+    assert_eq!(other["stdout"], format!("{}/workspace\n0022\n", sandbox.dir.path().display()));
+}
+
+#[tokio::test]
+async fn s02_output_comes_back_apart_and_byte_for_byte() {
+    let sandbox = Sandbox::start();
+    let command = r"printf 'out\0\377\n\n'; printf '\316\273err' >&2";
+    let text = sandbox.exec("a", command).await;
+    assert_eq!(text["stdout"], "out\0\u{fffd}\n\n");
+    assert_eq!(text["stderr"], "λerr");
+    assert_eq!(text["invalidUtf8"], true);
+    let raw = sandbox.exec_with(json!({ "command": command, "encoding": "base64" })).await;
+    assert_eq!(raw["stdout"], "b3V0AP8KCg==");
+    assert_eq!(raw["encoding"], "base64");
+    assert!(raw.get("invalidUtf8").is_none());
+}
+
+#[tokio::test]
+async fn s02_a_character_is_never_split_over_two_events() {
+    let sandbox = Sandbox::start();
+    // The second half is written only when the first has been read, so they cannot arrive together.
+    let fifo = sandbox.dir.path().join("go");
+    let command =
+        format!("mkfifo {0}; printf 'a\\316'; echo >&2 half; read x < {0}; printf '\\273b'", fifo.display());
+    let mut events = sandbox.stream(json!({ "command": command })).await;
+    let mut stdout = String::new();
+    loop {
+        let (_, event) = events.next().await.unwrap();
+        match event["type"].as_str().unwrap() {
+            "stdout" => stdout.push_str(event["data"].as_str().unwrap()),
+            "stderr" => break,
+            _ => {}
+        }
+    }
+    std::fs::write(&fifo, "go\n").unwrap();
+    let (rest, _, last) = events.rest().await;
+    assert_eq!(stdout + &rest, "aλb");
+    assert_eq!(last["exitCode"], 0);
+}
+
+#[tokio::test]
+async fn s08_one_session_runs_in_order_and_sessions_run_in_parallel() {
+    let sandbox = Sandbox::start();
+    let fifo = sandbox.dir.path().join("gate");
+    sandbox.exec("a", &format!("mkfifo {}", fifo.display())).await;
+    let blocked = format!("read x < {}; echo $x >> order", fifo.display());
+    let first = sandbox.exec("a", &blocked);
+    let second = sandbox.exec("a", "echo 2 >> order");
+    let others = async {
+        assert_eq!(sandbox.stdout("b", "echo free").await, "free\n");
+        let (_, info) = sandbox.call("GET", "/sessions/a", None).await;
+        assert_eq!((info["busy"].clone(), info["waiting"].clone()), (json!(true), json!(1)));
+        tokio::fs::write(&fifo, "1\n").await.unwrap();
+    };
+    tokio::join!(first, second, others);
+    assert_eq!(sandbox.stdout("a", "cat order").await, "1\n2\n");
+}
+
+#[tokio::test]
+async fn s08_the_queue_is_bounded_and_deleting_fails_what_waits() {
+    let sandbox = Sandbox::start();
+    let mut running = sandbox.stream(json!({ "command": "echo on; sleep 1000", "sessionId": "q" })).await;
+    while running.next().await.unwrap().1["type"] != "stdout" {}
+    let queued = futures_util::future::join_all((0..256).map(|n| {
+        let request = json!({ "command": format!("echo {n}"), "sessionId": "q" });
+        let sandbox = &sandbox;
+        async move { sandbox.call("POST", "/exec", Some(&request)).await }
+    }));
+    let then = async {
+        let request = json!({ "command": "echo late", "sessionId": "q" });
+        let (status, error) = sandbox.call("POST", "/exec", Some(&request)).await;
+        assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("RESOURCE_BUSY")));
+        assert_eq!(error["context"]["waiting"], 256);
+        assert_eq!(error["context"]["sessionId"], "q");
+        let (status, answer) = sandbox.call("DELETE", "/sessions/q", None).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+    };
+    let (queued, ()) = tokio::join!(queued, then);
+    for (status, error) in queued {
+        assert_eq!((status, &error["code"]), (StatusCode::GONE, &json!("SESSION_DESTROYED")));
+    }
+    let (_, _, last) = running.rest().await;
+    assert_eq!(last["detail"]["code"], "SESSION_DESTROYED");
+    assert_eq!(sandbox.stdout("q", "echo new").await, "new\n");
+}
+
+#[tokio::test]
+async fn s08_queue_timeout_bounds_the_wait_and_timeout_begins_with_the_command() {
+    let sandbox = Sandbox::start();
+    let mut running = sandbox.stream(json!({ "command": "echo on; sleep 0.3" })).await;
+    while running.next().await.unwrap().1["type"] != "stdout" {}
+    let (status, error) =
+        sandbox.call("POST", "/exec", Some(&json!({ "command": "true", "queueTimeout": 20 }))).await;
+    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("RESOURCE_BUSY")));
+    let patient = sandbox.exec_with(json!({ "command": "echo late", "timeout": 250 })).await;
+    assert_eq!(patient["stdout"], "late\n");
+}
+
+#[tokio::test]
+async fn s10_sessions_are_created_described_and_deleted() {
+    let sandbox = Sandbox::start();
+    let cwd = sandbox.dir.path().join("made/for/it");
+    let request = json!({ "id": "prod", "env": { "NODE_ENV": "production" }, "cwd": cwd });
+    let (status, info) = sandbox.call("POST", "/sessions", Some(&request)).await;
+    assert_eq!((status, &info["id"]), (StatusCode::CREATED, &json!("prod")));
+    assert_eq!(
+        sandbox.stdout("prod", "echo $PWD $NODE_ENV").await,
+        format!("{} production\n", cwd.display())
+    );
+    let (status, error) = sandbox.call("POST", "/sessions", Some(&request)).await;
+    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("SESSION_ALREADY_EXISTS")));
+
+    let (status, made_up) = sandbox.call("POST", "/sessions", Some(&json!({}))).await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(made_up["cwd"], format!("{}/workspace", sandbox.dir.path().display()));
+    let (_, list) = sandbox.call("GET", "/sessions", None).await;
+    let ids: Vec<_> = list["sessions"].as_array().unwrap().iter().map(|s| s["id"].clone()).collect();
+    assert_eq!(ids, [json!("prod"), made_up["id"].clone()]);
+
+    for (method, path) in [("GET", "/sessions/nobody"), ("DELETE", "/sessions/nobody")] {
+        let (status, error) = sandbox.call(method, path, None).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::NOT_FOUND, &json!("SESSION_NOT_FOUND")),
+            "{method}"
+        );
+    }
+    sandbox.exec("default", "true").await;
+    let (status, _) = sandbox.call("DELETE", "/sessions/default", None).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = sandbox.call("DELETE", "/sessions/prod", None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        sandbox.stdout("prod", "echo \"$NODE_ENV\"").await,
+        "\n",
+        "the id is free and names a new session"
+    );
+}
+
+#[tokio::test]
+async fn s11_variables_reach_every_session_from_its_next_command() {
+    let sandbox = Sandbox::start();
+    sandbox.call("POST", "/sessions", Some(&json!({ "id": "own", "env": { "A": "own" } }))).await;
+    sandbox.exec("other", "true").await;
+    let (status, _) = sandbox.call("PATCH", "/env", Some(&json!({ "env": { "A": "all", "B": "b" } }))).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(sandbox.stdout("own", "echo $A $B").await, "own b\n");
+    assert_eq!(sandbox.stdout("other", "echo $A $B").await, "all b\n");
+    assert_eq!(sandbox.stdout("later", "echo $A $B").await, "all b\n");
+    sandbox.call("PATCH", "/sessions/other/env", Some(&json!({ "env": { "A": "mine", "B": null } }))).await;
+    assert_eq!(sandbox.stdout("other", "echo $A ${B-unset}").await, "mine unset\n");
+    assert_eq!(sandbox.stdout("later", "echo $A $B").await, "all b\n");
+}
+
+#[tokio::test]
+async fn s12_the_same_exec_id_runs_once() {
+    let sandbox = Sandbox::start();
+    let request = json!({ "command": "echo x >> ran; cat ran", "execId": "once" });
+    let (first, second) =
+        tokio::join!(sandbox.exec_with(request.clone()), sandbox.exec_with(request.clone()));
+    let third = sandbox.exec_with(request).await;
+    assert_eq!(
+        (&first["stdout"], &second["stdout"], &third["stdout"]),
+        (&json!("x\n"), &json!("x\n"), &json!("x\n"))
+    );
+    let (status, error) =
+        sandbox.call("POST", "/exec", Some(&json!({ "command": "other", "execId": "once" }))).await;
+    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("EXEC_ALREADY_EXISTS")));
+}
+
+#[tokio::test]
+async fn s12_a_stream_resumes_without_a_gap_or_a_repeat() {
+    let sandbox = Sandbox::start();
+    let fifo = sandbox.dir.path().join("go");
+    let command = format!("mkfifo {0}; echo λ one; echo err >&2; read x < {0}; echo two", fifo.display());
+    let mut events = sandbox.stream(json!({ "command": command, "execId": "s" })).await;
+    let (mut last_id, mut stdout, mut stderr) = (String::new(), String::new(), String::new());
+    while stderr.is_empty() || stdout.is_empty() {
+        let (id, event) = events.next().await.unwrap();
+        last_id = id;
+        match event["type"].as_str().unwrap() {
+            "stdout" => stdout.push_str(event["data"].as_str().unwrap()),
+            "stderr" => stderr.push_str(event["data"].as_str().unwrap()),
+            _ => {}
+        }
+    }
+    assert_eq!(last_id, "7-4");
+    // The connection is lost; the command goes on.
+    drop(events);
+    std::fs::write(&fifo, "go\n").unwrap();
+    let (rest, err, last) = sandbox.resume("s", &last_id).await.rest().await;
+    assert_eq!((stdout + &rest, stderr + &err), ("λ one\ntwo\n".to_owned(), "err\n".to_owned()));
+    assert_eq!((&last["type"], &last["exitCode"]), (&json!("complete"), &json!(0)));
+    // Finished, it can still be read: from anywhere, and as a whole.
+    let (again, _, _) = sandbox.resume("s", "3-0").await.rest().await;
+    assert_eq!(again, "one\ntwo\n");
+    let (_, whole) = sandbox.call("GET", "/execs/s/result", None).await;
+    assert_eq!(whole["stdout"], "λ one\ntwo\n");
+}
+
+#[tokio::test]
+async fn s12_cancelling_is_explicit_and_kills() {
+    let sandbox = Sandbox::start();
+    let mut events =
+        sandbox.stream(json!({ "command": "x=1; echo on; sleep 1000; touch evil", "execId": "c" })).await;
+    while events.next().await.unwrap().1["type"] != "stdout" {}
+    let (status, info) = sandbox.call("POST", "/execs/c/cancel", None).await;
+    assert_eq!((status, &info["state"]), (StatusCode::OK, &json!("finished")));
+    let (_, _, last) = events.rest().await;
+    assert_eq!(last["detail"]["code"], "OPERATION_INTERRUPTED");
+    assert_eq!(sandbox.stdout("default", "ls").await, "");
+    let (status, error) = sandbox.call("POST", "/execs/nobody/cancel", None).await;
+    assert_eq!((status, &error["code"]), (StatusCode::NOT_FOUND, &json!("EXEC_NOT_FOUND")));
+}
+
+#[tokio::test]
+async fn s06_a_timeout_is_an_error_with_what_was_written() {
+    let sandbox = Sandbox::start();
+    sandbox.exec("t", "kept=1").await;
+    let request =
+        json!({ "command": "echo begun; sleep 1000; touch evil", "sessionId": "t", "timeout": 100 });
+    let (status, error) = sandbox.call("POST", "/exec", Some(&request)).await;
+    assert_eq!((status, &error["code"]), (StatusCode::REQUEST_TIMEOUT, &json!("COMMAND_TIMEOUT")));
+    assert_eq!(error["context"]["stdout"], "begun\n");
+    assert_eq!(error["context"]["exitCode"], 124);
+    assert_eq!(error["context"]["timeout"], 100);
+    assert!(error["message"].as_str().unwrap().contains("timeout"));
+    assert_eq!(sandbox.stdout("t", "echo $kept; ls").await, "1\n");
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn s13_output_has_a_bound_and_memory_stays_flat() {
+    let sandbox = Sandbox::start();
+    sandbox.exec("default", "true").await;
+    let before = resident_kib();
+    let request = json!({ "command": "head -c 1000000000 /dev/zero | tr '\\0' x; echo end >&2", "maxOutputBytes": 1000 });
+    let result = sandbox.exec_with(request).await;
+    assert_eq!(result["stdout"], "x".repeat(1000));
+    assert_eq!(result["truncated"], json!({ "stdout": 999_999_000u64 }));
+    assert_eq!(result["stderr"], "end\n");
+    assert!(resident_kib().saturating_sub(before) < 32 << 10, "1 GB of output grew the agent");
+}
+
+#[tokio::test]
+async fn s13_long_output_keeps_its_first_and_last_half() {
+    let sandbox = Sandbox::start();
+    let all: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+    let whole = sandbox.exec("default", "seq 300000").await;
+    assert_eq!(whole["stdout"], all);
+    assert!(whole.get("truncated").is_none());
+    let cut = sandbox.exec_with(json!({ "command": "seq 300000", "maxOutputBytes": 1_000_000 })).await;
+    let expected = format!("{}{}", &all[..500_000], &all[all.len() - 500_000..]);
+    assert_eq!(cut["stdout"], expected);
+    assert_eq!(cut["truncated"]["stdout"], all.len() - 1_000_000);
+    // Base64 of the same is one decodable text.
+    let raw = sandbox
+        .exec_with(json!({ "command": "seq 300000", "maxOutputBytes": 1_000_000, "encoding": "base64" }))
+        .await;
+    use base64::Engine;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(raw["stdout"].as_str().unwrap()).unwrap();
+    assert_eq!(bytes, expected.as_bytes());
+}
+
+#[tokio::test]
+async fn s13_a_stream_that_is_read_loses_nothing() {
+    let sandbox = Sandbox::start();
+    let mut events = sandbox.stream(json!({ "command": "seq 3000000" })).await;
+    let (stdout, _, last) = events.rest().await;
+    assert_eq!(last["exitCode"], 0);
+    assert!(stdout.len() == 22_888_896, "{} of 22888896 bytes came", stdout.len());
+    assert!(stdout.ends_with("\n2999999\n3000000\n"));
+}
+
+#[tokio::test]
+async fn s09_a_fresh_shell_shares_nothing() {
+    let sandbox = Sandbox::start();
+    sandbox.exec("default", "x=1; cd /").await;
+    let fresh = sandbox.exec_with(json!({ "command": "echo ${x-none} $PWD; y=2", "fresh": true })).await;
+    assert_eq!(fresh["stdout"], format!("none {}/workspace\n", sandbox.dir.path().display()));
+    assert!(fresh.get("sessionId").is_none());
+    let again = sandbox.exec_with(json!({ "command": "echo ${y-none}", "fresh": true })).await;
+    assert_eq!(again["stdout"], "none\n");
+}
+
+#[tokio::test]
+async fn x02_bad_input_names_its_field_and_changes_nothing() {
+    let sandbox = Sandbox::start();
+    for (path, body, field) in [
+        ("/exec", json!({}), "command"),
+        ("/exec", json!({ "command": "a\u{0}b" }), "command"),
+        ("/exec", json!({ "command": "true", "timeout": -1 }), "timeout"),
+        ("/exec", json!({ "command": "true", "env": { "A=B": "x" } }), "env.A=B"),
+        ("/exec", json!({ "command": "true", "fresh": true, "sessionId": "a" }), "fresh"),
+        ("/sessions", json!({ "id": "a/b" }), "id"),
+        ("/sessions", json!({ "id": "x", "cwd": "" }), "cwd"),
+        ("/sessions", json!({ "id": "x", "env": 7 }), "env"),
+    ] {
+        let (status, error) = sandbox.call("POST", path, Some(&body)).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::BAD_REQUEST, &json!("VALIDATION_FAILED")),
+            "{body}"
+        );
+        assert_eq!(error["context"]["validationErrors"][0]["field"], field, "{body}");
+        assert!(error["operation"].is_string() || error["message"].is_string());
+    }
+    let (status, error) = sandbox.call("POST", "/exec", Some(&json!({ "command": " " }))).await;
+    assert_eq!((status, &error["code"]), (StatusCode::BAD_REQUEST, &json!("INVALID_COMMAND")));
+    let (_, list) = sandbox.call("GET", "/sessions", None).await;
+    assert_eq!(list["sessions"], json!([]), "nothing was made on the way to a refusal");
+}
