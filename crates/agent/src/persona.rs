@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, take};
 use sandcrab_api::launch::AgentConfig;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
@@ -28,7 +29,7 @@ enum PersonaError {
 }
 
 /// Runs the agent with the arguments that follow `agent`; never returns while the sandbox lives.
-pub fn main(arguments: &[String]) -> ExitCode {
+pub fn main(arguments: &[OsString]) -> ExitCode {
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,9 +41,9 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn run(arguments: &[String]) -> Result<(), PersonaError> {
+fn run(arguments: &[OsString]) -> Result<(), PersonaError> {
     let [flag, fd] = arguments else { return Err(PersonaError::Usage) };
-    let fd = fd.parse().ok().filter(|fd| flag == "--config-fd" && *fd >= 0).ok_or(PersonaError::Usage)?;
+    let fd = fd.to_str().and_then(|fd| fd.parse().ok()).filter(|fd| flag == "--config-fd" && *fd >= 0).ok_or(PersonaError::Usage)?;
     let mut text = String::new();
     File::from(take(fd)?).read_to_string(&mut text).map_err(PersonaError::ReadConfig)?;
     let config: AgentConfig = serde_json::from_str(&text).map_err(PersonaError::ParseConfig)?;

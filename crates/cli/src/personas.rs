@@ -11,8 +11,9 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
     persona(&name, &arguments.collect::<Vec<_>>())
 }
 
-fn persona(name: &OsStr, _arguments: &[OsString]) -> Option<ExitCode> {
+fn persona(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     Some(match name.to_str()? {
+        "agent" => sandcrab_agent::main(arguments),
         "__launch" => exit_code(sandcrab_runtime::launch::main()),
         "__probe" => print(&sandcrab_runtime::probe::run()),
         _ => return None,

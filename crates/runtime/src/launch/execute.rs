@@ -305,7 +305,11 @@ impl Executor {
                 drop(std::fs::File::create_new(path)?);
                 std::fs::remove_file(path)?;
             }
-            Op::Landlock => super::landlock::restrict(self.handed.agent.as_fd()).map_err(Reason::Words)?,
+            Op::Landlock => {
+                let Handed { agent, cgroup, memory_cgroup, .. } = &self.handed;
+                let (groups, memory) = (cgroup.as_ref().map(AsFd::as_fd), memory_cgroup.as_ref().map(AsFd::as_fd));
+                super::landlock::restrict(agent.as_fd(), groups, memory).map_err(Reason::Words)?;
+            }
             Op::BoundCapabilities { keep } => bound_capabilities(*keep)?,
             Op::NoNewPrivileges => rustix::thread::set_no_new_privs(true)?,
         }

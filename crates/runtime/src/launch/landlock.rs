@@ -15,11 +15,18 @@ use landlock::{
 /// Restricts the calling process and all that come from it. Says in words why it could not.
 ///
 /// The agent's own program lies outside and has to be executed after this: the only file out there that may be.
-pub(crate) fn restrict(agent: BorrowedFd<'_>) -> Result<(), String> {
+/// So do the cgroups that the agent was handed: nobody else can reach them, they are mounted nowhere inside.
+pub(crate) fn restrict(
+    agent: BorrowedFd<'_>,
+    groups: Option<BorrowedFd<'_>>,
+    memory: Option<BorrowedFd<'_>>,
+) -> Result<(), String> {
     let handled = AccessFs::from_all(ABI::V5);
     let allowed = handled & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     let say = |error: landlock::RulesetError| error.to_string();
-    let status = Ruleset::default()
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let manage = read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeDir | AccessFs::RemoveDir;
+    let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(handled)
         .map_err(say)?
@@ -30,9 +37,13 @@ pub(crate) fn restrict(agent: BorrowedFd<'_>) -> Result<(), String> {
         .add_rule(PathBeneath::new(PathFd::new("/").map_err(|error| error.to_string())?, allowed))
         .map_err(say)?
         .add_rule(PathBeneath::new(agent, AccessFs::Execute | AccessFs::ReadFile))
-        .map_err(say)?
-        .restrict_self()
         .map_err(say)?;
+    for (directory, access) in [(groups, manage), (memory, read)] {
+        if let Some(directory) = directory {
+            rules = rules.add_rule(PathBeneath::new(directory, access)).map_err(say)?;
+        }
+    }
+    let status = rules.restrict_self().map_err(say)?;
     match status.ruleset {
         RulesetStatus::NotEnforced => Err("the kernel enforces none of it".into()),
         RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
