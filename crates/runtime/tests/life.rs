@@ -1,9 +1,14 @@
 //! A native sandbox from creation to its end.
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
+
+#[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
 
-use common::{Home, ROOT, USER};
-use sandcrab_runtime::{Driver, Exit};
+use common::{Home, ROOT, USER, chain, config, image, on_host, spec};
+use sandcrab_api::units::ByteSize;
+use sandcrab_runtime::native::Native;
+use sandcrab_runtime::{Driver, DriverError, Exit, InstanceId, SandboxSpec};
+use std::path::{Path, PathBuf};
 
 #[tokio::test]
 async fn l01_a_sandbox_runs_commands_as_its_own_root() {
@@ -33,5 +38,165 @@ async fn an_instance_whose_agent_died_starts_again_on_its_files() {
     home.driver.start(&id).await.unwrap_or_else(|error| panic!("start: {}", common::chain(&error)));
     let ran = home.run(&id, ROOT, "cat /workspace/file /tmp/file; ls /usr/bin/awk").await;
     assert_eq!(ran.stdout, "kept\nkept\n", "{}", ran.stderr);
+    home.destroy(&id).await;
+}
+
+/// Everything on the machine that bears an instance's name or comes from its data directory.
+fn traces(home: &Home, id: &InstanceId) -> Vec<String> {
+    let data = home.dir.path().join("data");
+    let find = format!(
+        "find /sys/fs/cgroup {} -name '*{id}*' 2>/dev/null; grep -l {id} /proc/[0-9]*/cgroup 2>/dev/null; \
+         grep -H {id} /proc/[0-9]*/mountinfo 2>/dev/null; grep -H {id} /sys/block/loop*/loop/backing_file 2>/dev/null; \
+         grep -rl {id} {}/ids 2>/dev/null; true",
+        data.display(),
+        data.display()
+    );
+    on_host(&find).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn l06_destroy_frees_everything() {
+    let home = Home::new();
+    let id = home.create("l06").await;
+    let first = home.pid(&id);
+    let busy = "cd /tmp && dd if=/dev/zero of=big bs=1M count=32 2>/dev/null; mkfifo f; \
+                (setsid nohup sleep 1000 >/dev/null 2>&1 &); (trap '' TERM INT HUP; while :; do sleep 1000; done) >/dev/null 2>&1 & \
+                dd if=/dev/zero of=/dev/shm/s bs=1M count=8 2>/dev/null; echo made";
+    assert_eq!(home.run(&id, ROOT, busy).await.stdout, "made\n");
+    let namespace = std::fs::read_link(format!("/proc/{first}/ns/net")).unwrap();
+    let before = traces(&home, &id);
+    for what in ["cgroup", "backing_file", "instances", "sockets", "/ids/"] {
+        assert!(
+            before.iter().any(|trace| trace.contains(what)),
+            "{what} is seen while it lives: {before:#?}"
+        );
+    }
+    home.destroy(&id).await;
+    assert_eq!(traces(&home, &id), Vec::<String>::new());
+    assert!(!Path::new(&format!("/proc/{first}/ns")).exists());
+    let holders = on_host("readlink /proc/[0-9]*/ns/net 2>/dev/null || true");
+    assert!(!holders.contains(namespace.to_str().unwrap()), "nobody is in its network namespace");
+    home.destroy(&id).await;
+
+    // Its id and its name are free again, and what comes back is empty.
+    home.driver.create(&id, &spec("l06")).await.unwrap();
+    let ran = home.run(&id, ROOT, "ls -A /tmp /workspace /dev/shm; pgrep sleep; true").await;
+    assert_eq!(ran.stdout, "/dev/shm:\n\n/tmp:\n\n/workspace:\n", "{}", ran.stderr);
+    home.destroy(&id).await;
+}
+
+#[tokio::test]
+async fn l01_a_failed_creation_leaves_nothing() {
+    let home = Home::new();
+    let mut broken = image(home.dir.path());
+    broken.trees[1].layers.push(PathBuf::from("/nonexistent/layer"));
+    home.driver.add_image("broken", broken);
+    let id = InstanceId::random();
+    let error =
+        home.driver.create(&id, &SandboxSpec { image: "broken".into(), ..spec("l01") }).await.unwrap_err();
+    assert!(matches!(error, DriverError::Launch { .. }), "{}", chain(&error));
+    assert!(chain(&error).contains("/nonexistent/layer"), "{}", chain(&error));
+    assert_eq!(traces(&home, &id), Vec::<String>::new());
+
+    let error =
+        home.driver.create(&id, &SandboxSpec { image: "other".into(), ..spec("l01") }).await.unwrap_err();
+    assert!(matches!(error, DriverError::ImageNotFound { .. }), "{}", chain(&error));
+    home.driver.create(&id, &spec("l01")).await.unwrap();
+    let twice = home.driver.create(&id, &spec("l01")).await.unwrap_err();
+    assert!(matches!(twice, DriverError::Io { .. }), "{}", chain(&twice));
+    assert_eq!(home.run(&id, ROOT, "echo untouched").await.stdout, "untouched\n");
+    home.destroy(&id).await;
+}
+
+#[tokio::test]
+async fn l01_a_creation_that_nobody_waits_for_is_undone() {
+    let home = Home::new();
+    let id = InstanceId::random();
+    let asked = spec("l01-gone");
+    {
+        let mut creation = home.driver.create(&id, &asked);
+        // Begun, and then dropped before it is done.
+        std::future::poll_fn(|context| {
+            assert!(creation.as_mut().poll(context).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    // Opening the data directory's list waits for no one: ask until the creation has been undone, within a bound.
+    let undone = async {
+        loop {
+            if traces(&home, &id).is_empty() && home.driver.list().await.unwrap().is_empty() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), undone).await.expect("it is undone");
+}
+
+#[tokio::test]
+async fn l05_a_new_driver_finds_what_the_old_one_made() {
+    let home = Home::new();
+    let id = home.create("l05").await;
+    home.run(&id, ROOT, "nohup sleep 1000 >/dev/null 2>&1 & echo kept > /workspace/file").await;
+    let second = Native::open(config(home.dir.path())).unwrap();
+    let found = second.list().await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id, id);
+    assert!(found[0].running);
+    assert_eq!(found[0].spec.sandbox.as_str(), "l05");
+    // Through the old one, which is as good as the new: both only look at what is there.
+    let ran = home.run(&id, ROOT, "pgrep -c sleep; cat /workspace/file").await;
+    assert_eq!(ran.stdout, "1\nkept\n");
+    second.destroy(&id).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(traces(&home, &id), Vec::<String>::new());
+    assert_eq!(second.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn e09_left_overs_of_an_interrupted_creation_are_removed() {
+    let home = Home::new();
+    let id = home.create("e09").await;
+    // As if the server had been killed before it could say that the creation was finished.
+    std::fs::remove_file(home.dir.path().join("data/instances").join(id.as_str()).join("ready")).unwrap();
+    let second = Native::open(config(home.dir.path())).unwrap();
+    assert_eq!(second.list().await.unwrap(), []);
+    assert_eq!(traces(&home, &id), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn e01_e02_e03_limits_hold() {
+    let home = Home::new();
+    let id = InstanceId::random();
+    let mut limited = spec("limits");
+    limited.limits.memory = Some(ByteSize(96 << 20));
+    limited.limits.disk = Some(ByteSize(64 << 20));
+    limited.limits.pids = Some(32);
+    limited.limits.cpu = Some(0.5);
+    home.driver.create(&id, &limited).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+
+    let memory = home
+        .run(
+            &id,
+            ROOT,
+            "python3 -c 'print(len(bytearray(10 << 20)))'; python3 -c 'bytearray(500 << 20)'; echo $?",
+        )
+        .await;
+    assert_eq!(memory.stdout, "10485760\n137\n", "{}", memory.stderr);
+    let stats = home.driver.stats(&id).await.unwrap();
+    assert_eq!(stats.oom_kills, Some(1));
+    assert!(stats.memory_peak.unwrap() > 90 << 20, "{stats:?}");
+
+    let disk = home.run(&id, ROOT, "dd if=/dev/zero of=/workspace/big bs=1M count=200 2>&1; rm /workspace/big; echo fits > /tmp/x; cat /tmp/x").await;
+    assert!(disk.stdout.contains("No space left on device"), "{}", disk.stdout);
+    assert!(disk.stdout.ends_with("fits\n"), "{}", disk.stdout);
+    let inodes =
+        home.run(&id, ROOT, "cd /tmp; for i in $(seq 5000); do : > f$i || break; done 2>&1 | head -1").await;
+    assert!(inodes.stdout.contains("No space left"), "{}", inodes.stdout);
+
+    let pids = home.run(&id, ROOT, "for i in $(seq 40); do sleep 5 & done 2>&1; kill %1; true").await;
+    assert!(pids.stdout.contains("Resource temporarily unavailable"), "{}{}", pids.stdout, pids.stderr);
+    let cpus = home.run(&id, USER, "nproc").await;
+    assert_eq!(cpus.stdout, "1\n", "half a CPU is seen as one");
     home.destroy(&id).await;
 }

@@ -36,6 +36,9 @@ pub(crate) fn restrict(
         .map_err(say)?
         .add_rule(PathBeneath::new(PathFd::new("/").map_err(|error| error.to_string())?, allowed))
         .map_err(say)?
+        // Message queues are opened through a mount that the kernel keeps to itself; its root is the same as here.
+        .add_rule(PathBeneath::new(PathFd::new("/dev/mqueue").map_err(|error| error.to_string())?, allowed))
+        .map_err(say)?
         .add_rule(PathBeneath::new(agent, AccessFs::Execute | AccessFs::ReadFile))
         .map_err(say)?;
     for (directory, access) in [(groups, manage), (memory, read)] {

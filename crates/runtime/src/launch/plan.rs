@@ -365,6 +365,7 @@ fn file_systems(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, user: u32) {
     );
     mount("tmpfs", "/dev/shm", tmpfs(shm, 65_536, "1777"), Attributes::PROGRAMS);
     mount("tmpfs", "/run", tmpfs(64 << 20, 65_536, "755"), Attributes::PROGRAMS);
+    mount("mqueue", "/dev/mqueue", vec![], Attributes::DATA);
     if spec.network == Network::Host {
         ops.push(Op::Attach { name: "sys".into(), at: "/sys".into(), attributes: Attributes::READ_ONLY });
     }

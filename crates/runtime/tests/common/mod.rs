@@ -100,8 +100,13 @@ impl Home {
     }
 
     pub(crate) async fn run(&self, id: &InstanceId, uid: u32, script: &str) -> Ran {
+        self.run_as(id, Mode { uid, filtered: true }, script).await
+    }
+
+    pub(crate) async fn run_as(&self, id: &InstanceId, mode: Mode, script: &str) -> Ran {
         let mut stream = self.driver.connect(id).await.unwrap();
-        let line = serde_json::json!({ "script": script, "uid": uid }).to_string() + "\n";
+        let run = serde_json::json!({ "script": script, "uid": mode.uid, "unfiltered": !mode.filtered });
+        let line = run.to_string() + "\n";
         stream.write_all(line.as_bytes()).await.unwrap();
         let mut answer = String::new();
         if let Err(error) = stream.read_to_string(&mut answer).await {
@@ -115,6 +120,66 @@ impl Home {
         }
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
     }
+}
+
+impl Drop for Home {
+    /// A test that failed half-way must not leave sandboxes behind.
+    fn drop(&mut self) {
+        let driver = &self.driver;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    for instance in driver.list().await.unwrap() {
+                        driver.destroy(&instance.id).await.unwrap();
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// As whom an attack runs, and whether the system call filter is on: what the kernel refuses without it is a layer of
+/// its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mode {
+    pub(crate) uid: u32,
+    pub(crate) filtered: bool,
+}
+
+/// All four.
+pub(crate) const MODES: [Mode; 4] = [
+    Mode { uid: ROOT, filtered: true },
+    Mode { uid: USER, filtered: true },
+    Mode { uid: ROOT, filtered: false },
+    Mode { uid: USER, filtered: false },
+];
+
+/// A Python program that can make system calls by number; `call(number, …)` prints `ok` or the error's name.
+pub(crate) fn python(program: &str) -> String {
+    let prelude = "\
+import ctypes, errno, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    ctypes.set_errno(0)
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return 'ok' if libc.syscall(ctypes.c_long(number), *wide) >= 0 else errno.errorcode[ctypes.get_errno()]
+def attempt(action):
+    try:
+        action()
+        return 'ok'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+";
+    format!("exec python3 - <<'PROGRAM'\n{prelude}{program}\nPROGRAM")
+}
+
+/// Runs a script on the host, as root: the positive control.
+#[expect(clippy::disallowed_methods, reason = "the control of an attack runs outside of any sandbox")]
+pub(crate) fn on_host(script: &str) -> String {
+    let output = std::process::Command::new("bash").args(["-c", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// An error with its sources.
