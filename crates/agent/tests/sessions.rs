@@ -194,6 +194,17 @@ async fn s12_the_same_exec_id_runs_once() {
 }
 
 #[tokio::test]
+async fn s02_a_base64_stream_holds_no_byte_back() {
+    let sandbox = Sandbox::start();
+    let command = json!({ "command": "printf a; sleep 1000", "execId": "b", "encoding": "base64" });
+    let mut events = sandbox.stream(command).await;
+    assert_eq!(events.next().await.unwrap().1["type"], "start");
+    let (id, event) = events.next().await.unwrap();
+    assert_eq!((id.as_str(), event["data"].as_str()), ("1-0", Some("YQ==")));
+    sandbox.call("POST", "/execs/b/cancel", None).await;
+}
+
+#[tokio::test]
 async fn s12_a_stream_resumes_without_a_gap_or_a_repeat() {
     let sandbox = Sandbox::start();
     let fifo = sandbox.dir.path().join("go");

@@ -162,6 +162,7 @@ pub(crate) fn excerpt(execution: &Execution, stream: StreamName) -> String {
 
 struct Events {
     reader: Reader,
+    encoding: OutputEncoding,
     encoders: [Encoder; 2],
     buffer: Vec<u8>,
     begun: bool,
@@ -172,6 +173,7 @@ struct Events {
 pub(crate) fn events(execution: &Arc<Execution>, encoding: OutputEncoding, offsets: [u64; 2]) -> Response {
     let state = Events {
         reader: execution.reader(offsets),
+        encoding,
         encoders: [Encoder::new(encoding), Encoder::new(encoding)],
         buffer: vec![0; EVENT],
         begun: false,
@@ -245,11 +247,8 @@ impl Events {
     fn data(&mut self, stream: StreamName, bytes: &[u8], last: bool, out: &mut Vec<u8>) {
         let mut text = String::new();
         let encoder = &mut self.encoders[stream as usize];
-        if last {
-            encoder.push(&[], true, &mut text);
-        } else {
-            encoder.push(bytes, false, &mut text);
-        }
+        // Each event is base64 of its own, so that no byte waits for two more to be written.
+        encoder.push(bytes, last || self.encoding == OutputEncoding::Base64, &mut text);
         if text.is_empty() {
             return;
         }
