@@ -2,7 +2,7 @@
 
 use crate::interrupt::Interrupts;
 use crate::plan::CommandPlan;
-use crate::report::Report;
+use crate::report::{Report, chain};
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use sandcrab_client::api::ErrorCode;
@@ -83,7 +83,7 @@ pub(crate) async fn run(
             if error.code() == Some(ErrorCode::ExecNotFound) && is_open.wait_for(|open| *open).await.is_ok() {
                 sandbox.cancel(&id).await.map(drop)?;
             } else {
-                report.note(format_args!("cancel the command: {:#}", anyhow::Error::from(error)));
+                report.note(format_args!("cancel the command: {}", chain(&error.into())));
             }
         }
         interrupts.reach(before + 2).await;

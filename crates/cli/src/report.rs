@@ -50,17 +50,28 @@ impl Report {
             let json = match client {
                 Some(ClientError::Api(error)) => serde_json::to_value(error).unwrap_or_default(),
                 _ => {
-                    serde_json::json!({ "message": format!("{error:#}"), "suggestion": client.and_then(remedy) })
+                    serde_json::json!({ "message": chain(error), "suggestion": client.and_then(remedy) })
                 }
             };
             eprintln!("{json}");
             return;
         }
-        eprintln!("sandcrab: {}", visible(&format!("{error:#}")));
+        eprintln!("sandcrab: {}", visible(&chain(error)));
         if let Some(remedy) = client.and_then(remedy) {
             eprintln!("{}", visible(&remedy));
         }
     }
+}
+
+/// An error with its causes. Some errors end with their cause's own words, which are then not said again.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// What a person can do about a failure.
@@ -135,6 +146,12 @@ mod tests {
         assert_eq!(visible("exe\u{202e}gpj"), "exe\\u{202e}gpj");
         assert_eq!(visible("two\nlines, ünï"), "two\nlines, ünï");
         assert_eq!(name("a\nb"), "a\\nb");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("no such name").context("look it up: no such name").context("connect");
+        assert_eq!(chain(&error), "connect: look it up: no such name");
     }
 
     #[test]

@@ -176,6 +176,19 @@ impl Sandbox {
         Exec::new(Arc::clone(&self.target), None, command.into())
     }
 
+    /// The commands that wait or run now, in no order.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn execs(&self) -> Result<Vec<ExecInfo>, ClientError> {
+        #[derive(serde::Deserialize)]
+        struct ExecList {
+            execs: Vec<ExecInfo>,
+        }
+        let list: ExecList = self.target.json(&Call::get("listExecs", self.target.path("/execs"))).await?;
+        Ok(list.execs)
+    }
+
     /// A command by its id, as it stands now.
     ///
     /// # Errors

@@ -2,10 +2,12 @@
 
 use crate::report::{Report, table};
 use anyhow::Result;
+use sandcrab_client::api::exec::ExecInfo;
 use sandcrab_client::api::files::{FileInfo, FileType};
 use sandcrab_client::api::sandbox::SandboxInfo;
 use sandcrab_client::api::session::SessionInfo;
 use sandcrab_client::{Client, ListOptions, Sandbox};
+use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) async fn sandboxes(client: &Client, labels: &[(String, String)], report: Report) -> Result<()> {
@@ -61,10 +63,23 @@ fn file_row(file: &FileInfo, recursive: bool) -> [String; 4] {
     [format!("{kind}{}", file.mode), file.size.to_string(), file.modified_at.to_string(), name.clone()]
 }
 
-pub(crate) async fn sessions(sandbox: &Sandbox, report: Report) -> Result<()> {
-    let sessions = sandbox.sessions().await?;
-    report.result(&sessions, |sessions| {
-        table(["SESSION", "STATE", "WAITING", "DIRECTORY", "CREATED"], sessions.iter().map(session_row))
+/// Sessions, and the commands that wait or run in them or in shells of their own.
+#[derive(Serialize)]
+struct Activity {
+    sessions: Vec<SessionInfo>,
+    execs: Vec<ExecInfo>,
+}
+
+pub(crate) async fn activity(sandbox: &Sandbox, report: Report) -> Result<()> {
+    let activity = Activity { sessions: sandbox.sessions().await?, execs: sandbox.execs().await? };
+    report.result(&activity, |activity| {
+        let sessions = activity.sessions.iter().map(session_row);
+        let mut text = table(["SESSION", "STATE", "WAITING", "DIRECTORY", "CREATED"], sessions);
+        if !activity.execs.is_empty() {
+            text.push('\n');
+            text += &table(["COMMAND", "SESSION", "STATE", "TEXT"], activity.execs.iter().map(exec_row));
+        }
+        text
     })
 }
 
@@ -77,4 +92,16 @@ fn session_row(session: &SessionInfo) -> [String; 5] {
         session.cwd.clone(),
         session.created_at.to_string(),
     ]
+}
+
+/// As much of a command's text as fits a line.
+const TEXT_CHARS: usize = 60;
+
+fn exec_row(exec: &ExecInfo) -> [String; 4] {
+    let session = exec.session_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let mut text: String = exec.command.chars().take(TEXT_CHARS).collect();
+    if text.len() < exec.command.len() {
+        text.push('…');
+    }
+    [exec.exec_id.to_string(), session, word(&exec.state), text]
 }

@@ -35,7 +35,7 @@ pub(crate) async fn execute(plan: Plan) -> Result<u8> {
             list::files(&existing(&client()?, &place.sandbox).await?, &place.path, all, recursive, report)
                 .await?;
         }
-        Action::Ps { sandbox } => list::sessions(&existing(&client()?, &sandbox).await?, report).await?,
+        Action::Ps { sandbox } => list::activity(&existing(&client()?, &sandbox).await?, report).await?,
         Action::Logs { sandbox, follow } => {
             show::logs(&handle(&client()?, &sandbox)?, follow, report).await?
         }

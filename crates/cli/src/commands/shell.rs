@@ -2,7 +2,7 @@
 
 use crate::attached;
 use crate::interrupt::Interrupts;
-use crate::report::{Report, name};
+use crate::report::{Report, chain, name};
 use anyhow::{Context as _, Result};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -66,7 +66,7 @@ async fn interactive(sandbox: &Sandbox, session: &Session, report: Report) -> Re
         };
     }
     if let Some(file) = &history {
-        save(&mut lines, file).unwrap_or_else(|error| report.note(format!("history: {error:#}")));
+        save(&mut lines, file).unwrap_or_else(|error| report.note(format!("history: {}", chain(&error))));
     }
     report.note(format!("left; session {} of sandbox {} lives on", session.id(), sandbox.id()));
     Ok(status)
