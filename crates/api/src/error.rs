@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 macro_rules! codes {
     ($($code:ident $name:literal $status:literal $suggestion:literal;)*) => {
         /// What went wrong, as a word that programs compare.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum ErrorCode {
             $(
                 #[doc = concat!("`", $name, "`, HTTP ", stringify!($status), ". ", $suggestion)]
@@ -121,6 +121,25 @@ codes! {
     NoSpace "NO_SPACE" 507 "Delete files or give the sandbox more disk.";
 }
 
+// By hand: the derive does not see through a macro's `rename = $name`.
+impl utoipa::PartialSchema for ErrorCode {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, Type};
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("What went wrong, as a word that programs compare."))
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .build()
+            .into()
+    }
+}
+
+impl ToSchema for ErrorCode {
+    fn name() -> Cow<'static, str> {
+        "ErrorCode".into()
+    }
+}
+
 impl std::fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
@@ -227,6 +246,13 @@ mod tests {
             assert!(json.get(field).is_some(), "{field}");
         }
         assert_eq!(serde_json::from_value::<ApiError>(json).unwrap(), error);
+    }
+
+    #[test]
+    fn x01_the_document_has_the_words_of_the_wire() {
+        let schema = serde_json::to_value(<ErrorCode as utoipa::PartialSchema>::schema()).unwrap();
+        let words: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(schema["enum"], serde_json::json!(words));
     }
 
     #[test]

@@ -52,6 +52,10 @@ pub fn unreadable_body(error: &(dyn std::error::Error + Send + Sync + 'static)) 
 
 /// Reads JSON; an error names the field by its path.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would take an array for an object's fields in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::invalid("body", "must be a JSON object, it is an array"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| named(&error, "body"))?;
     reader.end().map_err(|error| ApiError::invalid("body", error.to_string()))?;
@@ -66,7 +70,8 @@ fn named<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>, whole: &st
         .then(|| message.split('`').nth(1).unwrap_or_default());
     match (path.as_str(), quoted) {
         (".", Some(name)) => ApiError::invalid(name, &*message),
-        (".", None) => ApiError::invalid(whole, &*message),
+        // "?" is where the text ended or broke before any field.
+        ("." | "?", None) => ApiError::invalid(whole, &*message),
         (path, Some(name)) if !path.ends_with(name) => {
             ApiError::invalid(&format!("{path}.{name}"), &*message)
         }
@@ -152,6 +157,8 @@ mod tests {
         assert_eq!(field(r#"{"command":"a","colour":1}"#), "colour");
         assert_eq!(field("{}"), "command");
         assert_eq!(field("[]"), "body");
+        assert_eq!(field("[\"true\"]"), "body");
+        assert_eq!(field("{"), "body");
         assert_eq!(field("{\"command\":\"a\"} x"), "body");
         assert_eq!(field("\u{feff}nonsense"), "body");
     }
