@@ -1,1 +1,49 @@
-//! HTTP API, accounts, life cycle and proxy of Sandcrab.
+//! The server: HTTP API, accounts, life cycle of sandboxes, and the proxy to their agents.
+//!
+//! [`serve`] is the persona's whole work. [`Server::start`] is the same without process-wide settings, for tests and
+//! for embedding.
+
+mod app;
+mod auth;
+mod cors;
+mod hosts;
+mod http;
+mod lifecycle;
+mod metrics;
+mod options;
+mod proxy;
+mod serve;
+mod store;
+
+pub use auth::{KeyError, KeySource};
+pub use cors::OriginError;
+pub use http::DocumentError;
+pub use lifecycle::ReconcileError;
+pub use options::{DriverKind, Options, OptionsError, ServeOptions};
+pub use proxy::RoutesError;
+pub use serve::{ServeError, Server, Started, serve};
+pub use store::StoreError;
+
+/// The API's document (OpenAPI 3.1), as `GET /v1/openapi.json` answers it.
+///
+/// # Errors
+/// If the routes' annotations contradict each other, which a test excludes.
+pub fn openapi() -> Result<utoipa::openapi::OpenApi, DocumentError> {
+    http::document().map(|(document, _routes)| document)
+}
+
+/// An error with all its causes, for one line of a log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // A transparent error shows its cause as itself.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,134 @@
+//! What happens to every request before and after its route: a request id, the name check, the key, panics, the
+//! answer's common headers, a count and a log line.
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::cors::Cors;
+use crate::proxy;
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use futures_util::FutureExt;
+use http::header::{self, HeaderValue};
+use http::{Request, Response};
+use sandcrab_agent::http::error::Refusal;
+use sandcrab_api::ApiError;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tower::Service;
+
+const PREFIX: &str = "/v1/sandboxes/";
+/// The longest request id that is taken over from a caller.
+const REQUEST_ID_LENGTH: usize = 64;
+
+/// The entry of every request. Cheap to clone, one per connection.
+#[derive(Clone)]
+pub(crate) struct Front {
+    app: Arc<App>,
+    router: Router,
+    ids: Arc<Ids>,
+}
+
+/// What is known of a request when it is counted.
+#[derive(Default)]
+pub(crate) struct Labels {
+    /// The operation's id in the document; none if no route was found.
+    pub(crate) route: Option<Arc<str>>,
+}
+
+/// Makes request ids: unlike those of any other run of the server, and cheap.
+struct Ids {
+    run: u32,
+    next: AtomicU64,
+}
+
+impl Front {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        let router = super::service::router().with_state(app.clone());
+        Self { app, router, ids: Arc::new(Ids { run: rand::random(), next: AtomicU64::new(0) }) }
+    }
+
+    /// Answers a request that came over a connection to `local`.
+    pub(crate) async fn answer(mut self, mut request: Request<Body>, local: IpAddr) -> Response<Body> {
+        let id = self.ids.of(&request);
+        request.headers_mut().insert(super::REQUEST_ID, id.clone());
+        let origin = self.app.cors.allowed(request.headers());
+        let method = request.method().clone();
+        let mut labels = Labels::default();
+
+        let answered = AssertUnwindSafe(self.route(request, local, &mut labels)).catch_unwind().await;
+        let mut response = answered.unwrap_or_else(|panic| {
+            let what = panic.downcast_ref::<&str>().copied();
+            let what =
+                what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
+            Refusal(super::fault("request", what)).into_response()
+        });
+
+        let status = response.status();
+        let operation = labels.route.unwrap_or_else(|| "none".into());
+        if status.is_server_error() {
+            tracing::warn!(request = ?id, %method, operation = &*operation, status = status.as_u16(), "request failed");
+        } else {
+            tracing::debug!(request = ?id, %method, operation = &*operation, status = status.as_u16(), "request");
+        }
+        self.app.metrics.request(operation, status.as_u16());
+        let headers = response.headers_mut();
+        headers.insert(super::REQUEST_ID, id);
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Cors::open(origin, headers);
+        response
+    }
+
+    async fn route(&mut self, request: Request<Body>, local: IpAddr, labels: &mut Labels) -> Response<Body> {
+        self.try_route(request, local, labels).await.unwrap_or_else(|error| Refusal(error).into_response())
+    }
+
+    async fn try_route(
+        &mut self,
+        mut request: Request<Body>,
+        local: IpAddr,
+        labels: &mut Labels,
+    ) -> Result<Response<Body>, ApiError> {
+        self.app.hosts.check(request.uri(), request.headers(), local)?;
+        if let Some(preflight) = self.app.cors.preflight(&request) {
+            return Ok(preflight);
+        }
+        let path = request.uri().path();
+        if !super::service::is_open(path) {
+            let caller = self.app.auth.caller(request.headers())?;
+            if let Some((id, rest)) = below_a_sandbox(path)
+                && !super::sandboxes::is_own(rest)
+            {
+                let (id, rest) = (id.to_owned(), rest.to_owned());
+                return proxy::forward(&self.app, caller, &id, &rest, request, labels).await;
+            }
+            request.extensions_mut().insert::<Caller>(caller);
+        }
+        labels.route = super::service::operation(request.method(), request.uri().path());
+        // A router is always ready.
+        Ok(self.router.call(request).await.unwrap_or_else(|never| match never {}))
+    }
+}
+
+/// Splits `/v1/sandboxes/{id}/rest` into the id and `/rest`.
+fn below_a_sandbox(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix(PREFIX)?;
+    Some(rest.split_at(rest.find('/')?))
+}
+
+impl Ids {
+    fn of(&self, request: &Request<Body>) -> HeaderValue {
+        let given = request.headers().get(super::REQUEST_ID).filter(|id| {
+            let bytes = id.as_bytes();
+            (1..=REQUEST_ID_LENGTH).contains(&bytes.len())
+                && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        });
+        given.cloned().unwrap_or_else(|| {
+            let text = format!("{:08x}-{:x}", self.run, self.next.fetch_add(1, Ordering::Relaxed));
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        })
+    }
+}

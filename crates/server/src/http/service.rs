@@ -1,0 +1,81 @@
+//! The routes of the service itself, and the router that joins them with those of sandboxes.
+
+use crate::app::App;
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{Method, Uri, header};
+use sandcrab_agent::http::error::{Answer, Refusal};
+use sandcrab_api::sandbox::Health;
+use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The paths that need no key.
+pub(super) fn is_open(path: &str) -> bool {
+    matches!(path, "/health" | "/v1/openapi.json")
+}
+
+/// The operation that a request to the server's own routes is counted as.
+pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
+    let name = match (method.as_str(), path) {
+        (_, "/health") => "health",
+        (_, "/v1/openapi.json") => "openapi",
+        (_, "/metrics") => "metrics",
+        (_, "/v1/sandboxes") => "listSandboxes",
+        (_, path) if !path.starts_with("/v1/sandboxes/") => return None,
+        (_, path) if path.ends_with("/events") => "listEvents",
+        ("PUT", _) => "createSandbox",
+        ("GET", _) => "describeSandbox",
+        ("DELETE", _) => "destroySandbox",
+        _ => return None,
+    };
+    Some(name.into())
+}
+
+/// The server's own routes with their document.
+pub(super) fn documented() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::default()
+        .routes(routes!(health))
+        .routes(routes!(openapi))
+        .routes(routes!(metrics))
+        .merge(super::sandboxes::router())
+}
+
+/// The server's own routes.
+pub(super) fn router() -> Router<Arc<App>> {
+    let (router, _document) = documented().split_for_parts();
+    router.fallback(unknown).method_not_allowed_fallback(wrong_method)
+}
+
+async fn unknown(method: Method, uri: Uri) -> Refusal {
+    super::unknown_route(&method, uri.path()).into()
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Refusal {
+    super::wrong_method(&method, uri.path()).into()
+}
+
+/// Says that the server answers, and its release.
+#[utoipa::path(get, path = "/health", tag = "server", operation_id = "health", security(()),
+    responses((status = 200, description = "The server is up", body = Health)))]
+async fn health() -> axum::Json<Health> {
+    axum::Json(Health { status: "ok".to_owned(), version: sandcrab_api::VERSION.to_owned() })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "server", operation_id = "openapi", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")))]
+async fn openapi(State(app): State<Arc<App>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], app.document.clone()).into_response()
+}
+
+/// Numbers for operators, in OpenMetrics' text form.
+#[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "metrics",
+    responses((status = 200, description = "OpenMetrics", body = String,
+        content_type = "application/openmetrics-text")))]
+async fn metrics(State(app): State<Arc<App>>) -> Answer<Response> {
+    let text = app.metrics.encode(&app.sandboxes).map_err(|error| super::internal("metrics", &error))?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}

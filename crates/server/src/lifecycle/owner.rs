@@ -1,0 +1,463 @@
+//! The task that owns one sandbox's state.
+//!
+//! ```text
+//!               use, put              made
+//!   Absent ------------------> Making ------> Running <------------.
+//!     ^ ^                       |  |             |                  |
+//!     | '--- undone (failed) ---'  |             | agent ended      | started
+//!     |                            |             v        use       |
+//!     |                            |          Stopped ---------> Starting
+//!     |                            |           ^ |  ^               | |
+//!     |                            |           | |  '---- failed ---' |
+//!     |                            v           | v                    v
+//!     '----- gone ------------- Destroying <---+--------- destroy, from everywhere
+//!                                  |  ^
+//!                          failed  v  | use, put, destroy
+//!                                Condemned
+//! ```
+//!
+//! Making, Starting and Destroying hold the future that does the work; the task polls it beside its inbox, so that a
+//! sandbox can be destroyed while it is being made. Messages that a working state cannot answer are deferred and
+//! handled, in order, in the state that follows: that is how concurrent first users share one start.
+//!
+//! The owner writes the store before it answers. It ends when there is no sandbox and nobody waits for one.
+
+use super::options::Options;
+use super::start::{self, Started};
+use super::{
+    Activity, Context, Ending, Key, Life, Live, Sandbox, Sandboxes, View, event, exit_text, not_found,
+};
+use crate::store::{NewEvent, SandboxRow, StoreError, StoredStatus};
+use sandcrab_api::exec::Oom;
+use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus};
+use sandcrab_api::time::Timestamp;
+use sandcrab_api::{ApiError, ErrorCode};
+use sandcrab_runtime::{DriverError, Exit, InstanceId};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What others ask of an owner.
+pub(super) enum Message {
+    /// Have the sandbox run.
+    Ensure(Reply<Arc<Live>>),
+    /// Have the sandbox exist with these options.
+    Put(Box<CreateSandbox>, Reply<(Arc<SandboxInfo>, bool)>),
+    /// Take it away.
+    Destroy(Reply<()>),
+}
+
+impl Message {
+    fn fail(self, error: ApiError) {
+        // An asker who has gone away needs no answer.
+        let _gone = match self {
+            Self::Ensure(reply) => reply.send(Err(error)).is_err(),
+            Self::Put(_, reply) => reply.send(Err(error)).is_err(),
+            Self::Destroy(reply) => reply.send(Err(error)).is_err(),
+        };
+    }
+}
+
+/// What a sandbox is, as long as it is one.
+#[derive(Clone)]
+pub(super) struct Identity {
+    pub(super) instance: InstanceId,
+    pub(super) options: Options,
+    /// The limits in force, once the driver has said so.
+    pub(super) limits: Limits,
+    pub(super) created_at: Timestamp,
+    pub(super) last_change: Timestamp,
+}
+
+/// Where the sandbox stands.
+pub(super) enum State {
+    Absent,
+    Making { it: Identity, work: Work<Result<Started, ApiError>>, first: Message },
+    Running { it: Identity, live: Arc<Live>, exit: Work<Result<Exit, DriverError>> },
+    Stopped { it: Identity, ending: Ending },
+    Starting { it: Identity, ending: Ending, work: Work<Result<Started, ApiError>> },
+    Destroying { it: Identity, work: Work<Result<(), ApiError>>, waiting: Vec<Reply<()>> },
+    Condemned { it: Identity },
+}
+
+enum Progress {
+    Started(Result<Started, ApiError>),
+    Ended(Result<Exit, DriverError>),
+    Destroyed(Result<(), ApiError>),
+}
+
+impl State {
+    /// Resolves when the state's own work is done. Safe to drop and call again: the work stays in the state.
+    async fn progress(&mut self) -> Progress {
+        match self {
+            Self::Making { work, .. } | Self::Starting { work, .. } => Progress::Started(work.await),
+            Self::Running { exit, .. } => Progress::Ended(exit.await),
+            Self::Destroying { work, .. } => Progress::Destroyed(work.await),
+            Self::Absent | Self::Stopped { .. } | Self::Condemned { .. } => std::future::pending().await,
+        }
+    }
+
+    fn view(&self, key: &Key) -> View {
+        let (life, it, status) = match self {
+            Self::Absent => return View { life: Life::Absent, info: None },
+            Self::Making { it, .. } | Self::Starting { it, .. } => {
+                (Life::Starting, it, SandboxStatus::Starting)
+            }
+            Self::Running { it, live, .. } => (Life::Running(live.clone()), it, SandboxStatus::Running),
+            Self::Stopped { it, ending } => (Life::Stopped(*ending), it, SandboxStatus::Stopped),
+            Self::Destroying { it, .. } | Self::Condemned { it } => {
+                (Life::Destroying, it, SandboxStatus::Destroying)
+            }
+        };
+        let Identity { options, limits, created_at, last_change, .. } = it.clone();
+        let info = SandboxInfo {
+            id: key.1.clone(),
+            status,
+            image: options.image,
+            network: options.network,
+            limits,
+            sleep_after: options.sleep_after,
+            keep_alive: options.keep_alive,
+            labels: options.labels,
+            created_at,
+            last_change,
+        };
+        View { life, info: Some(Arc::new(info)) }
+    }
+}
+
+struct Owner {
+    key: Key,
+    all: Sandboxes,
+    context: Arc<Context>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    view: watch::Sender<View>,
+    deferred: Vec<Message>,
+}
+
+/// Starts the owner of a sandbox that has this state, with its first message if there is one.
+pub(super) fn spawn(all: &Sandboxes, key: Key, state: State, first: Option<Message>) -> Arc<Sandbox> {
+    let (sender, inbox) = mpsc::unbounded_channel();
+    let (view, seen) = watch::channel(state.view(&key));
+    let sandbox = Sandbox { id: key.1.clone(), activity: Activity::default(), inbox: sender, view: seen };
+    let deferred = first.into_iter().collect();
+    let owner = Owner { key, all: all.clone(), context: all.context.clone(), inbox, view, deferred };
+    tokio::spawn(owner.run(state));
+    Arc::new(sandbox)
+}
+
+/// The state of a sandbox whose agent runs.
+pub(super) fn running(context: &Arc<Context>, it: Identity, live: Arc<Live>) -> State {
+    let (driver, instance) = (context.driver.clone(), live.instance.clone());
+    State::Running { it, live, exit: Box::pin(async move { driver.wait_exit(&instance).await }) }
+}
+
+impl Owner {
+    async fn run(mut self, mut state: State) {
+        state = self.resume(state).await;
+        loop {
+            if matches!(state, State::Absent) && self.all.retire(&self.key, &self.inbox) {
+                return;
+            }
+            let progress = tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => {
+                        state = self.handle(state, message).await;
+                        self.publish(&state);
+                        continue;
+                    }
+                    // The entry holds a sender for as long as the owner has not retired.
+                    None => return,
+                },
+                progress = state.progress() => progress,
+            };
+            state = self.advance(state, progress).await;
+            state = self.resume(state).await;
+        }
+    }
+
+    /// Enters a state: publishes it and handles what waited for it.
+    async fn resume(&mut self, mut state: State) -> State {
+        self.publish(&state);
+        for message in std::mem::take(&mut self.deferred) {
+            state = self.handle(state, message).await;
+        }
+        self.publish(&state);
+        state
+    }
+
+    fn publish(&self, state: &State) {
+        self.view.send_replace(state.view(&self.key));
+    }
+
+    async fn handle(&mut self, state: State, message: Message) -> State {
+        match (state, message) {
+            (State::Absent, Message::Destroy(reply)) => {
+                Message::Destroy(reply).fail(not_found(&self.key.1));
+                State::Absent
+            }
+            (State::Absent, message) => self.make(message),
+
+            (State::Running { it, live, exit }, Message::Ensure(reply)) => {
+                let _gone = reply.send(Ok(live.clone()));
+                State::Running { it, live, exit }
+            }
+            (State::Stopped { it, ending }, Message::Ensure(reply)) => {
+                self.deferred.push(Message::Ensure(reply));
+                self.start(it, ending)
+            }
+            (State::Running { mut it, live, exit }, Message::Put(wanted, reply)) => {
+                let applied = self.apply(&mut it, *wanted).await;
+                let state = State::Running { it, live, exit };
+                self.answer_put(&state, applied, reply);
+                state
+            }
+            (State::Stopped { mut it, ending }, Message::Put(wanted, reply)) => {
+                let applied = self.apply(&mut it, *wanted).await;
+                let state = State::Stopped { it, ending };
+                self.answer_put(&state, applied, reply);
+                state
+            }
+
+            (State::Destroying { it, work, mut waiting }, Message::Destroy(reply)) => {
+                waiting.push(reply);
+                State::Destroying { it, work, waiting }
+            }
+            (State::Condemned { it }, Message::Destroy(reply)) => self.destroy(it, vec![reply]).await,
+            // What could not be taken away is tried again before the id is used for something new.
+            (State::Condemned { it }, message) => {
+                self.deferred.push(message);
+                self.destroy(it, Vec::new()).await
+            }
+            (State::Making { it, work, first }, Message::Destroy(reply)) => {
+                // The driver leaves nothing behind of a creation that is dropped; destroying makes sure.
+                drop(work);
+                first.fail(self.interrupted());
+                self.interrupt_deferred();
+                self.destroy(it, vec![reply]).await
+            }
+            (State::Starting { it, work, .. }, Message::Destroy(reply)) => {
+                drop(work);
+                self.interrupt_deferred();
+                self.destroy(it, vec![reply]).await
+            }
+            (State::Running { it, .. } | State::Stopped { it, .. }, Message::Destroy(reply)) => {
+                self.destroy(it, vec![reply]).await
+            }
+
+            (
+                state @ (State::Making { .. } | State::Starting { .. } | State::Destroying { .. }),
+                message @ (Message::Ensure(_) | Message::Put(..)),
+            ) => {
+                self.deferred.push(message);
+                state
+            }
+        }
+    }
+
+    async fn advance(&mut self, state: State, progress: Progress) -> State {
+        match (state, progress) {
+            (State::Making { mut it, first, .. }, Progress::Started(Ok(started))) => {
+                it.limits = started.limits;
+                it.last_change = Timestamp::now();
+                let state = running(&self.context, it, started.live);
+                self.publish(&state);
+                match first {
+                    Message::Put(_, reply) => {
+                        let info = self.view.borrow().info.clone();
+                        if let Some(info) = info {
+                            let _gone = reply.send(Ok((info, true)));
+                        }
+                        state
+                    }
+                    message => self.handle(state, message).await,
+                }
+            }
+            (State::Making { it, first, .. }, Progress::Started(Err(error))) => {
+                // Undone before anyone hears of the failure: then nothing is left of it (contract L01).
+                let state = match start::undo(&self.context, &self.key, &it.instance).await {
+                    Ok(()) => State::Absent,
+                    Err(_logged) => State::Condemned { it },
+                };
+                self.publish(&state);
+                first.fail(error.clone());
+                self.fail_deferred(&error);
+                state
+            }
+            (State::Starting { mut it, .. }, Progress::Started(Ok(started))) => {
+                it.limits = started.limits;
+                it.last_change = Timestamp::now();
+                let what = by_agent(event("started", "api", "used after it had stopped"), &started.live);
+                self.note(StoredStatus::Running, what).await;
+                running(&self.context, it, started.live)
+            }
+            (State::Starting { it, ending, .. }, Progress::Started(Err(error))) => {
+                self.fail_deferred(&error);
+                State::Stopped { it, ending }
+            }
+            (State::Running { mut it, live, .. }, Progress::Ended(exit)) => {
+                let ending = self.ending(&it, exit).await;
+                it.last_change = Timestamp::now();
+                // Published before it is written: requests whose connection broke wait to hear of it.
+                let state = State::Stopped { it, ending };
+                self.publish(&state);
+                live.pool.close();
+                let (kind, actor) =
+                    if ending.oom.is_some() { ("oom", "kernel") } else { ("stopped", "agent") };
+                let mut what = event(kind, actor, format!("its agent ended: {}", exit_text(ending.exit)));
+                what.detail = serde_json::to_value(ending.oom).unwrap_or_default();
+                self.note(StoredStatus::Stopped, what).await;
+                state
+            }
+            (State::Destroying { waiting, .. }, Progress::Destroyed(Ok(()))) => {
+                self.publish(&State::Absent);
+                for reply in waiting {
+                    let _gone = reply.send(Ok(()));
+                }
+                State::Absent
+            }
+            (State::Destroying { it, waiting, .. }, Progress::Destroyed(Err(error))) => {
+                for reply in waiting {
+                    let _gone = reply.send(Err(error.clone()));
+                }
+                self.fail_deferred(&error);
+                State::Condemned { it }
+            }
+            // `progress` never resolves with another state's word.
+            (state, _) => state,
+        }
+    }
+
+    fn make(&mut self, first: Message) -> State {
+        let wanted = match &first {
+            Message::Put(wanted, _) => (**wanted).clone(),
+            Message::Ensure(_) | Message::Destroy(_) => CreateSandbox::default(),
+        };
+        let options = Options::new(wanted);
+        let now = Timestamp::now();
+        let it = Identity {
+            instance: InstanceId::random(),
+            limits: options.limits.clone(),
+            options,
+            created_at: now,
+            last_change: now,
+        };
+        let work = Box::pin(start::create(self.context.clone(), self.key.clone(), it.clone()));
+        State::Making { it, work, first }
+    }
+
+    fn start(&mut self, it: Identity, ending: Ending) -> State {
+        let work = Box::pin(start::start(self.context.clone(), self.key.clone(), it.instance.clone()));
+        State::Starting { it, ending, work }
+    }
+
+    async fn destroy(&mut self, it: Identity, mut waiting: Vec<Reply<()>>) -> State {
+        // Written first: a server that is killed meanwhile must not take the rest for a sandbox.
+        let marked =
+            self.context.store.set_status(self.key.0, &self.key.1, StoredStatus::Destroying, None).await;
+        if let Err(error) = marked {
+            let error = crate::http::internal("destroy", &error);
+            self.fail_deferred(&error);
+            for reply in waiting.drain(..) {
+                let _gone = reply.send(Err(error.clone()));
+            }
+            return State::Condemned { it };
+        }
+        let work = Box::pin(start::destroy(self.context.clone(), self.key.clone(), it.instance.clone()));
+        State::Destroying { it, work, waiting }
+    }
+
+    async fn apply(&self, it: &mut Identity, wanted: CreateSandbox) -> Result<(), ApiError> {
+        let mut options = it.options.clone();
+        if options.apply(wanted, &self.key.1)? {
+            let json = start::options_json(&options)?;
+            let written = self.context.store.set_options(self.key.0, &self.key.1, json).await;
+            written.map_err(|error| crate::http::internal("createSandbox", &error))?;
+            it.options = options;
+        }
+        Ok(())
+    }
+
+    fn answer_put(
+        &self,
+        state: &State,
+        applied: Result<(), ApiError>,
+        reply: Reply<(Arc<SandboxInfo>, bool)>,
+    ) {
+        self.publish(state);
+        let info = self.view.borrow().info.clone();
+        let answer = applied.and_then(|()| info.ok_or_else(|| not_found(&self.key.1)));
+        let _gone = reply.send(answer.map(|info| (info, false)));
+    }
+
+    /// How the agent ended, with what the driver can still say about its memory.
+    async fn ending(&self, it: &Identity, exit: Result<Exit, DriverError>) -> Ending {
+        let exit = exit.unwrap_or_else(|error| {
+            tracing::warn!(sandbox = %self.key.1, error = crate::chain(&error), "waiting for the agent's end failed");
+            Exit::Unknown
+        });
+        let stats = match exit {
+            Exit::Signal(_) | Exit::Unknown => self.context.driver.stats(&it.instance).await.ok(),
+            Exit::Code(_) => None,
+        };
+        let oom = stats.filter(|stats| stats.oom_kills.is_some_and(|kills| kills > 0)).map(|stats| Oom {
+            limit: it.limits.memory.map_or(0, |limit| limit.0),
+            peak: stats.memory_peak.unwrap_or_default(),
+        });
+        Ending { exit, oom }
+    }
+
+    /// Writes what the outside already sees; a failure is logged, because the state is as it is.
+    async fn note(&self, status: StoredStatus, what: NewEvent) {
+        let written = self.context.store.set_status(self.key.0, &self.key.1, status, Some(what)).await;
+        if let Err(error) = written {
+            log_unwritten(&self.key, &error);
+        }
+    }
+
+    fn fail_deferred(&mut self, error: &ApiError) {
+        for message in self.deferred.drain(..) {
+            message.fail(error.clone());
+        }
+    }
+
+    fn interrupt_deferred(&mut self) {
+        let error = self.interrupted();
+        self.fail_deferred(&error);
+    }
+
+    fn interrupted(&self) -> ApiError {
+        let id = &self.key.1;
+        ApiError::new(
+            ErrorCode::OperationInterrupted,
+            format!("sandbox {id} was destroyed while it was being made"),
+        )
+        .with("sandboxId", id.as_str())
+    }
+}
+
+fn log_unwritten(key: &Key, error: &StoreError) {
+    tracing::error!(sandbox = %key.1, error = crate::chain(error), "an event could not be written");
+}
+
+/// An event that says which release of the agent runs.
+pub(super) fn by_agent(mut what: NewEvent, live: &Live) -> NewEvent {
+    what.detail = serde_json::json!({ "agentVersion": &live.hello.version });
+    what
+}
+
+/// The row of a sandbox that is about to be made.
+pub(super) fn row(key: &Key, it: &Identity) -> Result<SandboxRow, ApiError> {
+    Ok(SandboxRow {
+        account: key.0,
+        id: key.1.clone(),
+        instance: it.instance.clone(),
+        status: StoredStatus::Starting,
+        options: start::options_json(&it.options)?,
+        created_at: it.created_at,
+        changed_at: it.created_at,
+    })
+}

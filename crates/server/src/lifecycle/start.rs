@@ -1,0 +1,133 @@
+//! The work behind an owner's transitions: to make, to start again, to take away.
+
+use super::owner::{self, Identity};
+use super::{Context, Key, Live, event, options::Options};
+use crate::proxy::Pool;
+use crate::store::StoredStatus;
+use sandcrab_api::sandbox::Limits;
+use sandcrab_api::{ApiError, ErrorCode, SandboxId};
+use sandcrab_runtime::{DriverError, Instance, InstanceId};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a sandbox may take to start. The first one also waits for its image to be made.
+const START: Duration = Duration::from_secs(120);
+
+/// A sandbox that has come up.
+pub(super) struct Started {
+    pub(super) live: Arc<Live>,
+    /// The limits in force.
+    pub(super) limits: Limits,
+}
+
+/// Makes a new sandbox. On error the caller calls [`undo`].
+pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Result<Started, ApiError> {
+    let began = Instant::now();
+    let spec = it.options.spec(&key.1);
+    let row = owner::row(&key, &it)?;
+    // The record is made beside the sandbox, not before it: the next server takes away an instance without a record
+    // and a record without an instance, and nothing is acknowledged before both are there.
+    let stored = context.store.insert(row, event("created", "api", "first use"));
+    let made = tokio::time::timeout(START, context.driver.create(&it.instance, &spec));
+    let (stored, made) = tokio::join!(stored, made);
+    stored.map_err(|error| crate::http::internal("createSandbox", &error))?;
+    let instance = made.map_err(|_| took_too_long(&key.1))?.map_err(|error| refused(&key.1, &error))?;
+    let live = introduce(&context, &key.1, &instance).await?;
+    // Not waited for: a server that starts takes `starting` with a running instance for what it is.
+    let written = context.store.set_status(key.0, &key.1, StoredStatus::Running, None);
+    tokio::spawn(async move {
+        if let Err(error) = written.await {
+            tracing::error!(sandbox = %key.1, error = crate::chain(&error), "a status could not be written");
+        }
+    });
+    context.metrics.created(began.elapsed());
+    Ok(Started { live, limits: instance.spec.limits })
+}
+
+/// Takes away what a failed creation may have left.
+pub(super) async fn undo(context: &Arc<Context>, key: &Key, instance: &InstanceId) -> Result<(), ApiError> {
+    let destroyed = context.driver.destroy(instance).await.map_err(|error| undestroyed(&key.1, &error));
+    if destroyed.is_ok() {
+        let removed = context.store.remove(key.0, &key.1, instance, None).await;
+        removed.map_err(|error| crate::http::internal("createSandbox", &error))?;
+    }
+    destroyed
+}
+
+/// Starts a stopped sandbox again on its files.
+pub(super) async fn start(
+    context: Arc<Context>,
+    key: Key,
+    instance: InstanceId,
+) -> Result<Started, ApiError> {
+    let started = tokio::time::timeout(START, context.driver.start(&instance)).await;
+    let instance = started.map_err(|_| took_too_long(&key.1))?.map_err(|error| refused(&key.1, &error))?;
+    let live = introduce(&context, &key.1, &instance).await?;
+    Ok(Started { live, limits: instance.spec.limits })
+}
+
+/// Takes a sandbox away and forgets it.
+pub(super) async fn destroy(context: Arc<Context>, key: Key, instance: InstanceId) -> Result<(), ApiError> {
+    context.driver.destroy(&instance).await.map_err(|error| undestroyed(&key.1, &error))?;
+    let last = event("destroyed", "api", "asked for");
+    let removed = context.store.remove(key.0, &key.1, &instance, Some(last)).await;
+    removed.map_err(|error| crate::http::internal("destroy", &error))
+}
+
+/// Meets the agent of an instance: opens a connection and asks for its version and features.
+pub(super) async fn introduce(
+    context: &Arc<Context>,
+    id: &SandboxId,
+    instance: &Instance,
+) -> Result<Arc<Live>, ApiError> {
+    let pool = Pool::new(context.driver.clone(), instance.id.clone());
+    let hello = pool.hello().await.map_err(|error| {
+        ApiError::new(
+            ErrorCode::ContainerUnavailable,
+            format!("sandbox {id} came up, but its agent did not introduce itself: {}", crate::chain(&error)),
+        )
+        .with("sandboxId", id.as_str())
+    })?;
+    Ok(Arc::new(Live { instance: instance.id.clone(), hello, pool }))
+}
+
+/// The options as the store keeps them.
+pub(super) fn options_json(options: &Options) -> Result<String, ApiError> {
+    serde_json::to_string(options).map_err(|error| crate::http::internal("createSandbox", &error))
+}
+
+fn took_too_long(id: &SandboxId) -> ApiError {
+    ApiError::new(
+        ErrorCode::ContainerUnavailable,
+        format!("sandbox {id} was not up after {} s", START.as_secs()),
+    )
+    .with("sandboxId", id.as_str())
+}
+
+/// Why the driver did not start it: the caller's fault where it is, else the machine's.
+fn refused(id: &SandboxId, error: &DriverError) -> ApiError {
+    let error = match error {
+        DriverError::ImageNotFound { .. } => ApiError::invalid("image", error.to_string()),
+        DriverError::Limit { limit, reason } => {
+            ApiError::invalid(&format!("limits.{}", limit.trim_start_matches("limits.")), reason.clone())
+        }
+        error => {
+            tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be started");
+            ApiError::new(
+                ErrorCode::ContainerUnavailable,
+                format!("sandbox {id} could not be started: {}", crate::chain(error)),
+            )
+        }
+    };
+    error.with("sandboxId", id.as_str())
+}
+
+fn undestroyed(id: &SandboxId, error: &DriverError) -> ApiError {
+    tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be taken away");
+    ApiError::new(
+        ErrorCode::ContainerUnavailable,
+        format!("sandbox {id} could not be taken away: {}", crate::chain(error)),
+    )
+    .with("sandboxId", id.as_str())
+    .suggest("Destroy it again; the server's log and `sandcrab doctor` say what holds it.")
+}

@@ -1,0 +1,181 @@
+//! Two stages: what was typed ([`ServeOptions`]), then what it means ([`Options`]).
+
+use crate::auth::KeySource;
+use crate::cors::{Cors, OriginError};
+use crate::hosts::Hosts;
+use sandcrab_runtime::doctor::{Feature, UnknownFeature};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What was typed after `sandcrab serve`.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen. Default `127.0.0.1:8787`.
+    pub listen: String,
+    /// Default `/var/lib/sandcrab` for root, else `$XDG_DATA_HOME/sandcrab` (`~/.local/share/sandcrab`).
+    pub data_dir: Option<PathBuf>,
+    /// The operator's key.
+    pub api_key: Option<String>,
+    /// Let everyone in who reaches the server.
+    pub no_auth: bool,
+    /// How to isolate. Default `native`.
+    pub driver: String,
+    /// Host names beside the loopback ones and the address that a connection came to.
+    pub allow_hosts: Vec<String>,
+    /// Origins of web pages that may call the server; `*` for all.
+    pub cors_origins: Vec<String>,
+    /// Features of the isolation that may be missing, by name; each may be a list with commas.
+    pub allow_missing: Vec<String>,
+    /// Paths that the host image leaves out.
+    pub host_image_exclude: Vec<PathBuf>,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8787".to_owned(),
+            data_dir: None,
+            api_key: None,
+            no_auth: false,
+            driver: "native".to_owned(),
+            allow_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            allow_missing: Vec::new(),
+            host_image_exclude: Vec::new(),
+        }
+    }
+}
+
+/// A way to isolate that `--driver` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverKind {
+    /// Namespaces of this machine's kernel.
+    Native,
+}
+
+/// What was meant. Made by [`ServeOptions::resolve`].
+#[derive(Debug)]
+pub struct Options {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) key: KeySource,
+    pub(crate) driver: DriverKind,
+    pub(crate) hosts: Hosts,
+    pub(crate) cors: Cors,
+    pub(crate) allow_missing: Vec<Feature>,
+    pub(crate) host_image_exclude: Vec<PathBuf>,
+}
+
+/// What was typed makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// Not an address.
+    #[error("--listen {text:?} is not ADDRESS:PORT")]
+    Listen {
+        /// What was typed.
+        text: String,
+        /// Why not.
+        source: std::net::AddrParseError,
+    },
+    /// Two that exclude each other.
+    #[error("--api-key and --no-auth exclude each other")]
+    KeyAndNoAuth,
+    /// No such driver.
+    #[error("--driver {0:?} is not a driver of this release: native")]
+    Driver(String),
+    /// No such feature.
+    #[error("--allow-missing")]
+    Feature(#[from] UnknownFeature),
+    /// Not an origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// Nothing says where data should go.
+    #[error("neither XDG_DATA_HOME nor HOME is set; name a place with --data-dir")]
+    NoDataDir,
+    /// A path that depends on where the server was started.
+    #[error("--host-image-exclude {0:?} is not an absolute path")]
+    Exclude(PathBuf),
+}
+
+impl ServeOptions {
+    /// Finds out what was meant.
+    pub fn resolve(self) -> Result<Options, OptionsError> {
+        let listen = self.listen.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        let listen = listen.unwrap_or_else(|| self.listen.clone());
+        let key = match (self.api_key, self.no_auth) {
+            (Some(_), true) => return Err(OptionsError::KeyAndNoAuth),
+            (Some(key), false) => KeySource::Given(key),
+            (None, true) => KeySource::NoAuth,
+            (None, false) => KeySource::File,
+        };
+        let driver = match self.driver.as_str() {
+            "native" => DriverKind::Native,
+            _ => return Err(OptionsError::Driver(self.driver)),
+        };
+        let features = self.allow_missing.iter().flat_map(|list| list.split(','));
+        let allow_missing = features.map(str::trim).filter(|name| !name.is_empty()).map(str::parse);
+        if let Some(path) = self.host_image_exclude.iter().find(|path| !path.is_absolute()) {
+            return Err(OptionsError::Exclude(path.clone()));
+        }
+        Ok(Options {
+            listen: listen.parse().map_err(|source| OptionsError::Listen { text: self.listen, source })?,
+            data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
+            key,
+            driver,
+            hosts: Hosts::new(&self.allow_hosts),
+            cors: Cors::new(&self.cors_origins)?,
+            allow_missing: allow_missing.collect::<Result<_, _>>()?,
+            host_image_exclude: self.host_image_exclude,
+        })
+    }
+}
+
+/// Where data goes when nothing else is said; the local command line looks for the key there.
+pub(crate) fn default_data_dir() -> Result<PathBuf, OptionsError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/sandcrab"));
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    Ok(base.ok_or(OptionsError::NoDataDir)?.join("sandcrab"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_typed_becomes_what_was_meant() {
+        let options = ServeOptions {
+            listen: "localhost:0".into(),
+            allow_missing: vec!["quota,seccomp".into(), "landlock".into()],
+            ..ServeOptions::default()
+        };
+        let options = options.resolve().unwrap();
+        assert_eq!(options.listen.to_string(), "127.0.0.1:0");
+        assert_eq!(options.allow_missing, [Feature::Quota, Feature::Seccomp, Feature::Landlock]);
+        assert_eq!(options.key, KeySource::File);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let typed = ServeOptions::default;
+        let refused = |options: ServeOptions| options.resolve().unwrap_err().to_string();
+        assert!(refused(ServeOptions { listen: "nowhere".into(), ..typed() }).contains("nowhere"));
+        assert!(refused(ServeOptions { driver: "docker".into(), ..typed() }).contains("docker"));
+        assert!(
+            refused(ServeOptions { api_key: Some("k".into()), no_auth: true, ..typed() }).contains("exclude")
+        );
+        assert!(
+            refused(ServeOptions { cors_origins: vec!["x".into()], ..typed() }).contains("--cors-origin")
+        );
+        assert!(
+            refused(ServeOptions { allow_missing: vec!["all".into()], ..typed() })
+                .contains("--allow-missing")
+        );
+        assert!(
+            refused(ServeOptions { host_image_exclude: vec!["a".into()], ..typed() }).contains("absolute")
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Bodies in both directions: streamed, never gathered.
+
+use super::pool::{Lease, Pool};
+use crate::lifecycle::Use;
+use axum::BoxError;
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use sandcrab_api::ApiError;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// How long a caller may be silent in the middle of a body.
+pub(super) const UPLOAD_SILENCE: Duration = Duration::from_secs(120);
+
+/// A request's body on its way to the agent.
+pub(super) struct Upload {
+    body: Body,
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+/// The caller stopped sending.
+#[derive(Debug, thiserror::Error)]
+#[error("no byte of the body came for {} s", UPLOAD_SILENCE.as_secs())]
+struct Silent;
+
+impl Upload {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, silence: None }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self::new(Body::empty())
+    }
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.silence = None;
+                // Trailers mean nothing to the agent.
+                let frame = frame.filter(|frame| !matches!(frame, Ok(frame) if frame.is_trailers()));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => {
+                let silence =
+                    self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(UPLOAD_SILENCE)));
+                ready!(silence.as_mut().poll(cx));
+                Poll::Ready(Some(Err(Silent.into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body on its way to the caller. It drives the connection that it comes from, gives it back when it has
+/// been read to its end, and keeps the sandbox active as long as it is open.
+pub(super) struct Download {
+    body: Incoming,
+    lease: Option<Lease>,
+    pool: Pool,
+    used: Arc<Use>,
+    events: Option<Events>,
+}
+
+/// What is known of an event stream: whether the last bytes ended a message.
+struct Events {
+    between: bool,
+    verdict: Option<Pin<Box<dyn Future<Output = Option<ApiError>> + Send>>>,
+}
+
+impl Download {
+    pub(super) fn new(body: Incoming, lease: Lease, used: Arc<Use>, is_event_stream: bool) -> Self {
+        let events = is_event_stream.then_some(Events { between: true, verdict: None });
+        Self { body, lease: Some(lease), pool: used.live.pool.clone(), used, events }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.pool.put(lease);
+        }
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        // The body first, for what is there already; then the connection, for more; then the body again.
+        for attempt in 0..2 {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => return Poll::Ready(Some(Ok(data))),
+                    // Trailers: the end.
+                    Err(_) => return Poll::Ready(None),
+                },
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            if attempt == 0
+                && let Some(lease) = &mut self.lease
+            {
+                lease.link.drive(cx);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The stream broke. Between two messages of an event stream there is room to say why the sandbox is gone; where
+    /// the sandbox lives on the connection is cut instead, and the caller resumes (contract S12).
+    fn poll_last_word(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(Events { verdict: Some(verdict), .. }) = &mut self.events else { return Poll::Ready(None) };
+        let verdict = ready!(verdict.as_mut().poll(cx));
+        self.events = None;
+        let Some(error) = verdict else { return Poll::Ready(Some(Err(Cut.into()))) };
+        let event = serde_json::json!({
+            "type": "error",
+            "error": &error.message,
+            "timestamp": &error.timestamp,
+            "detail": &error,
+        });
+        Poll::Ready(Some(Ok(Frame::data(format!("data: {event}\n\n").into()))))
+    }
+}
+
+/// The agent's answer ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the sandbox broke off its answer")]
+struct Cut;
+
+impl HttpBody for Download {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if matches!(&this.events, Some(Events { verdict: Some(_), .. })) {
+            return this.poll_last_word(cx);
+        }
+        match ready!(this.poll_data(cx)) {
+            Some(Ok(data)) => {
+                if let Some(events) = &mut this.events {
+                    events.between = data.ends_with(b"\n\n") || (data.is_empty() && events.between);
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => {
+                this.lease = None;
+                match &mut this.events {
+                    Some(events) if events.between => {
+                        let used = this.used.clone();
+                        events.verdict =
+                            Some(Box::pin(async move { used.sandbox.verdict(&used.live).await }));
+                        this.poll_last_word(cx)
+                    }
+                    _ => Poll::Ready(Some(Err(error.into()))),
+                }
+            }
+            None => {
+                this.give_back();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream() && self.events.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // A body of known length is not polled past its last byte.
+        if self.body.is_end_stream() {
+            self.give_back();
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The way to the agents. The server does not trust them: it passes only what their route table names, writes the
+//! head of every answer itself and bounds what they can make it wait for or hold (attack B10).
+
+mod body;
+mod forward;
+mod link;
+mod pool;
+mod routes;
+
+pub(crate) use forward::forward;
+pub(crate) use pool::Pool;
+pub use routes::RoutesError;
+pub(crate) use routes::{Found, Route, Routes};

@@ -1,0 +1,183 @@
+//! Idle connections to one agent.
+
+use super::body::Upload;
+use super::link::{Broken, Link};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use sandcrab_api::sandbox::AgentHello;
+use sandcrab_runtime::{Driver, DriverError, InstanceId};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Idle links that are kept.
+const IDLE: usize = 64;
+/// Links that may be open at once: more requests at the same time than any sandbox could answer.
+pub(super) const OPEN: usize = 4096;
+/// Connections that are opened at once: well below the backlog of the agent's socket, past which a connect fails.
+const OPENING: usize = 32;
+/// How long opening one may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long an agent may take to introduce itself, and how much it may say.
+const HELLO: Duration = Duration::from_secs(10);
+const HELLO_BYTES: usize = 16 << 10;
+
+/// Connections to one instance's agent. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    driver: Arc<dyn Driver>,
+    instance: InstanceId,
+    /// None once closed.
+    idle: Mutex<Option<Vec<Link>>>,
+    open: Arc<Semaphore>,
+    opening: Semaphore,
+}
+
+/// A link in use; counts as open until it is dropped.
+pub(super) struct Lease {
+    pub(super) link: Link,
+    _open: OwnedSemaphorePermit,
+}
+
+/// Why an agent could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PoolError {
+    /// Too many requests to it are under way.
+    #[error("{OPEN} requests to the sandbox are under way")]
+    Full,
+    /// The driver could not connect.
+    #[error("connect to the agent")]
+    Connect(#[source] DriverError),
+    /// Nobody accepted the connection.
+    #[error("the agent did not accept a connection within {} s", CONNECT.as_secs())]
+    ConnectTimeout,
+    /// HTTP did not begin.
+    #[error("begin HTTP with the agent")]
+    Handshake(#[source] hyper::Error),
+    /// The exchange failed after the request may have been sent.
+    #[error("the agent broke off")]
+    Exchange(#[source] hyper::Error),
+    /// An agent's introduction failed.
+    #[error("the agent's introduction {0}")]
+    Hello(&'static str),
+    /// An agent's introduction could not be read.
+    #[error("the agent's introduction is not readable")]
+    HelloForm(#[source] serde_json::Error),
+}
+
+/// A request that got no answer.
+pub(super) struct Unanswered {
+    pub(super) error: PoolError,
+    /// The request itself, if nothing of it was sent.
+    pub(super) unsent: Option<Box<Request<Upload>>>,
+}
+
+impl Pool {
+    pub(crate) fn new(driver: Arc<dyn Driver>, instance: InstanceId) -> Self {
+        let inner = Inner {
+            driver,
+            instance,
+            idle: Mutex::new(Some(Vec::new())),
+            open: Arc::new(Semaphore::new(OPEN)),
+            opening: Semaphore::new(OPENING),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Drops the idle links and keeps no more: the agent has ended.
+    pub(crate) fn close(&self) {
+        *self.idle() = None;
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Option<Vec<Link>>> {
+        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a link back whose answer has been read to its end.
+    pub(super) fn put(&self, lease: Lease) {
+        if let Some(idle) = self.idle().as_mut()
+            && idle.len() < IDLE
+        {
+            idle.push(lease.link);
+        }
+    }
+
+    fn take_idle(&self) -> Option<Link> {
+        self.idle().as_mut()?.pop()
+    }
+
+    /// Sends a request over an idle link, or over a new one. A request of which nothing was sent because its link had
+    /// gone stale is sent once more, over a new link; nothing else is (contract X04).
+    pub(super) async fn send(
+        &self,
+        request: Request<Upload>,
+    ) -> Result<(Response<Incoming>, Lease), Unanswered> {
+        let Ok(open) = self.inner.open.clone().try_acquire_owned() else {
+            return Err(Unanswered { error: PoolError::Full, unsent: None });
+        };
+        let mut request = request;
+        while let Some(mut link) = self.take_idle() {
+            if !link.is_usable().await {
+                continue;
+            }
+            match link.exchange(request).await {
+                Ok(answer) => return Ok((answer, Lease { link, _open: open })),
+                Err(Broken::Unsent(unsent, _stale)) => {
+                    request = *unsent;
+                    break;
+                }
+                Err(Broken::Sent(error)) => {
+                    return Err(Unanswered { error: PoolError::Exchange(error), unsent: None });
+                }
+            }
+        }
+        let mut link = match self.connect().await {
+            Ok(link) => link,
+            Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
+        };
+        link.exchange(request).await.map(|answer| (answer, Lease { link, _open: open })).map_err(|broken| {
+            let (error, unsent) = match broken {
+                Broken::Unsent(request, error) => (error, Some(request)),
+                Broken::Sent(error) => (error, None),
+            };
+            Unanswered { error: PoolError::Exchange(error), unsent }
+        })
+    }
+
+    async fn connect(&self) -> Result<Link, PoolError> {
+        let opened = tokio::time::timeout(CONNECT, async {
+            // Never closed, so the error cannot come; without a permit the connect is merely unbounded.
+            let _opening = self.inner.opening.acquire().await.ok();
+            self.inner.driver.connect(&self.inner.instance).await
+        });
+        let stream = opened.await.map_err(|_| PoolError::ConnectTimeout)?.map_err(PoolError::Connect)?;
+        Link::new(stream).await.map_err(PoolError::Handshake)
+    }
+
+    /// Asks the agent for its version and features.
+    pub(crate) async fn hello(&self) -> Result<AgentHello, PoolError> {
+        let ask = async {
+            let mut request = Request::new(Upload::empty());
+            *request.uri_mut() = http::Uri::from_static("/agent");
+            request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
+            let (answer, mut lease) = self.send(request).await.map_err(|unanswered| unanswered.error)?;
+            if answer.status() != http::StatusCode::OK {
+                return Err(PoolError::Hello("has another status than 200"));
+            }
+            let mut body = std::pin::pin!(Limited::new(answer.into_body(), HELLO_BYTES).collect());
+            let body = std::future::poll_fn(|cx| {
+                lease.link.drive(cx);
+                body.as_mut().poll(cx)
+            });
+            let body = body.await.map_err(|_| PoolError::Hello("broke off or is too long"))?;
+            self.put(lease);
+            serde_json::from_slice(&body.to_bytes()).map_err(PoolError::HelloForm)
+        };
+        tokio::time::timeout(HELLO, ask).await.map_err(|_| PoolError::Hello("did not come in time"))?
+    }
+}

@@ -1,0 +1,233 @@
+//! What the server must still know after it was killed: accounts, keys, sandboxes, events.
+//!
+//! One thread owns the one SQLite connection. Work arrives as closures; whatever waits when the thread looks is
+//! committed together, so that many callers share one fsync. A caller is answered after the commit, never before it:
+//! what was acknowledged survives kill -9 and loss of power (WAL with `synchronous = FULL`).
+
+mod migrations;
+mod tables;
+
+pub(crate) use tables::{AccountId, Event, NewEvent, SandboxRow, StoredStatus};
+
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use tokio::sync::oneshot;
+
+/// The most jobs that one commit takes: bounds how long the first of them waits for the last.
+const BATCH: usize = 64;
+
+/// Why the store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database file could not be opened or made.
+    #[error("open the database {path:?}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The schema could not be brought to this release's form.
+    #[error("migrate the database to version {version}")]
+    Migrate {
+        /// The step that failed.
+        version: u32,
+        /// Why.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The database was written by a later release.
+    #[error("the database has version {found}, this release knows {known}; run the release that wrote it")]
+    TooNew {
+        /// The version in the file.
+        found: u32,
+        /// The latest version that this release knows.
+        known: u32,
+    },
+    /// The thread that writes could not be started.
+    #[error("start the store's thread")]
+    Thread(#[source] Arc<std::io::Error>),
+    /// A statement failed; nothing of its job was written.
+    #[error("{operation} in the database")]
+    Job {
+        /// What was asked.
+        operation: &'static str,
+        /// Why it failed.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The store has ended.
+    #[error("the store has ended")]
+    Closed,
+}
+
+/// A handle to the store; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Store {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+}
+
+/// What a job is given: the connection, inside a transaction and a savepoint of the job's own.
+type Work<T> = Box<dyn FnOnce(&Connection) -> rusqlite::Result<T> + Send>;
+
+trait Job: Send {
+    /// Does the work; `false` undoes what it wrote.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Tells the caller, once it is known whether the commit held.
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
+}
+
+struct Task<T> {
+    operation: &'static str,
+    work: Option<Work<T>>,
+    outcome: Option<rusqlite::Result<T>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send> Job for Task<T> {
+    fn run(&mut self, connection: &Connection) -> bool {
+        self.outcome = self.work.take().map(|work| work(connection));
+        matches!(self.outcome, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
+        let operation = self.operation;
+        let answer = match (self.outcome, committed) {
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(Err(source)), _) => Err(StoreError::Job { operation, source: Arc::new(source) }),
+            (Some(Ok(_)), Err(source)) => Err(StoreError::Job { operation, source }),
+            (None, _) => Err(StoreError::Closed),
+        };
+        // A caller that has gone away wanted the write all the same.
+        let _gone = self.reply.send(answer);
+    }
+}
+
+impl Store {
+    /// Opens or makes the database and brings it to the current version.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                 PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;",
+            )
+            .map_err(failed)?;
+        migrations::run(&mut connection)?;
+        let (jobs, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || work(&connection, &inbox))
+            .map_err(|error| StoreError::Thread(Arc::new(error)))?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `work` in a transaction; resolves after the commit. The work is queued when this is called, not when the
+    /// future is polled, so jobs of one caller keep their order.
+    pub(crate) fn run<T: Send + 'static, W>(
+        &self,
+        operation: &'static str,
+        work: W,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    where
+        W: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let task = Task { operation, work: Some(Box::new(work)), outcome: None, reply };
+        let sent = self.jobs.send(Box::new(task));
+        async move {
+            sent.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        }
+    }
+}
+
+/// The thread's loop; ends when the last handle is gone.
+fn work(connection: &Connection, inbox: &mpsc::Receiver<Box<dyn Job>>) {
+    while let Ok(first) = inbox.recv() {
+        let mut batch = vec![first];
+        batch.extend(inbox.try_iter().take(BATCH - 1));
+        let committed = commit(connection, &mut batch).map_err(Arc::new);
+        if committed.is_err() && !connection.is_autocommit() {
+            // A failed COMMIT (a full disk) leaves the transaction open: nothing of it may stay.
+            if let Err(error) = connection.execute_batch("ROLLBACK") {
+                tracing::error!(%error, "the store could not roll back");
+            }
+        }
+        for job in batch {
+            job.answer(committed.clone());
+        }
+    }
+}
+
+fn commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    for job in batch {
+        connection.execute_batch("SAVEPOINT job")?;
+        if !job.run(connection) {
+            connection.execute_batch("ROLLBACK TO job")?;
+        }
+        connection.execute_batch("RELEASE job")?;
+    }
+    connection.execute_batch("COMMIT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(&dir.path().join("test.db")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_failed_job_undoes_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let add = |name: &'static str, twice: bool| {
+            store.run("add an account", move |db| {
+                let sql = "INSERT INTO accounts (name, created_at) VALUES (?, 0)";
+                db.execute(sql, [name])?;
+                if twice { db.execute(sql, [name]) } else { Ok(0) }
+            })
+        };
+        // Queued together, so that they can share a commit.
+        let (good, bad, other) = tokio::join!(add("a", false), add("b", true), add("c", false));
+        assert!(good.is_ok() && other.is_ok());
+        assert!(matches!(bad, Err(StoreError::Job { operation: "add an account", .. })));
+        let names = store.run("list", |db| {
+            db.prepare("SELECT name FROM accounts ORDER BY id")?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()
+        });
+        assert_eq!(names.await.unwrap(), ["default", "a", "c"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_when_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        store
+            .run("add", |db| db.execute("INSERT INTO accounts (name, created_at) VALUES ('x', 0)", []))
+            .await
+            .unwrap();
+        // A copy taken while the first is open is what a kill would have left.
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let again = open(&copy);
+        let count = again
+            .run("count", |db| db.query_row("SELECT count(*) FROM accounts", [], |r| r.get::<_, i64>(0)));
+        assert_eq!(count.await.unwrap(), 2);
+    }
+
+    #[test]
+    fn a_database_of_a_later_release_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
+        assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 999, .. })));
+    }
+}
