@@ -1,0 +1,134 @@
+//! Failures have one form, name what is wrong, and change nothing.
+
+use crate::harness::TestServer;
+use crate::peers::{self, Shared};
+use http::Method;
+use sandcrab_runtime::Driver;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x01_unknown_routes_and_methods_are_typed() {
+    let server = TestServer::start(peers::good(Shared::default())).await;
+    for path in [
+        "/",
+        "/v1",
+        "/v1/sandbox",
+        "/v1/sandboxes/",
+        "/v2/sandboxes",
+        "/v1/sandboxes/a/nothing",
+        "/v1/sandboxes/a/",
+        "/v1/sandboxes/a/agent",
+        "/v1/sandboxes/a//exec",
+        "/v1/sandboxes/a/exec/",
+        "/v1/sandboxes/a/%65xec",
+        "/v1/sandboxes/a/../b",
+        "/v1/sandboxes/a/events/x",
+    ] {
+        let (status, code) = server.get(path).await.failure();
+        assert!(status == 404 && code == "ROUTE_NOT_FOUND", "{path}: {status} {code}");
+    }
+    for (method, path) in [
+        (Method::POST, "/health"),
+        (Method::DELETE, "/v1/sandboxes"),
+        (Method::PATCH, "/v1/sandboxes/a"),
+        (Method::GET, "/v1/sandboxes/a/exec"),
+        (Method::OPTIONS, "/v1/sandboxes/a/exec"),
+        (Method::TRACE, "/v1/sandboxes/a"),
+    ] {
+        let answer = server.request(method.clone(), path).send().await;
+        assert_eq!(answer.failure(), (405, "METHOD_NOT_ALLOWED".into()), "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x02_bad_input_names_its_field_and_changes_nothing() {
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start(driver.clone()).await;
+    for (field, body) in [
+        ("colour", json!({"colour": 1})),
+        ("keepAlive", json!({"keepAlive": "yes"})),
+        ("sleepAfter", json!({"sleepAfter": "soon"})),
+        ("limits.memory", json!({"limits": {"memory": "lots"}})),
+        ("limits.memory", json!({"limits": {"memory": 1}})),
+        ("limits.cpu", json!({"limits": {"cpu": 0}})),
+        ("limits.ram", json!({"limits": {"ram": 1}})),
+        ("env.A=B", json!({"env": {"A=B": "1"}})),
+        ("network", json!({"network": "internet"})),
+        ("labels", json!({"labels": {"": "1"}})),
+        ("body", json!([1])),
+    ] {
+        let answer = server.put("/v1/sandboxes/a", body.clone()).await;
+        assert_eq!(answer.field(), field, "{body}");
+    }
+    for id in ["-a", "a-", "root", "WWW", "a%20b", "a%2Fb", "%2e%2e", "a%00", "a%", &"x".repeat(64)] {
+        for path in [
+            format!("/v1/sandboxes/{id}"),
+            format!("/v1/sandboxes/{id}/sessions"),
+            format!("/v1/sandboxes/{id}/events"),
+        ] {
+            let (status, code) = server.get(&path).await.failure();
+            assert_eq!((status, code.as_str()), (400, "VALIDATION_FAILED"), "{path}");
+        }
+        assert_eq!(server.put(&format!("/v1/sandboxes/{id}"), json!({})).await.failure().0, 400, "{id}");
+    }
+    assert_eq!(server.get("/v1/sandboxes/a/sessions/a%2fb").await.field(), "sessionId");
+    assert_eq!(server.get("/v1/sandboxes?colour=1").await.field(), "colour");
+    assert_eq!(server.get("/v1/sandboxes").await.ok()["sandboxes"], json!([]));
+    assert!(driver.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x02_bodies_of_another_type_or_length_are_refused() {
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start(driver.clone()).await;
+    let put = || server.request(Method::PUT, "/v1/sandboxes/a");
+    let html = put().header("content-type", "text/html").body("{}").send().await;
+    assert_eq!(html.failure(), (415, "UNSUPPORTED_MEDIA_TYPE".into()));
+    assert_eq!(put().body("{}").send().await.failure().0, 415);
+    assert_eq!(put().header("content-type", "application/json").body("{").send().await.field(), "body");
+    let long = put().header("content-type", "application/json").body(vec![b' '; (48 << 20) + 1]).send().await;
+    assert_eq!(long.failure(), (413, "PAYLOAD_TOO_LARGE".into()));
+    let long =
+        server.request(Method::POST, "/v1/sandboxes/a/exec").header("content-type", "application/json");
+    // The length alone is enough: the body is not waited for.
+    let long = long.body(vec![b' '; (48 << 20) + 1]).send().await;
+    assert_eq!(long.failure(), (413, "PAYLOAD_TOO_LARGE".into()));
+    assert!(driver.list().await.unwrap().is_empty());
+    // No body at all is a sandbox with defaults.
+    assert_eq!(put().send().await.status, 201);
+}
+
+/// The store is taken away below a running server: a fault of its own, with an id, and no panic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x03_a_fault_has_an_id_and_the_next_request_is_answered() {
+    let server = TestServer::start(peers::good(Shared::default())).await;
+    server.exec("a", "true").await.ok();
+    let db = rusqlite::Connection::open(server.data.join("sandcrab.db")).unwrap();
+    db.execute_batch("ALTER TABLE events RENAME TO elsewhere").unwrap();
+    let answer = server.get("/v1/sandboxes/a/events").await;
+    assert_eq!(answer.failure(), (500, "INTERNAL_ERROR".into()));
+    assert!(answer.json()["context"]["errorId"].as_str().unwrap().starts_with("err_"));
+    let failed = server.exec("b", "true").await;
+    assert_eq!(failed.failure(), (500, "INTERNAL_ERROR".into()));
+    assert_eq!(server.exec("a", "on").await.ok()["stdout"], "on");
+    db.execute_batch("ALTER TABLE elsewhere RENAME TO events").unwrap();
+    assert_eq!(server.events("a").await, ["created"]);
+    server.exec("b", "true").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_are_counted() {
+    let server = TestServer::start(peers::good(Shared::default())).await;
+    server.exec("a", "true").await.ok();
+    server.exec("a", "busy").await;
+    let text = String::from_utf8(server.get("/metrics").await.body.to_vec()).unwrap();
+    for line in [
+        r#"sandcrab_requests_total{operation="exec",status="200"} 1"#,
+        r#"sandcrab_requests_total{operation="exec",status="409"} 1"#,
+        r#"sandcrab_sandboxes{kind="running"} 1"#,
+        "sandcrab_sandbox_creation_seconds_count 1",
+        "# EOF",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+}

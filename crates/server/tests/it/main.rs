@@ -1,0 +1,23 @@
+//! Tests of the server over HTTP, with the fake driver. Agents are small routers or raw peers that write bytes as a
+//! hostile one would; the server, its store and its sockets are real.
+
+#[cfg(test)]
+mod access;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod proxying;
+#[cfg(test)]
+mod restart;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod wire;

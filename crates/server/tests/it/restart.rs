@@ -1,0 +1,144 @@
+//! A server ends, gently or not, and the next one finds everything.
+
+use crate::harness::{TestServer, only_instance, options, within};
+use crate::peers::{self, Shared};
+use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
+use sandcrab_server::{ReconcileError, ServeError, Server};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a server that is killed at this instant leaves: its files as they are, while it still runs.
+fn as_killed(data: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["sandcrab.db", "sandcrab.db-wal"] {
+        if data.join(name).exists() {
+            std::fs::copy(data.join(name), copy.path().join(name)).unwrap();
+        }
+    }
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l05_a_killed_servers_sandboxes_go_on_and_the_next_one_finds_them() {
+    let shared = Shared::default();
+    let driver = peers::good(shared.clone());
+    let server = Arc::new(TestServer::start(driver.clone()).await);
+    server.put("/v1/sandboxes/a", json!({"labels": {"k": "v"}, "sleepAfter": 7})).await.ok();
+    let before = server.get("/v1/sandboxes/a").await.ok();
+    // Killed in the middle of a command.
+    let waiting = tokio::spawn({
+        let server = server.clone();
+        async move { server.exec("a", "wait").await.status }
+    });
+    shared.began().await;
+    let copy = as_killed(&server.data);
+    let next = TestServer::start_with(options(copy.path()), Arc::new(driver.clone())).await;
+
+    let after = next.get("/v1/sandboxes/a").await.ok();
+    for field in ["id", "status", "image", "labels", "sleepAfter", "createdAt", "limits"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    assert_eq!(next.exec("a", "new").await.ok()["stdout"], "new");
+    assert_eq!(next.events("a").await, ["created", "recovered"]);
+    // The command that ran meanwhile was not disturbed: the sandbox is the same one.
+    shared.go.add_permits(1);
+    assert_eq!(within("the old command", waiting).await.unwrap(), 200);
+    next.delete("/v1/sandboxes/a").await.ok();
+    assert!(driver.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l05_a_server_that_is_stopped_leaves_its_sandboxes_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    server.exec("a", "true").await.ok();
+    let instance = only_instance(&driver).await;
+    server.stop().await;
+    assert!(driver.inspect(&instance).await.unwrap().unwrap().running);
+    driver.kill(&instance).unwrap();
+    driver.wait_exit(&instance).await.unwrap();
+
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    assert_eq!(server.get("/v1/sandboxes/a").await.ok()["status"], "stopped");
+    assert_eq!(server.events("a").await, ["created", "stopped"]);
+    server.exec("a", "true").await.ok();
+    assert_eq!(only_instance(&driver).await, instance);
+    server.stop().await;
+    driver.destroy(&instance).await.unwrap();
+
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    assert_eq!(server.get("/v1/sandboxes/a").await.failure().0, 404);
+    assert_eq!(server.events("a").await.last().unwrap(), "destroyed");
+}
+
+fn spec() -> SandboxSpec {
+    SandboxSpec {
+        sandbox: "a".parse().unwrap(),
+        image: "host".into(),
+        limits: Default::default(),
+        network: Default::default(),
+        env: Default::default(),
+    }
+}
+
+/// Each point at which a creation or a destruction can be cut off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l01_what_a_killed_server_left_half_done_is_finished_or_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = peers::good(Shared::default());
+    TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await.stop().await;
+    let db = rusqlite::Connection::open(dir.path().join("sandcrab.db")).unwrap();
+    let row = |id: &str, instance: &InstanceId, status: &str| {
+        let json = r#"{"image":"host","limits":{},"network":"loopback","env":{},"sleepAfter":180,"keepAlive":false,"labels":{}}"#;
+        db.execute(
+            "INSERT INTO sandboxes (account, id, instance, status, options, created_at, changed_at) VALUES (1, ?, ?, ?, ?, 1, 1)",
+            [id, instance.as_str(), status, json],
+        )
+        .unwrap();
+    };
+    let ids: Vec<_> = (0..5).map(|_| InstanceId::random()).collect();
+    // Made, but its record was not: never acknowledged.
+    driver.create(&ids[0], &spec()).await.unwrap();
+    // Recorded, but not made.
+    row("recorded", &ids[1], "starting");
+    // Both, and the acknowledgement may have been sent.
+    driver.create(&ids[2], &spec()).await.unwrap();
+    row("both", &ids[2], "starting");
+    // Cut off while it was taken away, before and after.
+    driver.create(&ids[3], &spec()).await.unwrap();
+    row("going", &ids[3], "destroying");
+    row("gone", &ids[4], "destroying");
+    drop(db);
+
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    assert_eq!(server.get("/v1/sandboxes/both").await.ok()["status"], "running");
+    for id in ["recorded", "gone"] {
+        assert_eq!(server.get(&format!("/v1/sandboxes/{id}")).await.failure().0, 404, "{id}");
+    }
+    within("what was going is gone", async {
+        while driver.list().await.unwrap().len() != 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    assert_eq!(only_instance(&driver).await, ids[2]);
+    server.exec("going", "true").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_database_takes_no_sandbox_with_it() {
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start(driver.clone()).await;
+    server.exec("a", "true").await.ok();
+    let empty = tempfile::tempdir().unwrap();
+    let refused = Server::start(options(empty.path()).resolve().unwrap(), Arc::new(driver.clone())).await;
+    let error = refused.err().unwrap();
+    assert!(matches!(error, ServeError::Reconcile(ReconcileError::Orphans { count: 1, .. })), "{error}");
+    only_instance(&driver).await;
+    // Nor does a second try, for which the database is no longer new.
+    let refused = Server::start(options(empty.path()).resolve().unwrap(), Arc::new(driver.clone())).await;
+    assert!(refused.is_err());
+    only_instance(&driver).await;
+}
