@@ -18,11 +18,14 @@ use sandcrab_api::time::Timestamp;
 use sandcrab_runtime::{Driver, DriverError, native};
 use std::convert::Infallible;
 use std::fs::File;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -37,6 +40,9 @@ const HEAD_BYTES: usize = 32 << 10;
 const BUFFER: usize = 256 << 10;
 /// How long open requests may go on when the server ends. Streams are cut then; clients resume them.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long, and how many bytes of it, the rest of a refused request is read after the answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 256 << 20;
 /// How long the events of destroyed sandboxes are kept, and how often old ones are looked for.
 const KEEP_EVENTS: Duration = Duration::from_secs(7 * 24 * 3600);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
@@ -165,7 +171,7 @@ impl Server {
         let (ending, ended) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
-        let mut end = std::pin::pin!(end);
+        let mut end = pin!(end);
         let mut prune = tokio::time::interval(PRUNE_EVERY);
         loop {
             let accept = async {
@@ -205,6 +211,7 @@ impl Server {
 }
 
 async fn connection(stream: TcpStream, front: Front, mut ended: watch::Receiver<bool>) {
+    let mut ended = pin!(ended.wait_for(|ended| *ended));
     // Answers are small and waited for: Nagle's algorithm would hold them back.
     let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
     let local = match local {
@@ -216,25 +223,38 @@ async fn connection(stream: TcpStream, front: Front, mut ended: watch::Receiver<
     };
     let service = service_fn(move |request: Request<Incoming>| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request.map(Body::new), local).await) }
+        Box::pin(async move { Ok::<_, Infallible>(front.answer(request.map(Body::new), local).await) })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_header_size(HEAD_BYTES)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = &mut connection => served,
-        () = async { ended.wait_for(|ended| *ended).await.map(drop).unwrap_or_default() } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut told = false;
+    let served = poll_fn(|cx| {
+        if !told && ended.as_mut().poll(cx).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
         }
-    };
+        connection.poll_without_shutdown(cx)
+    })
+    .await;
     if let Err(error) = served {
         tracing::debug!(error = crate::chain(&error), "a connection broke");
     }
+    linger(connection.into_parts().io.into_inner()).await;
+}
+
+/// Closes a connection so that its last answer arrives: the kernel would take it back if it closed with bytes of a
+/// refused body still unread. They are read and dropped, for a while.
+async fn linger(mut stream: TcpStream) {
+    let drop_the_rest = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whoever is still sending after that is cut off, which is all that an error here would say.
+    let _cut = tokio::time::timeout(LINGER, drop_the_rest).await;
 }
 
 fn prune_events(store: &Store) {
