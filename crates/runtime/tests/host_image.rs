@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use sandcrab_runtime::image::Image;
 use sandcrab_runtime::image::host::{self, HostOptions, Why};
 
-/// An image in a directory of its own.
-fn image() -> (tempfile::TempDir, Image) {
-    let data = tempfile::TempDir::new().expect("a directory for the image");
-    let image = host::ensure(data.path(), &HostOptions::default()).expect("the host image of this machine");
+/// The image that all tests of this crate share: making one takes seconds.
+fn image() -> (PathBuf, Image) {
+    let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("host-image");
+    let image = host::ensure(&data, &HostOptions::default()).expect("the host image of this machine");
     (data, image)
 }
 
@@ -34,7 +34,8 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_machine_has_an_image_and_keeps_it() {
-    let (data, image) = image();
+    let data = tempfile::TempDir::new().expect("a directory for the image");
+    let image = host::ensure(data.path(), &HostOptions::default()).expect("the host image of this machine");
     assert!(image.key.starts_with("host-"));
     assert_eq!(image.trees[0].at, Path::new("/"));
     let usr = image.trees.iter().find(|tree| tree.at == Path::new("/usr")).expect("a tree for /usr");
@@ -76,7 +77,7 @@ fn the_layer_at_the_root_has_certificates_and_no_secrets() {
 #[test]
 fn what_root_alone_may_read_below_usr_is_hidden() {
     let (data, image) = image();
-    let hidden = host::left_out(data.path(), &image).expect("the list");
+    let hidden = host::left_out(&data, &image).expect("the list");
     let usr = image.trees.iter().find(|tree| tree.at == Path::new("/usr")).expect("a tree for /usr");
     let mask = usr.layers.iter().find(|layer| layer.ends_with("usr-mask"));
     for hidden in hidden.iter().filter(|hidden| hidden.path.starts_with("/usr/") && hidden.why != Why::Owner)

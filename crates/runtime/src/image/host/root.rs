@@ -127,6 +127,10 @@ impl<F: Fn(&Path) -> bool> Builder<'_, F> {
             return Ok(());
         }
         for parent in parents {
+            if (self.excluded)(parent) {
+                self.leave_out(parent, Why::Excluded);
+                return Ok(());
+            }
             if matches!(self.layer.get(parent), Some(Node::Dir(_))) {
                 continue;
             }
@@ -236,7 +240,7 @@ impl<F: Fn(&Path) -> bool> Builder<'_, F> {
 
     fn cleaned(&mut self, path: &Path, clean: impl Fn(&str) -> Option<String>) -> Result<(), ImageError> {
         let Some(stat) = self.host.stat(path)? else { return Ok(()) };
-        if (self.excluded)(path) {
+        if path.ancestors().any(|path| (self.excluded)(path)) {
             self.leave_out(path, Why::Excluded);
         } else if stat.kind != Kind::File || !stat.public() {
             self.leave_out(path, Why::Private);

@@ -1,6 +1,7 @@
 //! The images on disk: made once, found again, published whole, removed when nobody uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
@@ -24,8 +25,8 @@ pub(super) struct Store {
     host: Host,
     /// `DATA/images/host`.
     dir: PathBuf,
-    /// Relative to the host's root; sorted.
-    exclude: BTreeSet<PathBuf>,
+    /// Relative to the host's root. As text: comparing paths by component is slow, and there are many.
+    exclude: BTreeSet<OsString>,
 }
 
 impl Store {
@@ -39,11 +40,11 @@ impl Store {
         let dir = dir.canonicalize().map_err(ImageError::io("find", &dir))?;
         let mut exclude = BTreeSet::new();
         for path in &options.exclude {
-            exclude.insert(relative(path)?);
+            exclude.insert(relative(path)?.into_os_string());
         }
         // The data directory holds every sandbox's files.
         if let Some(path) = dir.ancestors().nth(2).and_then(|data_dir| data_dir.strip_prefix(root).ok()) {
-            exclude.insert(path.to_owned());
+            exclude.insert(path.as_os_str().to_owned());
         }
         Ok(Self { host, dir, exclude })
     }
@@ -108,7 +109,7 @@ impl Store {
         let mut hasher = Sha256::new();
         hasher.update(VERSION.to_le_bytes());
         for path in &self.exclude {
-            plan::field(&mut hasher, path.as_os_str().as_encoded_bytes());
+            plan::field(&mut hasher, path.as_encoded_bytes());
         }
         plan::field(&mut hasher, self.host.absolute(Path::new("")).as_os_str().as_encoded_bytes());
         state::feed(&self.host, &mut hasher)?;
@@ -123,10 +124,10 @@ impl Store {
     }
 
     fn plan(&self) -> Result<Plan, ImageError> {
-        let excluded = |path: &Path| path.ancestors().any(|path| self.exclude.contains(path));
+        let excluded = |path: &Path| self.exclude.contains(path.as_os_str());
         let mut plan = Plan::default();
         let mut at = vec![PathBuf::from("usr")];
-        for name in copies::ROOT_ENTRIES {
+        for name in copies::ROOT_ENTRIES.iter().filter(|name| !excluded(Path::new(name))) {
             if self.host.stat(Path::new(name))?.is_some_and(|stat| stat.kind == Kind::Dir) {
                 at.push(PathBuf::from(name));
             }
@@ -142,6 +143,7 @@ impl Store {
             tree.complete(&self.host)?;
         }
         plan.left_out.sort();
+        plan.left_out.dedup();
         Ok(plan)
     }
 

@@ -15,7 +15,8 @@ const EMPTIED: [&str; 3] = ["usr/etc", "usr/local/etc", "usr/src"];
 /// More than any distribution installs; a tree that passes it is not a `/usr`.
 const MAX_ENTRIES: u64 = 5_000_000;
 
-/// What `rel` of the host shows in a sandbox. `left_out` gains an entry for everything that is hidden.
+/// What `at` of the host shows in a sandbox. `left_out` gains an entry for everything that is hidden. `excluded` is
+/// asked about every path whose parents are shown.
 pub(super) fn survey(
     host: &Host,
     at: &Path,
@@ -67,7 +68,7 @@ fn verdict(
 ) -> Option<Why> {
     if excluded(path) {
         Some(Why::Excluded)
-    } else if EMPTIED.iter().any(|emptied| path == Path::new(emptied)) {
+    } else if EMPTIED.iter().any(|emptied| path.as_os_str() == *emptied) {
         Some(Why::Owner)
     } else if stat.mount_point || !stat.same_device(top) {
         // A layer shows what lies *below* a mount, which was covered for a reason.

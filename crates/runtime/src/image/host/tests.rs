@@ -284,10 +284,14 @@ fn excludes_hide_and_bad_ones_are_refused() {
     let fake = Fake::new();
     fake.file("usr/share/big/x", "x");
     fake.file("etc/fonts/x", "x");
-    let built = Built::new(&fake, &["/usr/share/big", "/etc/fonts"]);
+    fake.file("etc/apt/sources.list", "deb http://deb.debian.org/debian bookworm main\n");
+    fake.file("etc/X11/rgb.txt", "x");
+    let built = Built::new(&fake, &["/usr/share/big", "/etc/fonts", "/etc/apt/", "/etc/X11"]);
     assert!(built.masked("share/big"));
     assert!(!built.dir.join("usr-add/share/big").exists());
-    assert!(!built.root("etc/fonts").exists());
+    for gone in ["etc/fonts", "etc/apt/sources.list", "etc/X11"] {
+        assert!(!built.root(gone).exists(), "{gone}");
+    }
     assert_ne!(built.image.key, Built::new(&fake, &[]).image.key);
     for bad in ["relative", "/usr/../etc", "/", "/usr", ""] {
         let options = HostOptions { exclude: vec![bad.into()] };
