@@ -5,6 +5,7 @@ use super::mime::media_type;
 use super::root::{Access, FilePath, require_file};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use memchr::memchr;
 use rustix::buffer::spare_capacity;
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
@@ -130,33 +131,41 @@ impl Opened {
     /// Says what the file is, given its first [`CHUNK`]. Exact for files of up to [`LOOK_THROUGH`] bytes; longer ones
     /// are judged by their beginning.
     pub(crate) fn describe(&mut self, first: &[u8]) -> Result<Description, FileError> {
-        let mut binary = first.contains(&0) || complete_text(first).is_err();
-        if self.done == self.size {
-            binary |= complete_text(first) != Ok(first.len());
-        } else if !binary && self.size <= LOOK_THROUGH {
-            let at = self.done;
-            binary = self.rest_is_binary(first)?;
-            self.done = at;
-        }
+        let binary = match complete_text(first) {
+            Ok(complete) if memchr(0, first).is_none() => {
+                if self.done == self.size {
+                    complete < first.len()
+                } else {
+                    self.size <= LOOK_THROUGH && self.rest_is_binary(&first[complete..])?
+                }
+            }
+            _ => true,
+        };
         Ok(describe(&self.path, first, binary))
     }
 
-    fn rest_is_binary(&mut self, first: &[u8]) -> Result<bool, FileError> {
-        let mut text = Vec::from(&first[complete_text(first).unwrap_or_default()..]);
+    /// Looks the rest through, which begins with `cut`, the bytes of a character that were read before.
+    fn rest_is_binary(&mut self, cut: &[u8]) -> Result<bool, FileError> {
+        let at = self.done;
+        let mut text = cut.to_vec();
         while self.done < self.size {
             text.extend(self.next(CHUNK)?);
             match complete_text(&text) {
-                Ok(complete) if !text.contains(&0) => text.drain(..complete),
-                _ => return Ok(true),
+                Ok(complete) if memchr(0, &text).is_none() => text.drain(..complete),
+                _ => {
+                    self.done = at;
+                    return Ok(true);
+                }
             };
         }
+        self.done = at;
         Ok(!text.is_empty())
     }
 }
 
 /// Whether bytes are no text: no UTF-8, or with NUL, which no text has.
 fn is_binary(bytes: &[u8]) -> bool {
-    memchr::memchr(0, bytes).is_some() || std::str::from_utf8(bytes).is_err()
+    memchr(0, bytes).is_some() || std::str::from_utf8(bytes).is_err()
 }
 
 fn describe(path: &FilePath, start: &[u8], is_binary: bool) -> Description {

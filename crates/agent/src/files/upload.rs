@@ -44,7 +44,7 @@ impl Files {
             let part = part.map_err(|error| error.into().during(OPERATION))?;
             size += part.len();
             parts.push(part);
-            if size >= CHUNK {
+            if size > CHUNK {
                 turn = turn.back().await?.step(std::mem::take(&mut parts), false).await;
                 size = 0;
             }

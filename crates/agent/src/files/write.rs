@@ -76,9 +76,7 @@ impl Access<'_> {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
             Err(errno) => return Err(path.fail(Reason::Kernel(errno))),
         }
-        let name = temporary_name();
-        let file = openat(&place.parent, &name, flags | OFlags::CREATE | OFlags::EXCL, private);
-        Ok((file.map_err(path.kernel())?, Some(name)))
+        named_file(place, path)
     }
 
     /// Shows the file under its name. May be tried again with more rights.
@@ -171,7 +169,64 @@ impl Pending {
     }
 }
 
+/// A file with a name of its own, where the file system has no nameless ones.
+fn named_file(place: &Place, path: &FilePath) -> Result<(OwnedFd, Option<Vec<u8>>), FileError> {
+    let name = temporary_name();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(&place.parent, &name, flags, Mode::from_raw_mode(0o600)).map_err(path.kernel())?;
+    Ok((file, Some(name)))
+}
+
 /// A name that nobody else takes.
 pub(crate) fn temporary_name() -> Vec<u8> {
     format!(".sandcrab-{:016x}", rand::random::<u64>()).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Files;
+    use super::*;
+    use rustix::fs::CWD;
+    use sandcrab_api::launch::UserIdentity;
+
+    #[test]
+    fn f01_a_temporary_file_with_a_name_ends_as_the_file_or_as_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = openat(CWD, folder.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let files = Files::below(root, &UserIdentity::default()).unwrap();
+        let path = FilePath::new("/".as_ref(), "file");
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let begin = |access: &Access<'_>| {
+            let place = access.place(&path, Last::Follow, Need::Change)?;
+            let (file, temporary) = named_file(&place, &path)?;
+            Ok(Pending { path: path.clone(), place, file, temporary, mode: NEW_FILE, owner: None })
+        };
+        for content in ["first", "second"] {
+            let mut pending = files.call(begin).unwrap();
+            pending.append(&[Bytes::from(content)]).unwrap();
+            assert_eq!(names(), if content == "first" { 1 } else { 2 });
+            files.call(|access| access.commit_write(&mut pending)).unwrap();
+            assert_eq!(std::fs::read_to_string(folder.path().join("file")).unwrap(), content);
+            assert_eq!(names(), 1);
+        }
+        let mut pending = files.call(begin).unwrap();
+        files.call(|access| access.abandon_write(&mut pending)).unwrap();
+        assert_eq!(names(), 1);
+    }
+
+    #[test]
+    fn writes_in_many_parts_are_all_there_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = openat(CWD, folder.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let files = Files::below(root, &UserIdentity::default()).unwrap();
+        let path = FilePath::new("/".as_ref(), "file");
+        let mut pending = files.call(|access| access.begin_write(&path, None)).unwrap();
+        // More parts than one writev takes, empty ones among them.
+        let parts: Vec<Bytes> = (0..3000).map(|n| Bytes::from("x".repeat(n % 7) + &n.to_string())).collect();
+        let parts: Vec<Bytes> = parts.into_iter().flat_map(|part| [Bytes::new(), part]).collect();
+        pending.append(&parts).unwrap();
+        pending.append(&[]).unwrap();
+        files.call(|access| access.commit_write(&mut pending)).unwrap();
+        assert!(std::fs::read(folder.path().join("file")).unwrap() == parts.concat());
+    }
 }

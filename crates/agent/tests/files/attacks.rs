@@ -1,4 +1,4 @@
-use crate::harness::{SECRET, USER, World, anonymous_memory, at, code};
+use crate::harness::{SECRET, USER, World, at, code};
 use futures_util::StreamExt;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sandcrab_api::{ApiError, ErrorCode};
@@ -97,6 +97,8 @@ fn b03_a_swapped_link_never_leads_out_in_100_000_tries() {
     const AT_ONCE: u32 = 20;
     let world = World::new();
     let outside = world.sentinel.parent().unwrap().to_owned();
+    // In memory, since what races is names, not disks.
+    let _mounted = world.mount("/workspace", "tmpfs", &format!("mode=755,uid={USER},gid={USER}"));
     // Permissions are not what keeps the user out.
     std::fs::set_permissions(&outside, PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::set_permissions(&world.sentinel, PermissionsExt::from_mode(0o666)).unwrap();
@@ -213,47 +215,6 @@ async fn b04_special_files_are_a_typed_error_at_once() {
     // Positive control: a file under the same name is read.
     world.write("fifo", b"a file now").await.unwrap();
     assert_eq!(world.text("to-fifo").await.unwrap(), "a file now");
-}
-
-#[tokio::test]
-async fn b05_endless_files_stream_with_flat_memory() {
-    let world = World::new();
-    // As large as the file system allows: on tmpfs that is nearly 8 EB.
-    let _mounted = world.mount("/workspace/huge", "tmpfs", "mode=777");
-    let huge = i64::MAX as u64 & !0xfff;
-    std::fs::File::create(world.host("/workspace/huge/file")).unwrap().set_len(huge).unwrap();
-    assert_eq!(code(world.text("huge/file").await), ErrorCode::FileTooLarge);
-    let content = world.files.content("readFileStream", at("huge/file")).await.unwrap();
-    assert_eq!((content.size, content.is_binary), (huge, true));
-    let before = anonymous_memory();
-    let mut pieces = Box::pin(content.into_pieces());
-    let mut read = 0;
-    while read < 512 << 20 {
-        read += pieces.next().await.unwrap().unwrap().len();
-    }
-    let grown = anonymous_memory().saturating_sub(before);
-    assert!(grown < 32 << 20, "grew by {grown} bytes");
-    drop(pieces);
-
-    let mut events =
-        Box::pin(world.files.content("readFileStream", at("huge/file")).await.unwrap().into_events());
-    for _ in 0..500 {
-        assert!(events.next().await.is_some());
-    }
-    assert!(anonymous_memory().saturating_sub(before) < 32 << 20);
-
-    world.plant_link("workspace/zero", "/dev/zero");
-    world.plant_directory("dev", USER, 0o755);
-    let zero = rustix::fs::makedev(1, 5);
-    rustix::fs::mknodat(
-        CWD,
-        world.host("/dev/zero"),
-        rustix::fs::FileType::CharacterDevice,
-        0o666.into(),
-        zero,
-    )
-    .unwrap();
-    assert_eq!(code(world.text("zero").await), ErrorCode::PermissionDenied);
 }
 
 #[tokio::test]

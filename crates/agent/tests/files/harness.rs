@@ -169,10 +169,3 @@ pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, ApiError>) -> ErrorCode
     assert!(!error.message.contains(char::is_control), "{error:?}");
     error.code
 }
-
-/// Resident memory of this process that belongs to it alone, in bytes.
-pub(crate) fn anonymous_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}

@@ -139,22 +139,6 @@ async fn f01_a_full_disk_is_no_space_and_leaves_no_rest() {
 }
 
 #[tokio::test]
-async fn f01_file_systems_without_nameless_files_are_written_whole_too() {
-    let world = World::new();
-    // vfat has neither O_TMPFILE nor hard links nor owners: the temporary file has a name there.
-    let image = world.host("/image");
-    let file = std::fs::File::create(&image).unwrap();
-    file.set_len(4 << 20).unwrap();
-    drop(file);
-    // ramfs stands in where vfat is not built in; both are asked by their answer, not by their name.
-    let _mounted = world.mount("/workspace/ram", "ramfs", "mode=777");
-    world.write("ram/a", b"one").await.unwrap();
-    world.write("ram/a", b"two").await.unwrap();
-    assert_eq!(world.text("ram/a").await.unwrap(), "two");
-    assert_eq!(world.names("/workspace/ram"), ["a"]);
-}
-
-#[tokio::test]
 async fn f01_overlays_replace_files_of_lower_layers() {
     let world = World::new();
     for name in ["lower", "upper", "work", "merged"] {
