@@ -1,6 +1,7 @@
 //! What was typed. What it means is in [`crate::plan`].
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
 
 const QUOTING: &str = "\
 One word is shell text and is run as it is; several words are one command, each word literal:
@@ -26,7 +27,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command in a throw-away sandbox
+    /// Serve sandboxes to clients
+    Serve(ServeArgs),
+    /// Run a command in a throw-away sandbox; needs no server
     Run(RunArgs),
     /// Run a command in a session of a sandbox
     Exec(ExecArgs),
@@ -44,6 +47,43 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Show a sandbox, or the server
     Info(InfoArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Without --api-key and --no-auth a key is made at the first start, shown once and kept in the data directory, where
+commands on this machine find it. Sandboxes go on when the server ends; the next one finds them.")]
+pub(crate) struct ServeArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8787")]
+    pub listen: String,
+    /// Where everything is kept [default: /var/lib/sandcrab for root, else $XDG_DATA_HOME/sandcrab]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The key that callers must send
+    #[arg(long, value_name = "KEY", conflicts_with = "no_auth")]
+    pub api_key: Option<String>,
+    /// Let everyone in who reaches the server
+    #[arg(long)]
+    pub no_auth: bool,
+    /// How to isolate
+    #[arg(long, default_value = "native")]
+    pub driver: String,
+    /// Answer to this host name too, beside loopback names and addresses
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// Let web pages of this origin call the server; * for all
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Start although this part of the isolation is missing: cgroup, seccomp, landlock, quota
+    #[arg(long, value_name = "FEATURE")]
+    pub allow_missing: Vec<String>,
+    /// Leave this path out of the host image
+    #[arg(long, value_name = "PATH")]
+    pub host_image_exclude: Vec<PathBuf>,
+    /// What to log to stderr: error, warn, info, debug, or by part as info,sandcrab_server=debug
+    #[arg(long, value_name = "FILTER", env = "SANDCRAB_LOG", default_value = "info")]
+    pub log: String,
 }
 
 /// How a command is run, wherever it is.
@@ -81,6 +121,9 @@ pub(crate) struct RunArgs {
     /// loopback (its own, and nothing else) or host (no isolation of the network) [default: loopback]
     #[arg(long)]
     pub network: Option<String>,
+    /// Where no server runs: go on although this part of the isolation is missing: cgroup, seccomp, landlock, quota
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    pub allow_missing: Vec<String>,
     #[command(flatten)]
     pub options: CommandOptions,
     /// What to run

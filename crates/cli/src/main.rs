@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         }
     };
     let report = Report { json: args.json };
-    match Plan::new(args).and_then(perform) {
+    match Plan::new(args).and_then(|plan| perform(plan, report)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report.failure(&error);
@@ -41,9 +41,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(plan: Plan) -> anyhow::Result<u8> {
+fn perform(plan: Plan, report: Report) -> anyhow::Result<u8> {
+    let (url, action) = match plan {
+        Plan::Serve { options, logging } => {
+            return commands::serve::run(options, &logging, report).map(|()| 0);
+        }
+        Plan::Ask { url, action } => (url, action),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(commands::execute(plan));
+    let outcome = runtime.block_on(commands::execute(url.as_deref(), action, report));
     // A thread that reads a terminal or a pipe would be waited for until someone writes.
     runtime.shutdown_background();
     outcome

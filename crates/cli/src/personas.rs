@@ -15,6 +15,10 @@ fn persona(name: &OsStr, arguments: &[OsString]) -> Option<ExitCode> {
     Some(match name.to_str()? {
         "agent" => sandcrab_agent::main(arguments),
         "__launch" => exit_code(sandcrab_runtime::launch::main()),
+        "__openapi" => match sandcrab_server::openapi() {
+            Ok(document) => print(&document),
+            Err(_) => ExitCode::from(crate::FAILED),
+        },
         "__probe" => print(&sandcrab_runtime::probe::run()),
         _ => return None,
     })

@@ -1,26 +1,35 @@
 //! What the arguments mean: everything is checked here, once.
 
-use crate::args::{Args, Command, CommandOptions, CpArgs, ExecArgs, LsArgs, RunArgs};
+use crate::args::{Args, Command, CommandOptions, CpArgs, ExecArgs, LsArgs, RunArgs, ServeArgs};
+use crate::commands::serve::Logging;
 use crate::quote;
 use anyhow::{Context as _, Result, bail};
 use sandcrab_client::SandboxOptions;
 use sandcrab_client::api::sandbox::{Limits, Network};
 use sandcrab_client::api::units::{ByteSize, IdleTime};
 use sandcrab_client::api::{SandboxId, SessionId};
+use sandcrab_runtime::doctor::Feature;
+use sandcrab_server::ServeOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What to do, and how to say what came of it.
+/// What to do.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub url: Option<String>,
-    pub json: bool,
-    pub action: Action,
+pub(crate) enum Plan {
+    Serve {
+        options: ServeOptions,
+        logging: Logging,
+    },
+    /// Something that is asked of a server.
+    Ask {
+        url: Option<String>,
+        action: Action,
+    },
 }
 
 #[derive(Debug)]
 pub(crate) enum Action {
-    Run { options: SandboxOptions, command: CommandPlan },
+    Run { options: SandboxOptions, command: CommandPlan, allow_missing: Vec<Feature> },
     Exec { sandbox: SandboxId, session: SessionId, command: CommandPlan },
     Shell { sandbox: SandboxId, session: SessionId },
     ListSandboxes { labels: Vec<(String, String)> },
@@ -67,6 +76,7 @@ pub(crate) enum Copy {
 impl Plan {
     pub(crate) fn new(args: Args) -> Result<Self> {
         let action = match args.command {
+            Command::Serve(serve) => return Ok(serve_plan(serve)),
             Command::Run(run) => run_action(run)?,
             Command::Exec(exec) => exec_action(exec)?,
             Command::Shell(shell) => {
@@ -85,8 +95,23 @@ impl Plan {
                 None => Action::ServerInfo,
             },
         };
-        Ok(Self { url: args.url, json: args.json, action })
+        Ok(Self::Ask { url: args.url, action })
     }
+}
+
+fn serve_plan(serve: ServeArgs) -> Plan {
+    let options = ServeOptions {
+        listen: serve.listen,
+        data_dir: serve.data_dir,
+        api_key: serve.api_key,
+        no_auth: serve.no_auth,
+        driver: serve.driver,
+        allow_hosts: serve.allow_host,
+        cors_origins: serve.cors_origin,
+        allow_missing: serve.allow_missing,
+        host_image_exclude: serve.host_image_exclude,
+    };
+    Plan::Serve { options, logging: Logging { filter: serve.log } }
 }
 
 fn run_action(run: RunArgs) -> Result<Action> {
@@ -110,7 +135,12 @@ fn run_action(run: RunArgs) -> Result<Action> {
         keep_alive: Some(true),
         ..SandboxOptions::default()
     };
-    Ok(Action::Run { options, command: command(run.options, &run.command)? })
+    let allow_missing = run.allow_missing.iter().map(|name| name.parse().context("--allow-missing"));
+    Ok(Action::Run {
+        options,
+        allow_missing: allow_missing.collect::<Result<_>>()?,
+        command: command(run.options, &run.command)?,
+    })
 }
 
 fn exec_action(exec: ExecArgs) -> Result<Action> {
@@ -224,19 +254,24 @@ mod tests {
         assert!(Place::parse("ro ot:/x").is_err());
     }
 
+    fn action(words: &[&str]) -> Action {
+        match plan(words).unwrap() {
+            Plan::Ask { action, .. } => action,
+            other @ Plan::Serve { .. } => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_command_takes_all_words_after_it_begins() {
-        let Action::Exec { command, session, .. } =
-            plan(&["exec", "-s", "two", "-e", "A=1=2", "box", "ls", "--json", "-la", "$X"]).unwrap().action
-        else {
-            panic!("no exec")
-        };
+        let words = ["exec", "-s", "two", "-e", "A=1=2", "box", "ls", "--json", "-la", "$X"];
+        let Action::Exec { command, session, .. } = action(&words) else { panic!("no exec") };
         assert_eq!(session.as_str(), "two");
         assert_eq!(command.text, "ls --json -la '$X'");
         assert_eq!(command.env, [("A".to_owned(), "1=2".to_owned())]);
-        let plan = plan(&["run", "--memory", "64m", "--timeout", "1.5s", "--json", "--", "-x"]).unwrap();
-        assert!(plan.json);
-        let Action::Run { options, command } = plan.action else { panic!("no run") };
+
+        let words = ["run", "--memory", "64m", "--timeout", "1.5s", "--json", "--", "-x"];
+        assert!(Args::parse_from([&["sandcrab"], &words[..]].concat()).json);
+        let Action::Run { options, command, .. } = action(&words) else { panic!("no run") };
         assert_eq!(options.limits.unwrap().memory, Some(ByteSize(64 << 20)));
         assert_eq!((command.text.as_str(), command.timeout), ("-x", Some(Duration::from_millis(1500))));
     }
@@ -248,6 +283,7 @@ mod tests {
             (&["exec", "root", "true"], "reserved"),
             (&["run", "--memory", "lots", "true"], "--memory"),
             (&["run", "--network", "bridge", "true"], "neither loopback nor host"),
+            (&["run", "--allow-missing", "walls", "true"], "--allow-missing"),
             (&["run", "--timeout", "soon", "true"], "--timeout"),
             (&["run", "--timeout", "0", "true"], "more than 0"),
             (&["run", "--env", "SANDCRAB_TEST_NOT_SET", "true"], "SANDCRAB_TEST_NOT_SET"),

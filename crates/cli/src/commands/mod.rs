@@ -4,10 +4,11 @@ mod cp;
 mod exec;
 mod list;
 mod run;
+pub(crate) mod serve;
 mod shell;
 mod show;
 
-use crate::plan::{Action, Plan};
+use crate::plan::Action;
 use crate::report::Report;
 use crate::server;
 use anyhow::Result;
@@ -15,12 +16,12 @@ use sandcrab_client::api::SandboxId;
 use sandcrab_client::{Client, Sandbox, SandboxOptions};
 
 /// Does what was asked and gives the exit code.
-pub(crate) async fn execute(plan: Plan) -> Result<u8> {
-    let report = Report { json: plan.json };
-    let url = plan.url.as_deref();
+pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -> Result<u8> {
     let client = || server::client(url);
-    match plan.action {
-        Action::Run { options, command } => return run::run(url, options, &command, report).await,
+    match action {
+        Action::Run { options, command, allow_missing } => {
+            return run::run(url, options, &command, &allow_missing, report).await;
+        }
         Action::Exec { sandbox, session, command } => {
             return exec::run(&handle(&client()?, &sandbox)?, &session, &command, report).await;
         }

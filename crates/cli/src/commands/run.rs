@@ -8,17 +8,23 @@ use crate::server;
 use anyhow::Result;
 use sandcrab_client::api::ErrorCode;
 use sandcrab_client::{Client, Sandbox, SandboxOptions};
+use sandcrab_runtime::doctor::Feature;
 
 pub(crate) async fn run(
     url: Option<&str>,
     options: SandboxOptions,
     plan: &CommandPlan,
+    allow_missing: &[Feature],
     report: Report,
 ) -> Result<u8> {
     let stdin = attached::stdin().await?;
     let interrupts = Interrupts::listen()?;
-    let client = server::client(url)?;
-    in_throw_away(&client, options, plan, stdin, &interrupts, report).await
+    let (client, embedded) = server::client_or_embedded(url, allow_missing).await?;
+    let outcome = in_throw_away(&client, options, plan, stdin, &interrupts, report).await;
+    if let Some(server) = embedded {
+        server.stop(report).await;
+    }
+    outcome
 }
 
 /// Runs the command in a sandbox that is gone afterwards, however it ended.
