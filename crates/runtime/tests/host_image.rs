@@ -47,7 +47,8 @@ fn the_machine_has_an_image_and_keeps_it() {
     assert_eq!(again, image);
     assert!(!host::changed(data.path(), &HostOptions::default(), &image).expect("a comparison"));
     let keep = BTreeSet::from([image.key.clone()]);
-    assert_eq!(host::collect(data.path(), &keep).expect("a collection"), Vec::<String>::new());
+    let removed = host::collect(data.path(), &HostOptions::default(), &keep).expect("a collection");
+    assert_eq!(removed, Vec::<String>::new());
 }
 
 #[test]

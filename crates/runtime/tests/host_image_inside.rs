@@ -218,3 +218,21 @@ async fn writing_to_usr_stays_in_the_sandbox() {
     inside.end().await;
     other.end().await;
 }
+
+#[tokio::test]
+async fn images_that_nothing_uses_are_removed_at_the_next_start() {
+    let home = Home::new();
+    let images = home.dir.path().join("data/images/host");
+    for key in ["host-used", "host-former"] {
+        std::fs::create_dir_all(images.join(key)).expect("an image");
+    }
+    home.driver.add_image("former", Image { key: "host-used".into(), ..image() });
+    let id = InstanceId::random();
+    let spec = SandboxSpec { image: "former".into(), ..spec("former") };
+    home.driver.create(&id, &spec).await.unwrap_or_else(|error| panic!("create: {}", chain(&error)));
+    home.driver.list().await.expect("a list");
+    assert!(images.join("host-used").exists() && !images.join("host-former").exists());
+    home.destroy(&id).await;
+    home.driver.list().await.expect("a list");
+    assert!(!images.join("host-used").exists());
+}

@@ -307,7 +307,8 @@ impl Executor {
             }
             Op::Landlock => {
                 let Handed { agent, cgroup, memory_cgroup, .. } = &self.handed;
-                let (groups, memory) = (cgroup.as_ref().map(AsFd::as_fd), memory_cgroup.as_ref().map(AsFd::as_fd));
+                let (groups, memory) =
+                    (cgroup.as_ref().map(AsFd::as_fd), memory_cgroup.as_ref().map(AsFd::as_fd));
                 super::landlock::restrict(agent.as_fd(), groups, memory).map_err(Reason::Words)?;
             }
             Op::BoundCapabilities { keep } => bound_capabilities(*keep)?,

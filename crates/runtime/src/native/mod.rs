@@ -44,6 +44,8 @@ const DEFAULT_DISK: u64 = 10 << 30;
 const HOST_IMAGE: &str = "host";
 /// How long the host's image is taken to show the host as it is.
 const HOST_IMAGE_FRESH: Duration = Duration::from_secs(2);
+/// How often, at most, every file of the host's image is compared with the host: half a second of one CPU.
+const HOST_IMAGE_COMPARED: Duration = Duration::from_secs(600);
 
 /// A program of one's own to execute, with its leading arguments.
 #[derive(Clone, Debug)]
@@ -113,6 +115,8 @@ struct Shared {
     images: Mutex<HashMap<String, Arc<Image>>>,
     /// The host's image, and when it was last compared with the host.
     host_image: Mutex<Option<(Instant, Arc<Image>)>>,
+    /// When every file of it was last compared.
+    host_compared: Mutex<Instant>,
 }
 
 /// What the machine offers, found out once.
@@ -174,6 +178,7 @@ impl Native {
                 live: Mutex::default(),
                 images: Mutex::default(),
                 host_image: Mutex::default(),
+                host_compared: Mutex::new(Instant::now()),
             }),
         })
     }
@@ -230,11 +235,54 @@ impl Shared {
         {
             return Ok(image.clone());
         }
-        let options = HostOptions { exclude: self.config.host_image_exclude.clone() };
-        let image = crate::image::host::ensure(&self.config.data_dir, &options)?;
+        let image = crate::image::host::ensure(&self.config.data_dir, &self.host_options())?;
         let image = Arc::new(image);
         *host = Some((Instant::now(), image.clone()));
+        self.compare_in_background(&image);
         Ok(image)
+    }
+
+    /// Finds changes that the quick look does not see, such as a file deep in `/usr` that became private. The next
+    /// quick look finds the image that this makes.
+    fn compare_in_background(&self, image: &Arc<Image>) {
+        let mut compared = self.host_compared.lock().unwrap_or_else(PoisonError::into_inner);
+        if compared.elapsed() < HOST_IMAGE_COMPARED {
+            return;
+        }
+        *compared = Instant::now();
+        let (data_dir, options, image) = (self.config.data_dir.clone(), self.host_options(), image.clone());
+        std::thread::spawn(move || match crate::image::host::changed(&data_dir, &options, &image) {
+            Ok(true) => {
+                tracing::info!(former = image.key, "the host has changed: new sandboxes get a new image")
+            }
+            Ok(false) => {}
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the host cannot be compared with its image");
+            }
+        });
+    }
+
+    fn host_options(&self) -> HostOptions {
+        HostOptions { exclude: self.config.host_image_exclude.clone() }
+    }
+
+    /// Removes host images of former states of the machine that no instance uses.
+    fn collect_images(&self) -> Result<()> {
+        // Held until the end: an instance that begins to be created has its image before it has a record.
+        let creating = self.creating();
+        if !creating.is_empty() {
+            return Ok(());
+        }
+        let mut keep = BTreeSet::new();
+        for id in self.files.instances()? {
+            keep.extend(self.files.read(&id)?.map(|record| record.image.key));
+        }
+        let removed = crate::image::host::collect(&self.config.data_dir, &self.host_options(), &keep)?;
+        if !removed.is_empty() {
+            tracing::info!(?removed, "removed images of the host that nothing uses");
+        }
+        Ok(())
     }
 
     fn defaults(&self, spec: &SandboxSpec) -> SandboxSpec {
@@ -501,6 +549,7 @@ impl Driver for Native {
                         shared.remove(&record)?;
                     }
                 }
+                shared.collect_images()?;
                 Ok(found)
             })
             .await?;

@@ -116,14 +116,18 @@ pub fn left_out(data_dir: &Path, image: &Image) -> Result<Vec<Hidden>, ImageErro
     store::read_json(&data_dir.join("images/host").join(&image.key).join("left-out.json"))
 }
 
-/// Removes the host images whose keys are not in `keep`, and left-overs of interrupted builds; returns the removed
-/// keys.
+/// Removes the host images that are neither in `keep` nor the one for the machine as it is now, and left-overs of
+/// interrupted builds; returns the removed keys.
 ///
-/// The caller keeps the keys that sandboxes use, the one that [`ensure`] gave last, and calls this from where it also
-/// records new sandboxes: an image removed between [`ensure`] and its mount is an error of the mount.
+/// `keep` holds the keys that sandboxes use. The caller sees to it that no sandbox is between [`ensure`] and its place
+/// in `keep`: its image could be removed before it is mounted.
 ///
 /// # Errors
 /// The data directory cannot be read or written.
-pub fn collect(data_dir: &Path, keep: &BTreeSet<String>) -> Result<Vec<String>, ImageError> {
-    Store::new(Path::new("/"), data_dir, &HostOptions::default())?.collect(keep)
+pub fn collect(
+    data_dir: &Path,
+    options: &HostOptions,
+    keep: &BTreeSet<String>,
+) -> Result<Vec<String>, ImageError> {
+    Store::new(Path::new("/"), data_dir, options)?.collect(keep)
 }

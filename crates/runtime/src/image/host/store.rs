@@ -208,12 +208,13 @@ impl Store {
 
     pub(super) fn collect(&self, keep: &BTreeSet<String>) -> Result<Vec<String>, ImageError> {
         let _lock = self.lock()?;
+        let present = self.known(&self.state()?).map(|image| image.key);
         let mut removed = Vec::new();
         for name in entries(&self.dir)? {
             let path = self.dir.join(&name);
             if name.starts_with(".new-") || name.starts_with(".old-") {
                 fs::remove_dir_all(&path).map_err(ImageError::io("remove", &path))?;
-            } else if name.starts_with("host-") && !keep.contains(&name) {
+            } else if name.starts_with("host-") && !keep.contains(&name) && present.as_ref() != Some(&name) {
                 // Out of sight first: half an image must not be found under its key.
                 let old = self.dir.join(format!(".old-{name}"));
                 fs::rename(&path, &old).map_err(ImageError::io("put away", &path))?;
