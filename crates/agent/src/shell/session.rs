@@ -21,6 +21,10 @@ use tokio::sync::watch;
 /// How long a shell may take to start and to restore its state. Far above both; a shell that takes longer is broken.
 const START_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long a shell may take to begin a command once it has been sent. It begins at once unless it still writes a large
+/// state, or something else has read the request: a background job can, if it looks for the shell's private socket.
+const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+
 /// What a session is.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
@@ -433,14 +437,38 @@ impl Session {
             self.last_status,
         );
         let fds = [request.stdin.as_fd(), request.stdout.as_fd(), request.stderr.as_fd()];
-        tokio::select! {
-            // A send that fails is the end of the shell, which is seen below.
-            _ = live.control.send(&message, &fds) => {}
-            _ = live.child.wait() => {}
-        }
+        let sending = {
+            let Self { live, .. } = self;
+            let live = live.as_mut().ok_or(RunError::Broken("is gone"))?;
+            tokio::time::timeout(BEGUN_WITHIN, async {
+                tokio::select! {
+                    // A send that fails is the end of the shell, which is seen below.
+                    _ = live.control.send(&message, &fds) => {}
+                    _ = live.child.wait() => {}
+                }
+            })
+            .await
+        };
+        let mut begun =
+            std::pin::pin!(tokio::time::sleep(if sending.is_ok() { BEGUN_WITHIN } else { Duration::ZERO }));
+        let mut is_begun = false;
         loop {
             let Some(live) = &mut self.live else { return Ok(Answer::NotBegun) };
-            match live.next().await.map_err(failed("waiting for a command"))? {
+            let event = tokio::select! {
+                biased;
+                event = live.next() => event.map_err(failed("waiting for a command"))?,
+                () = &mut begun, if !is_begun => {
+                    is_begun = live.page().is_ok_and(|page| page.begun == nonce);
+                    if !is_begun {
+                        // Something else has read the request, or the shell is stopped. What is certain after the
+                        // kill is that the command either was begun or never will be.
+                        live.child.signal(Signal::KILL).map_err(failed("killing a shell that does not begin"))?;
+                        is_begun = true;
+                    }
+                    continue;
+                }
+            };
+            match event {
                 Event::Message(Message {
                     reply: Reply::Status { status, settles_later, refused }, ..
                 }) => {

@@ -43,6 +43,7 @@ pub(super) fn kind_name(kind: u32) -> &'static str {
         13 => "disabled builtin",
         14 => "unset special variable",
         15 => "restricted mode",
+        16 => "directory stack",
         _ => "part",
     }
 }

@@ -3,7 +3,13 @@
 #[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod generated;
+#[cfg(test)]
+mod generator;
+#[cfg(test)]
 mod given;
+#[cfg(test)]
+mod nasty;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) struct Ran {
     pub(crate) outcome: RunOutcome,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
+    /// Bytes of stdout, where they were counted instead of kept.
+    pub(crate) counted: u64,
 }
 
 impl Ran {
@@ -49,10 +51,18 @@ pub(crate) struct Call {
     env: Vec<(String, Option<String>)>,
     cwd: Option<String>,
     stop: Option<(Duration, StopReason)>,
+    counted: bool,
 }
 
 pub(crate) fn call(text: impl AsRef<[u8]>) -> Call {
-    Call { text: Bytes::copy_from_slice(text.as_ref()), stdin: None, env: Vec::new(), cwd: None, stop: None }
+    Call {
+        text: Bytes::copy_from_slice(text.as_ref()),
+        stdin: None,
+        env: Vec::new(),
+        cwd: None,
+        stop: None,
+        counted: false,
+    }
 }
 
 impl Call {
@@ -66,6 +76,11 @@ impl Call {
     }
     pub(crate) fn cwd(mut self, cwd: impl Into<String>) -> Self {
         self.cwd = Some(cwd.into());
+        self
+    }
+    /// Counts what comes on stdout instead of keeping it.
+    pub(crate) fn counted(mut self) -> Self {
+        self.counted = true;
         self
     }
     pub(crate) fn timeout(mut self, after: Duration) -> Self {
@@ -205,18 +220,16 @@ impl Rig {
         };
         let feed = feed.map(|(write, bytes)| tokio::spawn(feed_all(write, bytes)));
         let (tell, told) = tokio::sync::watch::channel(false);
-        let out = tokio::spawn(drain(out_read, told.clone()));
-        let err = tokio::spawn(drain(err_read, told));
+        let out = tokio::spawn(drain(out_read, told.clone(), !call.counted));
+        let err = tokio::spawn(drain(err_read, told, true));
         let outcome = self.session.run(request, stop).await.expect("the command can be run");
         tell.send_replace(true);
         if let Some(feed) = feed {
             feed.abort();
         }
-        Ran {
-            outcome,
-            stdout: out.await.expect("stdout is read"),
-            stderr: err.await.expect("stderr is read"),
-        }
+        let (stdout, counted) = out.await.expect("stdout is read");
+        let (stderr, _) = err.await.expect("stderr is read");
+        Ran { outcome, stdout, stderr, counted }
     }
 }
 
@@ -238,16 +251,20 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
 }
 
 /// Reads until the end, or until nothing is there after the command has ended: a background job may hold the other end.
-async fn drain(fd: OwnedFd, mut ended: tokio::sync::watch::Receiver<bool>) -> Vec<u8> {
+async fn drain(fd: OwnedFd, mut ended: tokio::sync::watch::Receiver<bool>, keep: bool) -> (Vec<u8>, u64) {
     rustix::io::ioctl_fionbio(&fd, true).expect("a pipe can be non-blocking");
     let pipe = Receiver::from_owned_fd(fd).expect("a pipe can be watched");
     let mut all = Vec::new();
+    let mut count = 0;
     let mut buffer = vec![0; 1 << 16];
     loop {
         match pipe.try_read(&mut buffer) {
-            Ok(0) => return all,
+            Ok(0) => return (all, count),
             Ok(n) => {
-                all.extend_from_slice(&buffer[..n]);
+                count += n as u64;
+                if keep {
+                    all.extend_from_slice(&buffer[..n]);
+                }
                 continue;
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -256,14 +273,17 @@ async fn drain(fd: OwnedFd, mut ended: tokio::sync::watch::Receiver<bool>) -> Ve
         // What tokio has not heard of yet is there all the same once the command has ended.
         if *ended.borrow_and_update() {
             return match rustix::io::read(&pipe, &mut buffer) {
-                Ok(0) => all,
+                Ok(0) => (all, count),
                 Err(rustix::io::Errno::AGAIN) => {
                     // A background job holds the other end; it must not die of a pipe that nobody reads.
                     tokio::spawn(async move { while !matches!(read_some(&pipe).await, Ok(0) | Err(_)) {} });
-                    all
+                    (all, count)
                 }
                 Ok(n) => {
-                    all.extend_from_slice(&buffer[..n]);
+                    count += n as u64;
+                    if keep {
+                        all.extend_from_slice(&buffer[..n]);
+                    }
                     continue;
                 }
                 Err(e) => panic!("reading output: {e}"),

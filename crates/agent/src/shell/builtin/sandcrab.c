@@ -118,6 +118,7 @@ extern SHELL_VAR *bind_variable(const char *, char *, int);
 extern SHELL_VAR *find_variable(const char *);
 extern char *assoc_to_assign(HASH_TABLE *, int);
 extern char *named_function_string(const char *, void *, int);
+extern void set_bashopts(void);
 extern void add_alias(char *, char *), set_signal(int, char *), ignore_signal(int);
 extern int makunbound(const char *, VAR_CONTEXT *);
 extern void dispose_variable(SHELL_VAR *);
@@ -126,11 +127,12 @@ extern HASH_TABLE *hash_create(int);
 extern void hash_dispose(HASH_TABLE *);
 extern char *set_working_directory(char *);
 extern char *array_to_assign(void *, int);
+extern WORD_LIST *get_directory_stack(int);
 extern char *sh_canonpath(char *, int);
 extern void builtin_error(const char *, ...);
 extern void termsig_handler(int);
 extern int last_command_exit_value, indirection_level, variable_context, array_needs_making, expand_aliases;
-extern int extended_glob, terminating_signal, exit_immediately_on_error, restricted, num_shell_builtins;
+extern int executing_builtin, executing_command_builtin, terminating_signal, exit_immediately_on_error, restricted, num_shell_builtins;
 extern VAR_CONTEXT *shell_variables, *global_variables;
 extern HASH_TABLE *shell_functions, *temporary_env, *aliases;
 extern char *trap_list[], *dollar_vars[], *the_current_working_directory, *this_command_name;
@@ -183,7 +185,7 @@ struct part { u32 kind, attributes, name, text_high; u64 text; };
 struct state_head { u32 magic, parts; u64 length; };
 enum { PART_SCALAR = 1, PART_ARRAY = 2, PART_ASSOC = 3, PART_NAMEREF = 4, PART_FUNCTION = 5, PART_ALIAS = 6, PART_TRAP = 7,
        PART_SETOPTS = 8, PART_SHOPTS = 9, PART_UMASK = 10, PART_CWD = 11, PART_POSITIONAL = 12, PART_DISABLED = 13,
-       PART_UNSET_SPECIAL = 14, PART_RESTRICTED = 15 };
+       PART_UNSET_SPECIAL = 14, PART_RESTRICTED = 15, PART_DIRECTORY = 16 };
 
 /* The page shared with the agent: the only way to tell it something once the user closed the socket. */
 enum { SHARE_SIZE = 1 << 18 };
@@ -296,7 +298,7 @@ static u64 hash_value(const SHELL_VAR *v, u64 h)
 	if (!v->value || !(v->attributes & (ATT_ARRAY | ATT_ASSOC))) return hash_text(v->value, h);
 	text = v->attributes & ATT_ARRAY ? array_to_assign(v->value, 0) : assoc_to_assign((HASH_TABLE *)v->value, 0);
 	h = hash_text(text, h);
-	xfree(text);
+	if (text) xfree(text);
 	return h;
 }
 static SHELL_VAR *global(const char *name)
@@ -348,6 +350,11 @@ static u64 fingerprint(void)
 	for (int i = 1; i < 10; i++) h = hash_text(dollar_vars[i], h);
 	for (WORD_LIST *w = rest_of_args; w; w = w->next) h = hash_text(w->word->word, h);
 	for (int i = 0; i < num_shell_builtins; i++) h = mix(h, shell_builtins[i].flags & BUILTIN_ENABLED);
+	{
+		WORD_LIST *stack = get_directory_stack(0); /* the working directory first */
+		for (WORD_LIST *w = stack ? stack->next : NULL; w; w = w->next) h = hash_text(w->word->word, h);
+		dispose_words(stack);
+	}
 	h = mix(h, restricted);
 	/* A new body has no print of its own; adding the old one makes the sum differ from itself. */
 	return fresh ? ~saved_print : h;
@@ -374,6 +381,7 @@ static void write_state(void)
 	out.len = 0;
 	out.parts = 0;
 	put(&head, sizeof head);
+	set_bashopts(); /* what `set -o posix` changes is not in BASHOPTS before */
 	EACH_BUCKET(b, global_variables->table) {
 		SHELL_VAR *v = b->data;
 		u32 bits = (u32)v->attributes & (ATT_CARRIED | ATT_INVISIBLE);
@@ -381,7 +389,8 @@ static void write_state(void)
 		if (v->attributes & (ATT_ARRAY | ATT_ASSOC)) {
 			int indexed = v->attributes & ATT_ARRAY;
 			text = !v->value || (v->attributes & ATT_INVISIBLE) ? NULL : indexed ? array_to_assign(v->value, 0) : assoc_to_assign((HASH_TABLE *)v->value, 0);
-			put_part(indexed ? PART_ARRAY : PART_ASSOC, bits, v->name, text ? text : "", text ? length(text) : 0);
+			if (text) put_part(indexed ? PART_ARRAY : PART_ASSOC, bits, v->name, text, length(text));
+			else put_part(indexed ? PART_ARRAY : PART_ASSOC, bits, v->name, "()", bits & ATT_INVISIBLE ? 0 : 2);
 			if (text) xfree(text);
 		} else {
 			if (!v->value) bits |= ATT_INVISIBLE;
@@ -393,7 +402,7 @@ static void write_state(void)
 	EACH_BUCKET(b, shell_functions) {
 		SHELL_VAR *v = b->data;
 		if (!v->value) continue;
-		text = named_function_string(v->name, v->value, 1);
+		text = named_function_string(v->name, v->value, 3 /* FUNC_MULTILINE | FUNC_EXTERNAL, as `declare -f` */);
 		put_part(PART_FUNCTION, (u32)v->attributes & ATT_CARRIED, v->name, text, length(text));
 	}
 	EACH_BUCKET(b, aliases) {
@@ -411,6 +420,17 @@ static void write_state(void)
 	for (WORD_LIST *w = rest_of_args; w; w = w->next) put_part(PART_POSITIONAL, 0, "", w->word->word, length(w->word->word));
 	for (int i = 0; i < num_shell_builtins; i++)
 		if (shell_builtins[i].function && !(shell_builtins[i].flags & BUILTIN_ENABLED)) put_part(PART_DISABLED, 0, shell_builtins[i].name, "", 0);
+	{
+		WORD_LIST *stack = get_directory_stack(0), *done = NULL;
+		/* From the bottom, in the order of pushing, and without the top, which is the working directory. */
+		while (stack && stack->next != done) {
+			WORD_LIST *w = stack->next;
+			while (w->next != done) w = w->next;
+			put_part(PART_DIRECTORY, 0, "", w->word->word, length(w->word->word));
+			done = w;
+		}
+		dispose_words(stack);
+	}
 	if (restricted) put_part(PART_RESTRICTED, 0, "", "", 0);
 	head.parts = out.parts;
 	head.length = out.len;
@@ -602,6 +622,8 @@ static int evaluate(char *text)
 	if (jump) return jump;
 	this_shell_builtin = builtin_address_internal((char *)"eval", 1)->function;
 	this_command_name = (char *)"eval";
+	executing_builtin = 1; /* a jump out of the last command may have unwound these */
+	executing_command_builtin = 0;
 	indirection_level = 0;
 	last_command_exit_value = evalstring(text, "eval", SEVAL_NOHIST | SEVAL_RESETLINE);
 	return 0;
@@ -667,6 +689,7 @@ static void purge(void)
 	}
 }
 
+static int restored_aliases = 1;
 static HASH_TABLE *restored_functions;
 static WORD_LIST *restored_positional;
 
@@ -725,7 +748,11 @@ static int restore_part(const struct part *p, char *name, char *text)
 		else set_signal((int)n, text);
 		return trap_list[n] != NULL;
 	case PART_SETOPTS: set_options("SHELLOPTS", text, "set", 1); return 1;
-	case PART_SHOPTS: set_options("BASHOPTS", text, "shopt", 0); return 1;
+	case PART_SHOPTS:
+		set_bashopts();
+		set_options("BASHOPTS", text, "shopt", 0);
+		restored_aliases = holds(text, "expand_aliases", 14);
+		return 1;
 	case PART_UMASK: sys(NR_umask, p->attributes & 0777, 0, 0); return 1;
 	case PART_CWD:
 		if (sys(NR_chdir, text, 0, 0) < 0) return 0;
@@ -742,6 +769,7 @@ static int restore_part(const struct part *p, char *name, char *text)
 		if (b) b->flags &= ~BUILTIN_ENABLED;
 		return b != NULL;
 	}
+	case PART_DIRECTORY: call_builtin("pushd", "-n", text); return 1;
 	case PART_UNSET_SPECIAL: makunbound(name, shell_variables); return 1;
 	case PART_RESTRICTED: call_builtin("set", "-r", NULL); return 1;
 	}
@@ -756,11 +784,11 @@ static int rank(u32 kind)
 	case PART_FUNCTION: return 0;
 	case PART_SCALAR: case PART_ARRAY: case PART_ASSOC: case PART_UNSET_SPECIAL: return 1;
 	case PART_NAMEREF: return 2;
-	case PART_ALIAS: case PART_UMASK: case PART_CWD: case PART_POSITIONAL: return 3;
-	case PART_SHOPTS: return 4;
-	case PART_TRAP: return 5;
-	case PART_DISABLED: return 6;
-	case PART_SETOPTS: return 7;
+	case PART_ALIAS: case PART_UMASK: case PART_CWD: case PART_POSITIONAL: case PART_DIRECTORY: return 3;
+	case PART_SETOPTS: return 4;
+	case PART_SHOPTS: return 5; /* after the posix option, which changes some */
+	case PART_TRAP: return 6;
+	case PART_DISABLED: return 7;
 	case PART_RESTRICTED: return 8;
 	}
 	return -1;
@@ -784,6 +812,7 @@ static void restore(u64 size)
 	if (head.magic == STATE_MAGIC) {
 		expand_aliases = 0;
 		purge();
+		call_builtin("shopt", "-s", "extglob");
 		for (int r = 0; r < RANKS; r++) {
 			u64 at = sizeof head;
 			if (r == 1) {
@@ -805,7 +834,6 @@ static void restore(u64 size)
 					text = xmalloc(p.text + 1);
 					memcpy(text, bytes + at + p.name, p.text);
 					text[p.text] = 0;
-					if (r == 0) extended_glob = 1;
 					ok = restore_part(&p, name, text);
 					if (!ok) {
 						put(&p.kind, sizeof p.kind);
@@ -827,6 +855,7 @@ static void restore(u64 size)
 		}
 		hash_dispose(shell_functions);
 		shell_functions = restored_functions;
+		expand_aliases = restored_aliases;
 	}
 	xfree(bytes);
 }

@@ -1,0 +1,210 @@
+//! S04 and S02: commands that try, or happen, to confuse whoever drives the shell. Each is followed by a command that
+//! must find the session as it should be.
+
+use crate::rig::{Rig, call};
+use std::time::Duration;
+
+/// (script, exit code, stdout). `""` for the output means that nothing is printed.
+const TABLE: &[(&str, i32, &str)] = &[
+    ("cat <<EOF\nhello\nEOF", 0, "hello\n"),
+    ("cat <<EOF\nno end", 0, "no end\n"),
+    ("cat <<'EOF' | tr a-z A-Z\n$x `y`\nEOF\n", 0, "$X `Y`\n"),
+    ("echo 'unbalanced", 2, ""),
+    ("echo \"unbalanced", 2, ""),
+    ("echo $(unbalanced", 2, ""),
+    ("echo `unbalanced", 2, ""),
+    ("if true", 2, ""),
+    (")", 2, ""),
+    ("echo one; fi", 2, ""),
+    ("echo one\n)", 2, "one\n"),
+    ("\\", 127, ""),
+    ("#", 0, ""),
+    ("", 0, ""),
+    ("\n\n", 0, ""),
+    ("echo end # comment without newline", 0, "end\n"),
+    ("exec ls /nonexistent 2>/dev/null", 2, ""),
+    ("exec echo replaced", 0, "replaced\n"),
+    ("exit 7", 7, ""),
+    ("exit", 0, ""),
+    ("false; exit", 1, ""),
+    ("exit abc", 2, ""),
+    ("set -e; false; echo no", 1, ""),
+    ("set -u; echo $nope", 127, ""),
+    (": ${nope:?gone}", 127, ""),
+    ("return", 2, ""),
+    ("return 5", 2, ""),
+    ("break; echo after", 0, "after\n"),
+    ("eval 'return 3'", 2, ""),
+    ("enable -n echo; enable -n printf; enable -n eval; type -t printf", 0, "file\n"),
+    (
+        "eval() { :; }; .() { :; }; builtin() { :; }; printf() { :; }; declare() { :; }; command() { :; }; exec() { :; }",
+        0,
+        "",
+    ),
+    (
+        "trap() { :; }; set() { :; }; shopt() { :; }; enable() { :; }; umask() { :; }; cd() { :; }; exit() { :; }",
+        0,
+        "",
+    ),
+    (
+        "readonly() { :; }; export() { :; }; alias() { :; }; unset() { :; }; test() { :; }; true() { :; }",
+        0,
+        "",
+    ),
+    ("alias eval=false echo=false declare=false; eval x", 127, ""),
+    ("IFS=0123456789; echo \"$?\"", 0, "0\n"),
+    ("IFS=; false", 1, ""),
+    ("shopt -s extdebug; trap false DEBUG; echo skipped", 0, ""),
+    ("trap 'echo debug' DEBUG; true", 0, "debug\n"),
+    ("trap 'echo err' ERR; false", 1, "err\n"),
+    ("trap 'echo bye' EXIT; exit 3", 3, "bye\n"),
+    ("trap 'exit 9' EXIT; exit 3", 9, ""),
+    ("trap 'kill -9 $$' EXIT; exit 3", 137, ""),
+    ("trap 'exec true' EXIT; exit 3", 0, ""),
+    ("trap '' TERM; kill -TERM $$; echo on", 0, "on\n"),
+    ("trap 'echo caught' TERM; kill -TERM $$; echo on", 0, "caught\non\n"),
+    ("for i in {0..1023}; do eval \"exec $i>&-\"; done", 0, ""),
+    ("for i in {3..1023}; do eval \"exec $i>&-\"; done; echo still", 0, "still\n"),
+    ("for i in {3..1023}; do eval \"exec $i</dev/null\"; done; echo still", 0, "still\n"),
+    ("for i in {0..1023}; do exec {i}>&-; done; true", 0, ""),
+    (
+        "for fd in /proc/$$/fd/*; do fd=${fd##*/}; ((fd > 2)) && eval \"exec $fd>&-\"; done; echo all",
+        0,
+        "all\n",
+    ),
+    ("exec 1>&-; echo x", 1, ""),
+    ("exec 2>&-; echo x; ls /nonexistent", 2, "x\n"),
+    ("exec 0<&-; cat", 1, ""),
+    ("exec 0<&- 1>&- 2>&-", 0, ""),
+    ("exec >/dev/null; echo lost", 0, ""),
+    ("exec 3>&1; echo three >&3", 0, "three\n"),
+    ("ulimit -n 3; echo limited", 0, "limited\n"),
+    ("ulimit -n 2; echo limited", 0, "limited\n"),
+    ("ulimit -n 0; echo limited", 0, "limited\n"),
+    ("ulimit -f 0; echo limited", 0, "limited\n"),
+    ("printf '\\000\\001\\377\\n\\r\\0'", 0, "\0\u{1}\u{fffd}\n\r\0"),
+    ("kill -9 $$", 137, ""),
+    ("kill -9 $BASHPID", 137, ""),
+    ("(kill -9 $BASHPID)", 137, ""),
+    ("kill -SEGV $$", 139, ""),
+    ("kill -HUP $$; echo no", 129, ""),
+    ("kill -INT $$; echo no", 130, ""),
+    ("kill -PIPE $$; echo no", 141, ""),
+    ("kill -USR1 $$; echo no", 138, ""),
+    ("suspend", 1, ""),
+    ("wait", 0, ""),
+    ("wait 99999", 127, ""),
+    ("coproc cat; echo hi >&\"${COPROC[1]}\"; read -r x <&\"${COPROC[0]}\"; echo $x", 0, "hi\n"),
+    ("read x; echo \"[$x]$?\"", 0, "[]1\n"),
+    ("cat", 0, ""),
+    ("sandcrab 1000 1001", 127, ""),
+    ("enable sandcrab", 1, ""),
+    ("enable -d sandcrab; type sandcrab", 1, ""),
+    ("echo garbage >&1000; echo fine", 0, "fine\n"),
+    ("set -- a b c; shift; echo $# $1", 0, "2 b\n"),
+    ("unset PATH; ls", 127, ""),
+    ("unset IFS PS4 BASH_VERSION HOME PWD OLDPWD SHLVL OPTIND; echo ok", 0, "ok\n"),
+    ("PS4='$(echo evil >&2)'; set -x; set +x", 0, ""),
+    ("set -v; echo v", 0, "v\n"),
+    ("set -a; A1=x; env | grep -c ^A1=", 0, "1\n"),
+    ("set -f -C -B -h -m -p -t 2>/dev/null; echo t", 0, "t\n"),
+    ("set -o posix; eval 'syntax ('", 2, ""),
+    ("BASH_ENV=/nonexistent; ENV=/nonexistent; export BASH_ENV ENV; echo e", 0, "e\n"),
+    ("LC_ALL=nonexistent.locale; echo l", 0, "l\n"),
+    ("time true", 0, ""),
+    ("function \u{fc}ber { echo umlaut; }; \u{fc}ber", 0, "umlaut\n"),
+    ("exec -a other bash -c 'echo $0'", 0, "other\n"),
+    ("logout", 1, ""),
+    ("times >/dev/null; hash -r; jobs; history", 0, ""),
+    ("ulimit -v 1000000; echo v", 0, "v\n"),
+];
+
+#[tokio::test]
+async fn s04_nothing_in_a_command_confuses_the_next_one() {
+    let mut wrong = Vec::new();
+    for (script, code, out) in TABLE {
+        let mut rig = Rig::new();
+        rig.run("kept='from before'; kf() { return 33; }; cd /usr").await;
+        let ran = rig.run(script).await;
+        if (ran.code(), ran.out()) != (*code, (*out).to_owned()) {
+            wrong.push(format!("{script:?}: {ran:?}"));
+        }
+        // Said in words that no function or alias of the table's has, and by an exit code, which needs no output.
+        let check = "[[ $kept == 'from before' && ${PWD-/usr} == /usr ]] && { \\kf; [[ $? == 33 ]]; }";
+        let ran = rig.run(check).await;
+        if ran.code() != 0 {
+            wrong.push(format!("after {script:?}: {ran:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn s04_set_n_and_set_r_do_what_they_say_and_no_more() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.run("set -r; cd / 2>/dev/null; echo $?").await.out(), "1\n");
+    assert_eq!(rig.run("cd /").await.code(), 1);
+    assert_eq!(rig.run("exit 4").await.code(), 4);
+    assert_eq!(rig.run("cd /").await.code(), 1, "a restricted session stays restricted");
+    let mut rig = Rig::new();
+    assert_eq!(rig.run("set -n").await.code(), 0);
+    // As in bash: nothing is executed any more, so nothing turns it off either.
+    let ran = rig.run("echo nothing").await;
+    assert_eq!((ran.code(), ran.out()), (0, String::new()));
+}
+
+#[tokio::test]
+async fn s04_a_command_text_of_one_megabyte() {
+    let mut rig = Rig::new();
+    let long = "x".repeat(1 << 20);
+    let ran = rig.run(format!("v={long}; echo ${{#v}}")).await;
+    assert_eq!(ran.out(), format!("{}\n", 1 << 20));
+    let many = "a=$((a+1))\n".repeat(100_000);
+    assert_eq!(rig.run(format!("{many}echo $a")).await.out(), "100000\n");
+    assert_eq!(rig.run("echo ${#v}").await.out(), format!("{}\n", 1 << 20));
+    assert_eq!(rig.run("exit 1").await.code(), 1);
+    assert_eq!(rig.run("echo ${#v} $a").await.out(), format!("{} 100000\n", 1 << 20));
+}
+
+#[tokio::test]
+async fn s02_streams_are_apart_and_byte_for_byte() {
+    let mut rig = Rig::new();
+    let ran = rig.run("printf 'no newline'; printf 'err' >&2; printf '\\xff\\x00\\n' ").await;
+    assert_eq!((ran.stdout, ran.stderr), (b"no newline\xff\0\n".to_vec(), b"err".to_vec()));
+    let ran = rig.run("head -c 5000000 /dev/urandom | tee random; head -c 3000000 /dev/zero >&2").await;
+    assert_eq!(ran.stdout, std::fs::read(rig.path("random")).expect("the script made it"));
+    assert_eq!(ran.stderr.len(), 3_000_000);
+}
+
+#[tokio::test]
+async fn s02_a_line_of_one_gigabyte_passes() {
+    let mut rig = Rig::new();
+    let ran = rig.call(call("head -c 1000000000 /dev/zero | tr '\\0' x").counted()).await;
+    assert_eq!((ran.code(), ran.counted), (0, 1_000_000_000));
+}
+
+#[tokio::test]
+async fn s03_a_shell_that_was_killed_while_idle_is_replaced_before_the_next_command() {
+    let mut rig = Rig::new();
+    rig.run("x=1; echo $$ > pid").await;
+    rig.session.settle().await.expect("the shell says what became of its state");
+    crate::rig::kill(rig.pid("pid"));
+    while crate::rig::runs(rig.pid("pid")) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let ran = rig.run("echo $x").await;
+    assert_eq!((ran.code(), ran.out()), (0, "1\n".into()));
+}
+
+#[tokio::test]
+async fn s04_whoever_reads_the_shells_private_socket_only_loses_time() {
+    let mut rig = Rig::new();
+    rig.run("x=1").await;
+    let ran = rig.call(call("cat <&1000").timeout(Duration::from_millis(200))).await;
+    assert!(matches!(ran.outcome.ended, sandcrab_agent::shell::Ended::Stopped(_)), "{ran:?}");
+    rig.run("cat <&1000 >/dev/null & echo $! > thief").await;
+    // One of the two reads the request. If it is the thief, the shell is replaced and the command runs all the same.
+    let ran = rig.run("echo $x").await;
+    assert_eq!(ran.out(), "1\n", "{ran:?}");
+    crate::rig::kill(rig.pid("thief"));
+}
