@@ -43,7 +43,11 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 
 fn run(arguments: &[OsString]) -> Result<(), PersonaError> {
     let [flag, fd] = arguments else { return Err(PersonaError::Usage) };
-    let fd = fd.to_str().and_then(|fd| fd.parse().ok()).filter(|fd| flag == "--config-fd" && *fd >= 0).ok_or(PersonaError::Usage)?;
+    let fd = fd
+        .to_str()
+        .and_then(|fd| fd.parse().ok())
+        .filter(|fd| flag == "--config-fd" && *fd >= 0)
+        .ok_or(PersonaError::Usage)?;
     let mut text = String::new();
     File::from(take(fd)?).read_to_string(&mut text).map_err(PersonaError::ReadConfig)?;
     let config: AgentConfig = serde_json::from_str(&text).map_err(PersonaError::ParseConfig)?;

@@ -1,6 +1,8 @@
 //! The routes of the file API.
 
-use super::{FilePath, Files};
+use super::error::FileError;
+use super::root::Access;
+use super::{FilePath, Files, broken_off, joined};
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::{Json, Query};
 use axum::body::Body;
@@ -18,6 +20,7 @@ use sandcrab_api::files::{
 };
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, SessionId, validate};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
@@ -83,6 +86,22 @@ impl FilesState {
     }
 }
 
+impl FilesState {
+    /// An answer that may be long: it is also written as JSON where it is made, on the blocking thread.
+    async fn long_answer<T: Serialize>(
+        &self,
+        operation: &'static str,
+        call: impl Fn(&Access<'_>) -> Result<T, FileError> + Send + 'static,
+    ) -> Answer<Response> {
+        let json =
+            self.files.run(operation, move |files| call(files).map(|answer| serde_json::to_vec(&answer)));
+        let json = json.await?.map_err(|error| broken_off(operation, &error))?;
+        let mut response = Body::from(json).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+}
+
 fn changed(path: String, new_path: Option<String>) -> axum::Json<FileChanged> {
     axum::Json(FileChanged { success: true, path, new_path, timestamp: Timestamp::now() })
 }
@@ -92,12 +111,9 @@ fn changed(path: String, new_path: Option<String>) -> axum::Json<FileChanged> {
 /// At most 32 MiB; longer files are read through `/files/content` or `/files/stream`.
 #[utoipa::path(post, path = "/files/read", tag = "files", operation_id = "readFile", request_body = ReadFile,
     responses((status = 200, description = "Its content", body = ReadFileResult), Errors))]
-async fn read_file(
-    State(state): State<FilesState>,
-    Json(request): Json<ReadFile>,
-) -> Answer<axum::Json<ReadFileResult>> {
+async fn read_file(State(state): State<FilesState>, Json(request): Json<ReadFile>) -> Answer<Response> {
     let path = state.path("readFile", &request.path, request.session_id.as_ref()).await?;
-    Ok(axum::Json(state.files.read(path, request.encoding).await?))
+    state.long_answer("readFile", move |files| files.read_file(&path, request.encoding)).await
 }
 
 /// Write a whole file.
@@ -113,9 +129,12 @@ async fn write_file(
     validate::mode(request.mode).map_err(|error| error.during("writeFile"))?;
     let content = match request.encoding {
         FileEncoding::Utf8 => request.content.into_bytes(),
-        FileEncoding::Base64 => BASE64.decode(&request.content).map_err(|error| {
-            ApiError::invalid("content", format!("is no base64: {error}")).during("writeFile")
-        })?,
+        FileEncoding::Base64 => {
+            let decode = move || BASE64.decode(request.content);
+            joined("writeFile", state.files.blocking(decode).await).await?.map_err(|error| {
+                ApiError::invalid("content", format!("is no base64: {error}")).during("writeFile")
+            })?
+        }
     };
     let content = stream::iter([Ok::<_, ApiError>(Bytes::from(content))]);
     state.files.write(path, request.mode, content).await?;
@@ -256,19 +275,15 @@ impl FilesState {
 /// At most 100,000 entries. With `recursive`, the entries of a directory come right after it; links are not followed.
 #[utoipa::path(post, path = "/files/list", tag = "files", operation_id = "listFiles", request_body = ListFiles,
     responses((status = 200, description = "Its entries by name", body = ListFilesResult), Errors))]
-async fn list_files(
-    State(state): State<FilesState>,
-    Json(request): Json<ListFiles>,
-) -> Answer<axum::Json<ListFilesResult>> {
+async fn list_files(State(state): State<FilesState>, Json(request): Json<ListFiles>) -> Answer<Response> {
     let path = state.path("listFiles", &request.path, request.session_id.as_ref()).await?;
-    let files = state.files.list(path, request.recursive, request.include_hidden).await?;
-    Ok(axum::Json(ListFilesResult {
-        success: true,
-        path: request.path,
-        count: files.len(),
-        files,
-        timestamp: Timestamp::now(),
-    }))
+    state
+        .long_answer("listFiles", move |access| {
+            let files = access.list(&path, request.recursive, request.include_hidden)?;
+            let (path, count, timestamp) = (request.path.clone(), files.len(), Timestamp::now());
+            Ok(ListFilesResult { success: true, path, count, files, timestamp })
+        })
+        .await
 }
 
 /// Ask whether something stands at a path.

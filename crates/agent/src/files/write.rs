@@ -13,7 +13,7 @@ use super::error::{FileError, Reason};
 use super::root::{Access, FilePath, Last, Need, Place, is_mount_point, require_file};
 use bytes::Bytes;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, renameat, unlinkat};
 use rustix::io::{Errno, writev};
 use std::io::IoSlice;
 
@@ -132,7 +132,9 @@ impl Pending {
         owner: Option<(u32, u32)>,
     ) -> Result<Self, FileError> {
         let (file, temporary) = access.temporary_file(&place, path)?;
-        let owner = owner.filter(|owner| *owner != (access.identity.uid, access.identity.gid));
+        // Its group may be the folder's (setgid), so what it has is asked, not guessed.
+        let has = fstat(&file).map_err(path.kernel())?;
+        let owner = owner.filter(|owner| *owner != (has.st_uid, has.st_gid));
         Ok(Self { path: path.clone(), place, file, temporary, mode, owner })
     }
 

@@ -124,6 +124,34 @@ async fn every_route_answers_as_the_document_says() {
     assert_eq!(exists["exists"], false);
 }
 
+#[test]
+fn every_route_is_in_the_document_with_its_refusals() {
+    let (_, document) = router::<FilesState>().split_for_parts();
+    let document = serde_json::to_value(document).unwrap();
+    for (path, method, operation) in [
+        ("read", "post", "readFile"),
+        ("write", "post", "writeFile"),
+        ("content", "get", "readFileContent"),
+        ("content", "put", "writeFileContent"),
+        ("stream", "get", "readFileStream"),
+        ("mkdir", "post", "mkdir"),
+        ("delete", "post", "deleteFile"),
+        ("rename", "post", "renameFile"),
+        ("move", "post", "moveFile"),
+        ("list", "post", "listFiles"),
+        ("exists", "post", "exists"),
+    ] {
+        let route = &document["paths"][format!("/files/{path}")][method];
+        assert_eq!(route["operationId"], operation, "{path}");
+        for status in ["200", "400", "403", "404", "409", "413", "500", "507"] {
+            assert!(route["responses"][status]["content"].is_object(), "{operation} {status}");
+        }
+        assert_eq!(route["requestBody"].is_object(), method != "get", "{operation}");
+        assert_eq!(route["parameters"].is_array(), method != "post", "{operation}");
+    }
+    assert_eq!(document["paths"].as_object().unwrap().len(), 10);
+}
+
 #[tokio::test]
 async fn x02_bad_requests_name_their_field_and_change_nothing() {
     let world = World::new();

@@ -33,6 +33,14 @@ async fn f01_an_existing_file_keeps_mode_and_owner_and_is_replaced_in_one_step()
     world.write_mode("fresh", b"", Some(0o777)).await.unwrap();
     assert_eq!(std::fs::metadata(world.host("/workspace/fresh")).unwrap().mode() & 0o7777, 0o777);
     assert_eq!(world.names("/workspace"), ["fresh", "run.sh"]);
+    // A setgid folder gives its group to new files, and does not take an old file's.
+    world.plant_directory("workspace/team", OTHER, 0o2777);
+    world.plant("workspace/team/mine", b"", USER, 0o600);
+    for (name, group) in [("mine", USER), ("new", OTHER)] {
+        world.write(&format!("team/{name}"), b"x").await.unwrap();
+        let stat = std::fs::metadata(world.host(&format!("/workspace/team/{name}"))).unwrap();
+        assert_eq!((stat.uid(), stat.gid()), (USER, group), "{name}");
+    }
 }
 
 #[tokio::test]
