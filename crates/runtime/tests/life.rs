@@ -4,8 +4,9 @@
 #[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
 
-use common::{Home, ROOT, USER, chain, config, image, on_host, spec};
+use common::{Home, ROOT, USER, chain, config, image, on_host, python, spec};
 use sandcrab_api::units::ByteSize;
+use sandcrab_runtime::doctor::Feature;
 use sandcrab_runtime::native::Native;
 use sandcrab_runtime::{Driver, DriverError, Exit, InstanceId, SandboxSpec};
 use std::path::{Path, PathBuf};
@@ -199,4 +200,66 @@ async fn e01_e02_e03_limits_hold() {
     let cpus = home.run(&id, USER, "nproc").await;
     assert_eq!(cpus.stdout, "1\n", "half a CPU is seen as one");
     home.destroy(&id).await;
+}
+
+/// Runs again as another user if it is root: a rootless server has one uid and no rights at all.
+#[test]
+fn a_rootless_server_makes_sandboxes_with_what_one_uid_has() {
+    const NOBODY: &str = "65534";
+    if rustix::process::geteuid().is_root() {
+        let program = std::env::current_exe().unwrap();
+        let output = on_host(&format!(
+            "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --inh-caps=-all --no-new-privs {} --exact \
+             a_rootless_server_makes_sandboxes_with_what_one_uid_has --nocapture 2>&1",
+            program.display()
+        ));
+        assert!(output.contains("rootless sandbox destroyed"), "{output}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Native::open(config(dir.path())).unwrap_err();
+        assert!(matches!(error, DriverError::Missing { feature: Feature::Cgroup, .. }), "{}", chain(&error));
+        assert!(chain(&error).contains("--allow-missing cgroup"), "{}", chain(&error));
+
+        let home = Home::rootless();
+        let id = home.create("rootless").await;
+        let ran = home
+            .run(&id, ROOT, "id -u; cat /proc/self/uid_map | tr -s ' '; echo x > /etc/file; cat /etc/file")
+            .await;
+        assert_eq!(ran.stdout, "0\n 0 65534 1\nx\n", "{}", ran.stderr);
+        let script = python(
+            "
+import resource, signal
+limit = (ctypes.c_uint64 * 2)(3, 3)
+print('prlimit:', call(302, 1, resource.RLIMIT_NOFILE, limit, None))
+print('kill:', attempt(lambda: os.kill(1, signal.SIGCHLD)))
+print('setpriority:', attempt(lambda: os.setpriority(os.PRIO_PROCESS, 1, 19)))
+print('affinity:', attempt(lambda: os.sched_setaffinity(1, {0})))
+print('ptrace:', call(101, 0x4206, 1, 0, 0))
+print('environ:', attempt(lambda: open('/proc/1/environ')))
+print('mem:', attempt(lambda: open('/proc/1/mem')))
+print('fd:', attempt(lambda: os.readlink('/proc/1/fd/4')))
+print('mount:', call(165, b'tmpfs', b'/tmp', b'tmpfs', 0, None))
+print('user namespace:', call(272, 0x10000000))
+",
+        );
+        let ran = home.run(&id, ROOT, &script).await;
+        for line in ran.stdout.lines() {
+            assert!(line.ends_with(": EPERM") || line.ends_with(": EACCES"), "{line}");
+        }
+        assert_eq!(ran.stdout.lines().count(), 10, "{}", ran.stderr);
+        // Writing to the covers is writing to nothing.
+        let oom = "cat /proc/1/oom_score_adj; echo 1000 > /proc/1/oom_score_adj; ls /proc/1/task | wc -l";
+        assert_eq!(home.run(&id, ROOT, oom).await.stdout, "0\n");
+        let first = home.pid(&id);
+        assert_eq!(std::fs::read_to_string(format!("/proc/{first}/oom_score_adj")).unwrap(), "0\n");
+        home.run(&id, ROOT, "nohup sleep 1000 >/dev/null 2>&1 & echo kept > /workspace/f").await;
+        home.destroy(&id).await;
+        assert!(!Path::new(&format!("/proc/{first}/ns")).exists());
+        assert_eq!(home.driver.list().await.unwrap(), []);
+        assert_eq!(std::fs::read_dir(home.dir.path().join("data/instances")).unwrap().count(), 0);
+    });
+    println!("rootless sandbox destroyed");
 }

@@ -103,6 +103,16 @@ impl Hierarchies {
         (!self.missing.is_empty()).then(|| self.missing.join("; "))
     }
 
+    /// Where the groups are made, in words.
+    pub(crate) fn describe(&self) -> String {
+        let v1 = self.v1.iter().map(|(controller, dir)| format!("{controller} in {}", dir.display()));
+        let v2 = self.v2.iter().map(|(dir, controllers)| match &controllers[..] {
+            [] => format!("kill and freeze in {}", dir.display()),
+            all => format!("{} in {}", all.join(", "), dir.display()),
+        });
+        v1.chain(v2).collect::<Vec<_>>().join("; ")
+    }
+
     /// The groups that belong to an instance, whether they exist or not.
     pub(crate) fn group(&self, instance: &str) -> Group {
         Group {

@@ -211,6 +211,21 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     file_systems(&mut inside, spec, user);
     inside.push(Op::PivotRoot);
     covers(&mut inside);
+    if !root {
+        // The agent's files in /proc belong to the sandbox's root, who is the same person here. What it could read
+        // there is refused to all; this is what it could write.
+        for name in [
+            "autogroup",
+            "clear_refs",
+            "coredump_filter",
+            "oom_adj",
+            "oom_score_adj",
+            "task",
+            "timerslack_ns",
+        ] {
+            inside.push(Op::Cover { path: format!("/proc/1/{name}").into() });
+        }
+    }
     if spec.network == Network::Loopback {
         inside.push(Op::LoopbackUp);
         inside.push(Op::Write {
@@ -252,7 +267,9 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     if setting.landlock {
         inside.push(Op::Landlock);
     }
-    inside.push(Op::BoundCapabilities { keep: mask(AGENT_CAPABILITIES) });
+    // With one namespace for all, what user code may have can only come from what the agent has.
+    let keep = mask(AGENT_CAPABILITIES) | if root { 0 } else { mask(USER_CAPABILITIES) };
+    inside.push(Op::BoundCapabilities { keep });
     inside.push(Op::NoNewPrivileges);
 
     let (uid_map, gid_map) = match setting.ids {
@@ -463,4 +480,110 @@ pub(crate) fn host_name(sandbox: &str) -> String {
     name.truncate(63);
     let name = name.trim_matches(['-', '.']);
     if name.is_empty() { "sandbox".into() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SandboxSpec;
+    use crate::image::Tree;
+    use sandcrab_api::ids::SandboxId;
+    use sandcrab_api::sandbox::Limits;
+    use sandcrab_api::units::ByteSize;
+
+    fn image() -> Image {
+        Image {
+            key: "key".into(),
+            trees: vec![
+                Tree { at: "/".into(), layers: vec!["/data/image/root".into()] },
+                Tree { at: "/usr".into(), layers: vec!["/data/image/usr".into(), "/usr".into()] },
+            ],
+            env: [("PIP_ROOT_USER_ACTION".to_owned(), "ignore".to_owned())].into(),
+        }
+    }
+
+    fn spec(network: Network) -> SandboxSpec {
+        SandboxSpec {
+            sandbox: SandboxId::parse("User_1.x").unwrap(),
+            image: "host".into(),
+            limits: Limits { memory: Some(ByteSize(512 << 20)), ..Limits::default() },
+            network,
+            env: [("API_KEY".to_owned(), "k".to_owned())].into(),
+        }
+    }
+
+    fn planned(ids: Ids, disk: Disk, network: Network) -> LaunchPlan {
+        let image = image();
+        let root = matches!(ids, Ids::Range { .. });
+        let cgroups = ["/sys/fs/cgroup/memory/sandcrab/id/cgroup.procs".into()];
+        let setting = Setting {
+            image: &image,
+            identity: &[IdentityFile { path: "/etc/hostname".into(), content: "x\n".into(), mode: 0o644 }],
+            ids,
+            disk,
+            scratch: Path::new("/data/scratch"),
+            pid_file: Path::new("/data/instances/id/pid"),
+            cgroups: if root { &cgroups } else { &[] },
+            delegated_cgroup: root,
+            memory_cgroup: root,
+            cpus: root.then_some(&[1][..]),
+            may_lower_oom: root,
+            open_files: 4096,
+            seccomp: "BASE64",
+            landlock: true,
+            agent_argv: &["sandcrab".into(), "agent".into()],
+        };
+        plan(&spec(network), &setting)
+    }
+
+    #[test]
+    fn a_root_servers_plan() {
+        let ids = Ids::Range { first: 1_000_000, agent: 500 };
+        let plan = planned(ids, Disk::Device("/dev/loop7".into()), Network::Loopback);
+        insta::assert_yaml_snapshot!(plan);
+    }
+
+    #[test]
+    fn a_rootless_servers_plan() {
+        let disk = Disk::Directory("/data/instances/id/disk".into());
+        insta::assert_yaml_snapshot!(planned(Ids::Single { uid: 1000, gid: 1001 }, disk, Network::Loopback));
+    }
+
+    #[test]
+    fn the_hosts_network_is_taken_only_when_asked_for() {
+        let ids = Ids::Range { first: 1_000_000, agent: 500 };
+        let own = planned(ids, Disk::Device("/dev/loop7".into()), Network::Loopback);
+        assert!(own.namespaces.net);
+        let host = planned(ids, Disk::Device("/dev/loop7".into()), Network::Host);
+        assert!(!host.namespaces.net);
+        // The host's own settings of its network are not a sandbox's to make.
+        let touches = |op: &Op| match op {
+            Op::LoopbackUp => true,
+            Op::Write { path, .. } => path.starts_with("/proc/sys/net"),
+            _ => false,
+        };
+        assert!(own.inside.iter().any(touches));
+        assert!(!host.inside.iter().any(touches));
+    }
+
+    #[test]
+    fn the_agents_id_is_none_of_the_peoples() {
+        let ids = Ids::Range { first: 1_000_000, agent: 500 };
+        let plan = planned(ids, Disk::Device("/dev/loop7".into()), Network::Loopback);
+        assert_eq!(plan.namespaces.uid_map, [(0, 500, 1), (1, 1_000_000, ID_COUNT)]);
+        let people = plan.inside.iter().find_map(|op| match op {
+            Op::UserNamespace { first, count, .. } => Some((*first, *count)),
+            _ => None,
+        });
+        assert_eq!(people, Some((1, ID_COUNT)), "the agent's 0 is not in it");
+        assert_eq!(plan.config.identity.fs_uid, 1);
+    }
+
+    #[test]
+    fn host_names_are_made_of_any_sandbox_id() {
+        assert_eq!(host_name("user-123"), "user-123");
+        assert_eq!(host_name("a_b~c"), "a-b-c");
+        assert_eq!(host_name("~~"), "sandbox");
+        assert_eq!(host_name(&"x".repeat(63)).len(), 63);
+    }
 }

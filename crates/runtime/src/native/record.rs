@@ -5,7 +5,7 @@ use crate::image::Image;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What was asked for, and what was taken for it. Written before anything is made, so that a server that dies in
@@ -160,7 +160,7 @@ impl Files {
             for entry in entries {
                 let entry = entry?;
                 if entry.file_name().to_string_lossy().starts_with("work") {
-                    fs::remove_dir_all(entry.path())?;
+                    remove_tree(&entry.path())?;
                 }
             }
             Ok(())
@@ -171,9 +171,31 @@ impl Files {
     /// Removes an instance's writable layers and its record, the record last.
     pub(super) fn remove(&self, id: &InstanceId) -> Result<()> {
         let disk = self.directory(id);
-        ignore_missing(fs::remove_dir_all(&disk)).map_err(DriverError::io("remove", disk.display()))?;
+        ignore_missing(remove_tree(&disk)).map_err(DriverError::io("remove", disk.display()))?;
         let dir = self.dir(id);
         ignore_missing(fs::remove_dir_all(&dir)).map_err(DriverError::io("remove", dir.display()))
+    }
+}
+
+/// Removes a tree in which nothing lives any more. A server that is not root meets directories that it may not read,
+/// such as overlayfs's own and any that a sandbox has made: they belong to it, so it can open them first.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    fn open_up(dir: &Path) -> io::Result<()> {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open_up(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(dir)?;
+            fs::remove_dir_all(dir)
+        }
+        result => result,
     }
 }
 

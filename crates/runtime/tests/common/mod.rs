@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "part of test programs")]
 
 use sandcrab_api::ids::SandboxId;
+use sandcrab_runtime::doctor::Feature;
 use sandcrab_runtime::image::{Image, Tree};
 use sandcrab_runtime::native::{Config, Native, Program};
 use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
@@ -80,6 +81,16 @@ impl Home {
         Self { driver, dir }
     }
 
+    /// A driver of a server with one uid, which lacks what only root can have.
+    pub(crate) fn rootless() -> Self {
+        let dir = tempfile::Builder::new().prefix("sandcrab-runtime-").tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.allow_missing = [Feature::Cgroup, Feature::Quota].into();
+        let driver = Native::open(config).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        driver.add_image("test", image(dir.path()));
+        Self { driver, dir }
+    }
+
     pub(crate) async fn create(&self, name: &str) -> InstanceId {
         let id = InstanceId::random();
         self.driver
@@ -125,15 +136,22 @@ impl Home {
 impl Drop for Home {
     /// A test that failed half-way must not leave sandboxes behind.
     fn drop(&mut self) {
-        let driver = &self.driver;
+        let (driver, panicking) = (&self.driver, std::thread::panicking());
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    for instance in driver.list().await.unwrap() {
-                        driver.destroy(&instance.id).await.unwrap();
+                let destroyed = runtime.block_on(async {
+                    for instance in driver.list().await? {
+                        driver.destroy(&instance.id).await?;
                     }
+                    Ok::<_, sandcrab_runtime::DriverError>(())
                 });
+                // A test that has failed already is not to be hidden behind what came of it.
+                if let Err(error) = destroyed
+                    && !panicking
+                {
+                    panic!("{}", chain(&error));
+                }
             });
         });
     }
@@ -178,7 +196,8 @@ def attempt(action):
 #[expect(clippy::disallowed_methods, reason = "the control of an attack runs outside of any sandbox")]
 pub(crate) fn on_host(script: &str) -> String {
     let output = std::process::Command::new("bash").args(["-c", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}: {stdout}{stderr}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
