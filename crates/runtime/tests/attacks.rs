@@ -3,6 +3,7 @@
 //! where it is allowed.
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
 
+#[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
 
 use common::{Home, MODES, Mode, ROOT, USER, chain, on_host, python, spec};
