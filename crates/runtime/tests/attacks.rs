@@ -279,7 +279,7 @@ print('mount:', call(165, b'cgroup', b'/tmp', b'cgroup2', 0, None))
 print('agent fd:', attempt(lambda: os.listdir('/proc/1/fd')))
 for line in open('/proc/self/cgroup'):
     path = line.strip().split(':')[2]
-    print('path:', 'own' if path in ('/', '/agent') else path)
+    print('path:', 'own' if path == '/' else path)
 ",
     );
     attack(&home, &id, &script, |_, what, outcome| match what {

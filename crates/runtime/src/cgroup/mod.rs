@@ -179,8 +179,13 @@ impl Group {
         Ok(())
     }
 
+    /// `tasks` of each group of version 1.
+    pub(crate) fn tasks(&self) -> Vec<PathBuf> {
+        self.v1.iter().map(|(_, dir)| dir.join("tasks")).collect()
+    }
+
     /// `cgroup.procs` of each group.
-    pub(crate) fn procs(&self) -> Vec<PathBuf> {
+    fn procs(&self) -> Vec<PathBuf> {
         let v2 = self.v2.iter().map(|(dir, _)| dir);
         self.v1.iter().map(|(_, dir)| dir).chain(v2).map(|dir| dir.join("cgroup.procs")).collect()
     }

@@ -76,14 +76,13 @@ pub(crate) fn execute(
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
         | libc::CLONE_PARENT;
     if plan.namespaces.net {
         flags |= libc::CLONE_NEWNET;
     }
     // With CLONE_PARENT the kernel takes the exit signal from the launch stage and wants none here.
-    let forked =
-        sys::process::fork_into(flags as u64, 0).map_err(|e| failure("make namespaces", e.into()))?;
+    let forked = sys::process::fork_into(flags as u64, 0, executor.handed.cgroup.as_ref())
+        .map_err(|e| failure("make namespaces", e.into()))?;
     match forked {
         sys::process::Forked::Parent { pid, pidfd } => {
             drop(go_read);
@@ -155,7 +154,7 @@ impl Executor {
             Op::NewSession => {
                 rustix::process::setsid()?;
             }
-            Op::JoinCgroup { procs } => std::fs::write(procs, "0")?,
+            Op::JoinCgroup { tasks } => std::fs::write(tasks, "0")?,
             Op::OomScore { value } => std::fs::write("/proc/self/oom_score_adj", value.to_string())?,
             Op::Affinity { cpus } => {
                 let mut set = rustix::thread::CpuSet::new();
@@ -169,7 +168,7 @@ impl Executor {
                 )?;
             }
             Op::PrivateMounts => {
-                sys::process::new_mount_namespace()?;
+                sys::process::new_namespace(libc::CLONE_NEWNS)?;
                 stop_propagation()?;
             }
             Op::StopPropagation => stop_propagation()?,
@@ -184,15 +183,6 @@ impl Executor {
                 let map = id_map(&[(0, *first, *count)]);
                 let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 self.held.insert(name.clone(), mapped_namespace(&proc, &map)?);
-            }
-            Op::OwnLeaf { name } => {
-                let group = self.handed.cgroup.as_ref().map(AsFd::as_fd);
-                let group = group.ok_or_else(|| Reason::Words("no cgroup was handed over".into()))?;
-                rustix::fs::mkdirat(group, name, Mode::from_raw_mode(0o755))?;
-                let procs = Path::new(name).join("cgroup.procs");
-                let procs =
-                    rustix::fs::openat(group, procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-                rustix::io::write(procs, b"0")?;
             }
             Op::UserNamespace { name, first, count } => {
                 let map = id_map(&[(0, *first, *count)]);
@@ -247,6 +237,7 @@ impl Executor {
                 // The effective id stays 0, so the kernel takes no capability away.
                 sys::process::set_ids(*uid, 0, true)?;
             }
+            Op::CgroupNamespace => sys::process::new_namespace(libc::CLONE_NEWCGROUP)?,
             Op::BecomeRoot { clear_groups } => {
                 sys::process::set_ids(0, 0, *clear_groups)?;
                 sys::process::reset_signals();
@@ -448,7 +439,7 @@ fn stop_propagation() -> StepResult {
 /// A user namespace with one line of map, which lives as long as the returned descriptor.
 fn mapped_namespace(proc: &OwnedFd, map: &str) -> StepResult<OwnedFd> {
     let (hold_read, hold_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    match sys::process::fork_into(libc::CLONE_NEWUSER as u64, libc::SIGCHLD)? {
+    match sys::process::fork_into(libc::CLONE_NEWUSER as u64, libc::SIGCHLD, None)? {
         sys::process::Forked::Child => {
             drop(hold_write);
             let _ = rustix::io::read(&hold_read, &mut [0]);

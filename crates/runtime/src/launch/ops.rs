@@ -14,8 +14,9 @@ use std::path::PathBuf;
 pub enum Op {
     /// setsid(2): a terminal of the server must not send its signals here.
     NewSession,
-    /// Enters a control group by writing to its `cgroup.procs`.
-    JoinCgroup { procs: PathBuf },
+    /// Enters a control group of version 1 through its `tasks`. Moving one thread waits for nobody; moving a process,
+    /// through `cgroup.procs`, waits for every CPU of the machine to pass a quiet point, which takes 10 ms and more.
+    JoinCgroup { tasks: PathBuf },
     /// How willing the kernel is to kill this process when memory is short (-1000 to 1000).
     OomScore { value: i32 },
     /// The CPUs to run on.
@@ -53,6 +54,8 @@ pub enum Op {
     /// Charges what follows (namespaces, inotify) to a uid of the sandbox's own, and keeps all capabilities.
     ChargeTo { uid: u32 },
 
+    /// A cgroup namespace, whose root is the sandbox's own group.
+    CgroupNamespace,
     /// Becomes uid and gid 0 of the new namespace, without supplementary groups where that is allowed.
     BecomeRoot { clear_groups: bool },
     /// Attaches a held mount; the one at `/` becomes the root of what follows.
@@ -75,8 +78,6 @@ pub enum Op {
     HostName { name: String },
     /// Creates and removes a file: an overlay that could not be mounted writable says so only when it is written to.
     ProveWritable { path: PathBuf },
-    /// Moves this process, which is to be the agent, into a group of its own below the delegated cgroup.
-    OwnLeaf { name: String },
     /// The namespace of the people in the sandbox, without the agent's id: `first` is their root in this namespace.
     UserNamespace { name: String, first: u32, count: u32 },
     /// No file above the sandbox's root can be opened any more, whatever descriptor leads there; no mounts, no device nodes.
@@ -110,7 +111,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NewSession => write!(f, "start a session"),
-            Self::JoinCgroup { procs } => write!(f, "join cgroup through {}", procs.display()),
+            Self::JoinCgroup { tasks } => write!(f, "join cgroup through {}", tasks.display()),
             Self::OomScore { value } => write!(f, "set oom score {value}"),
             Self::Affinity { cpus } => write!(f, "run on cpus {cpus:?}"),
             Self::Rlimit { resource, soft, hard } => write!(f, "limit resource {resource} to {soft}/{hard}"),
@@ -137,7 +138,7 @@ impl fmt::Display for Op {
             Self::LoopbackUp => write!(f, "bring loopback up"),
             Self::HostName { name } => write!(f, "set host name {name}"),
             Self::ProveWritable { path } => write!(f, "prove that {} is writable", path.display()),
-            Self::OwnLeaf { name } => write!(f, "move to cgroup leaf {name}"),
+            Self::CgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::UserNamespace { name, .. } => write!(f, "make user namespace {name}"),
             Self::Landlock => write!(f, "apply landlock"),
             Self::BoundCapabilities { keep } => write!(f, "keep capabilities {keep:#x}"),

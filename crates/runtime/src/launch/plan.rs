@@ -39,7 +39,8 @@ pub struct LaunchPlan {
     pub config: AgentConfig,
 }
 
-/// The namespaces of a sandbox: user, mount, pid, ipc, uts and cgroup always, net unless it shares the host's.
+/// The namespaces of a sandbox: user, mount, pid, ipc and uts always, net unless it shares the host's. That of cgroups
+/// is made by the first process, from inside of its group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// A network namespace of its own.
@@ -97,9 +98,9 @@ pub struct Setting<'a> {
     pub scratch: &'a Path,
     /// Where the first process's id is recorded.
     pub pid_file: &'a Path,
-    /// `cgroup.procs` of each control group that the sandbox belongs to.
+    /// `tasks` of each control group of version 1 that the sandbox belongs to.
     pub cgroups: &'a [PathBuf],
-    /// Whether a cgroup2 directory is handed to the agent.
+    /// Whether the sandbox begins in a cgroup2 directory that is handed to the agent.
     pub delegated_cgroup: bool,
     /// Whether a memory cgroup's directory is handed to the agent.
     pub memory_cgroup: bool,
@@ -160,7 +161,7 @@ fn option<T: ToString + ?Sized>(name: &str, value: &T) -> (String, Option<String
 pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     let root = matches!(setting.ids, Ids::Range { .. });
     let mut outside = vec![Op::NewSession];
-    outside.extend(setting.cgroups.iter().map(|procs| Op::JoinCgroup { procs: procs.clone() }));
+    outside.extend(setting.cgroups.iter().map(|tasks| Op::JoinCgroup { tasks: tasks.clone() }));
     if setting.may_lower_oom {
         outside.push(Op::OomScore { value: -900 });
     }
@@ -174,7 +175,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
         hard: setting.open_files,
     });
 
-    let mut inside = Vec::new();
+    let mut inside = vec![Op::CgroupNamespace];
     match setting.ids {
         Ids::Range { first, agent } => {
             outside.push(Op::PrivateMounts);
@@ -244,9 +245,6 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
         inside.push(Op::Directory { path: path.into(), uid: user, gid: user, mode });
     }
     inside.push(Op::Directory { path: SPOOL.into(), uid: 0, gid: 0, mode: 0o700 });
-    if setting.delegated_cgroup {
-        inside.push(Op::OwnLeaf { name: "agent".into() });
-    }
     if root {
         inside.push(Op::UserNamespace { name: USER_NAMESPACE.into(), first: user, count: ID_COUNT });
     }
@@ -515,7 +513,7 @@ mod tests {
     fn planned(ids: Ids, disk: Disk, network: Network) -> LaunchPlan {
         let image = image();
         let root = matches!(ids, Ids::Range { .. });
-        let cgroups = ["/sys/fs/cgroup/memory/sandcrab/id/cgroup.procs".into()];
+        let cgroups = ["/sys/fs/cgroup/memory/sandcrab/id/tasks".into()];
         let setting = Setting {
             image: &image,
             identity: &[IdentityFile { path: "/etc/hostname".into(), content: "x\n".into(), mode: 0o644 }],

@@ -355,7 +355,7 @@ impl Shared {
             disk,
             scratch: &self.files.scratch(),
             pid_file: &pid_file,
-            cgroups: &group.procs(),
+            cgroups: &group.tasks(),
             delegated_cgroup: group.delegated().is_some(),
             memory_cgroup: group.memory().is_some(),
             cpus: cpus.as_deref(),

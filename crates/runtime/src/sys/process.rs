@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// Past the 32 bits that libc's constant has room for (linux/sched.h).
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Which side of a `clone3` one is on.
 #[derive(Debug)]
 pub(crate) enum Forked {
@@ -15,13 +18,13 @@ pub(crate) enum Forked {
     Parent { pid: i32, pidfd: OwnedFd },
 }
 
-/// clone3(2) as a fork: the child is a copy of the caller with the given namespaces.
+/// clone3(2) as a fork: the child is a copy of the caller with the given namespaces, in the given group of version 2.
 ///
 /// Only for processes with one thread: the child of a multithreaded one could find any lock taken for ever.
-pub(crate) fn fork_into(flags: u64, exit_signal: i32) -> io::Result<Forked> {
+pub(crate) fn fork_into(flags: u64, exit_signal: i32, cgroup: Option<&OwnedFd>) -> io::Result<Forked> {
     let mut pidfd: RawFd = -1;
     let args = libc::clone_args {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
         pidfd: (&raw mut pidfd).addr() as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -31,7 +34,7 @@ pub(crate) fn fork_into(flags: u64, exit_signal: i32) -> io::Result<Forked> {
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup: cgroup.map_or(0, |group| group.as_raw_fd() as u64),
     };
     // SAFETY: without CLONE_VM and with a null stack the child runs on its own copy of this stack, as after fork(2).
     // `args` and `pidfd` outlive the call, and the size passed is that of the structure. The caller has one thread.
@@ -191,10 +194,10 @@ pub(crate) fn landlock_abi() -> i32 {
     version.max(0) as i32
 }
 
-/// Gives a process with one thread a mount namespace of its own.
-pub(crate) fn new_mount_namespace() -> io::Result<()> {
-    // SAFETY: a mount namespace has no bearing on memory or descriptors.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Gives a process with one thread a mount or cgroup namespace of its own (`CLONE_NEWNS`, `CLONE_NEWCGROUP`).
+pub(crate) fn new_namespace(kind: i32) -> io::Result<()> {
+    // SAFETY: neither has any bearing on memory or descriptors.
+    if unsafe { libc::unshare(kind) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Watches a pidfd, which becomes readable when its process has ended.
