@@ -145,9 +145,11 @@ pub enum StreamName {
 
 /// One event of a command's stream. Its SSE `id` is `STDOUT-STDERR`: the raw byte offsets up to which the streams have been sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
+// Fields are renamed variant by variant: utoipa overlooks `rename_all_fields`.
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum ExecEvent {
     /// The command has started.
+    #[serde(rename_all = "camelCase")]
     Start {
         /// The text that runs.
         command: String,
@@ -233,4 +235,40 @@ pub struct ExecInfo {
     pub stdout_bytes: u64,
     /// Bytes written to stderr so far.
     pub stderr_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{FileEncoding, FileEvent};
+    use serde_json::Value;
+    use utoipa::PartialSchema;
+
+    /// Every field that `event` has on the wire is one of the document's.
+    fn is_described<T: Serialize + PartialSchema>(event: &T) {
+        let schema = serde_json::to_string(&T::schema()).unwrap();
+        let Value::Object(fields) = serde_json::to_value(event).unwrap() else {
+            panic!("an event is an object")
+        };
+        for name in fields.keys() {
+            assert!(schema.contains(&format!("\"{name}\":")), "{name} is not in {schema}");
+        }
+    }
+
+    #[test]
+    fn events_are_described_as_they_are_on_the_wire() {
+        is_described(&ExecEvent::Start {
+            command: "true".to_owned(),
+            exec_id: ExecId::parse("a").unwrap(),
+            session_id: Some(SessionId::default_session()),
+            timestamp: Timestamp::now(),
+        });
+        is_described(&FileEvent::Metadata {
+            mime_type: "text/plain".to_owned(),
+            size: 1,
+            is_binary: false,
+            encoding: FileEncoding::Utf8,
+        });
+        is_described(&FileEvent::Complete { bytes_read: 1 });
+    }
 }

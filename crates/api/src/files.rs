@@ -253,9 +253,11 @@ pub struct ExistsResult {
 
 /// One event of a file's stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "lowercase", rename_all_fields = "camelCase")]
+// Fields are renamed variant by variant: utoipa overlooks `rename_all_fields`.
+#[serde(tag = "type", rename_all = "lowercase")]
 pub enum FileEvent {
     /// What is about to come; the first event.
+    #[serde(rename_all = "camelCase")]
     Metadata {
         /// Media type by content and name.
         mime_type: String,
@@ -272,6 +274,7 @@ pub enum FileEvent {
         data: String,
     },
     /// All was sent; the last event.
+    #[serde(rename_all = "camelCase")]
     Complete {
         /// Bytes of the file that were sent.
         bytes_read: u64,
