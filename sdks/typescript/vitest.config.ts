@@ -7,11 +7,24 @@ export default defineConfig({
   test: {
     reporters: ["default", "json"],
     outputFile: { json: here("../../target/test-report/vitest.json") },
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // A server and its sandboxes share the machine with the tests.
+    maxWorkers: 2,
     projects: [
-      // What needs no sandbox: parsers, ids, errors, and the transport over a real socket.
-      { test: { name: "unit", include: ["test/{unit,transport}/**/*.test.ts"] } },
+      {
+        // What needs no sandbox: parsers, ids, errors, and the transport over a real socket.
+        test: { name: "unit", include: ["test/{unit,transport}/**/*.test.ts"], testTimeout: 15_000 },
+      },
+      {
+        // The built package, as its users get it, against a real server.
+        resolve: { alias: { sandcrab: here("dist/index.js") } },
+        test: {
+          name: "server",
+          include: ["test/{conformance,runtimes,examples}/**/*.test.ts"],
+          globalSetup: ["test/support/global.ts"],
+          testTimeout: 30_000,
+          hookTimeout: 60_000,
+        },
+      },
     ],
   },
 });

@@ -58,13 +58,15 @@ function reasonOf(error: unknown): string {
 }
 
 /** The error that an answer of the API stands for, as an instance of its code's class. */
-export function errorOf(facts: ErrorFacts): SandboxError {
+export function errorOf(facts: WireFacts): SandboxError {
   const ErrorClass = ERROR_CLASSES[facts.code as ErrorCode] ?? SandboxError;
-  return new ErrorClass(facts);
+  return new ErrorClass({ ...facts, context: facts.context ?? {} });
 }
 
+type WireFacts = Omit<ErrorFacts, "context"> & { context?: Record<string, unknown> };
+
 /** Whether `value` has the shape of the API's errors. */
-export function isErrorFacts(value: unknown): value is ErrorFacts {
+function isErrorFacts(value: unknown): value is WireFacts {
   if (typeof value !== "object" || value === null) return false;
   const { code, message, httpStatus } = value as Partial<ErrorFacts>;
   return typeof code === "string" && typeof message === "string" && typeof httpStatus === "number";
@@ -91,11 +93,10 @@ export function foreignAnswer(response: Response, operation: string, text: strin
   });
 }
 
-function parseFacts(text: string): ErrorFacts | undefined {
+function parseFacts(text: string): WireFacts | undefined {
   try {
     const value: unknown = JSON.parse(text);
-    if (!isErrorFacts(value)) return undefined;
-    return { ...value, context: value.context ?? {} };
+    return isErrorFacts(value) ? value : undefined;
   } catch {
     return undefined;
   }

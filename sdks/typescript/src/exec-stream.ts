@@ -27,6 +27,7 @@ export function resumableStream(first: Response, open: Open, abort?: Abort): Rea
   let ended = false;
   let losses = 0;
   let release = () => {};
+  let aborting: Promise<void> | undefined;
   const connection = new AbortController();
 
   /** The next bytes, or why there are none. */
@@ -92,13 +93,17 @@ export function resumableStream(first: Response, open: Open, abort?: Abort): Rea
           connection.abort(failure);
           await reader.cancel(failure).catch(() => {});
         };
-        release = () => signal.removeEventListener("abort", aborted);
-        signal.addEventListener("abort", aborted, { once: true });
+        const listen = () => {
+          aborting = aborted();
+        };
+        release = () => signal.removeEventListener("abort", listen);
+        signal.addEventListener("abort", listen, { once: true });
       },
       async pull(controller) {
         for (;;) {
           const bytes = await read();
-          if (connection.signal.aborted) return;
+          // The end that the abort itself brings about is not handed on: the stream fails with the signal's reason.
+          if (aborting || connection.signal.aborted) return aborting;
           if (bytes instanceof Uint8Array) {
             const messages = note(takeWhole(bytes));
             if (messages.length === 0) continue;
@@ -113,7 +118,7 @@ export function resumableStream(first: Response, open: Open, abort?: Abort): Rea
           try {
             await resume(bytes.lost);
           } catch (error) {
-            if (connection.signal.aborted) return;
+            if (aborting || connection.signal.aborted) return aborting;
             release();
             throw error;
           }

@@ -48,12 +48,7 @@ export async function execStream(
 
 type Request = { [Field in keyof wire.ExecRequest]: wire.ExecRequest[Field] | undefined } & { execId: string };
 
-function requestOf(
-  target: Target,
-  sessionId: string | undefined,
-  command: string,
-  options: BaseExecOptions,
-): Request {
+function requestOf(target: Target, sessionId: string | undefined, command: string, options: BaseExecOptions): Request {
   const { timeout, env, cwd, stdin, encoding } = options;
   const request: Request = { command, execId: newExecId(), timeout, cwd, stdin };
   if (sessionId !== undefined) request.sessionId = sessionId;
@@ -71,15 +66,21 @@ async function plainResult(target: Target, request: Request, { signal }: ExecOpt
   const sent = Date.now();
   const work = (connection?: AbortSignal) =>
     retrying(() => {
-      if (Date.now() - sent >= RETENTION_MS) return resultOf(target, request.execId, connection);
-      return target.transport.json<wire.ExecResult>({ operation: "exec", method: "POST", path, body, signal: connection });
+      if (Date.now() - sent >= RETENTION_MS) return resultOf(target, request, connection);
+      return target.transport.json<wire.ExecResult>({
+        operation: "exec",
+        method: "POST",
+        path,
+        body,
+        signal: connection,
+      });
     }, connection);
   return signal ? cancellable(target, request.execId, signal, work) : work();
 }
 
 /** The result of a command that is known to the server; waits for its end. */
-function resultOf(target: Target, execId: string, signal?: AbortSignal): Promise<wire.ExecResult> {
-  const path = `${target.path}/execs/${execId}/result`;
+function resultOf(target: Target, request: Request, signal?: AbortSignal): Promise<wire.ExecResult> {
+  const path = `${target.path}/execs/${request.execId}/result?encoding=${request.encoding ?? "utf8"}`;
   return target.transport.json({ operation: "exec", method: "GET", path, signal });
 }
 
@@ -90,7 +91,7 @@ async function streamedResult(target: Target, request: Request, options: ExecOpt
     else if (event.type === "error") throw errorOf(event.detail);
   }
   // The server has cut, replaced and counted by its rules; asking it keeps them in one place.
-  return retrying(() => resultOf(target, request.execId, options.signal), options.signal);
+  return retrying(() => resultOf(target, request, options.signal), options.signal);
 }
 
 async function openStream(
@@ -168,9 +169,10 @@ async function cancel(target: Target, execId: string, pending: () => boolean): P
       await target.transport.json({ operation: "cancel", method: "POST", path });
       return;
     } catch (error) {
-      const again = error instanceof ConnectionError || (error instanceof ExecNotFoundError && pending());
-      if (!again && error instanceof ExecNotFoundError) return;
-      if (!again || pause === undefined) throw error;
+      const unknown = error instanceof ExecNotFoundError;
+      // Not there and not on its way: nothing runs. The last try gives up on a request that never arrives.
+      if (unknown && (!pending() || pause === undefined)) return;
+      if (pause === undefined || !(unknown || error instanceof ConnectionError)) throw error;
       await sleep(pause);
     }
   }

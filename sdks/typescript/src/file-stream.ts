@@ -16,7 +16,7 @@ export async function* streamFile(
       const { mimeType, size, isBinary, encoding } = event;
       metadata = { mimeType, size, isBinary, encoding };
     } else if (event.type === "error") {
-      throw event.detail ? errorOf(event.detail) : new Error(event.error);
+      throw errorOf(event.detail);
     } else if (metadata === undefined) {
       throw new Error(`the file's stream begins with "${event.type}" instead of its metadata`);
     } else if (event.type === "chunk") {

@@ -1,5 +1,5 @@
-import { type Call, retrying, type Transport } from "./transport.js";
 import type { SandboxSetup } from "./sandbox.js";
+import { type Call, retrying, type Transport } from "./transport.js";
 
 /** One sandbox on one server, as the operations below it see it. */
 export class Target {

@@ -85,12 +85,7 @@ export interface ExecResult {
 }
 
 /** One event of `execStream`. */
-export type ExecEvent =
-  | { type: "start"; command: string; execId: string; sessionId?: string; timestamp: string }
-  | { type: "stdout" | "stderr"; data: string; timestamp: string }
-  | { type: "dropped"; stream: "stdout" | "stderr"; bytes: number; timestamp: string }
-  | ({ type: "complete"; timestamp: string } & wire.ExecOutcome)
-  | { type: "error"; error: string; detail: import("./sandbox-error.js").ErrorFacts; timestamp: string };
+export type ExecEvent = wire.ExecEvent;
 
 /** Options of `createSession`. */
 export interface SessionOptions {
@@ -240,8 +235,4 @@ export interface FileMetadata {
 export type FileChunk = string | Uint8Array;
 
 /** One event of `readFileStream`. */
-export type FileStreamEvent =
-  | ({ type: "metadata" } & FileMetadata)
-  | { type: "chunk"; data: string }
-  | { type: "complete"; bytesRead: number }
-  | { type: "error"; error: string; detail?: import("./sandbox-error.js").ErrorFacts };
+export type FileStreamEvent = wire.FileEvent;

@@ -1,113 +1,20 @@
-/** How bytes of output are written into JSON. */
-export type OutputEncoding = "utf8" | "base64";
+// The wire types that this package uses, by their names in the API's document.
+import type { components } from "./generated/api.js";
 
-export interface Truncated {
-  stdout?: number;
-  stderr?: number;
-}
+type Schemas = components["schemas"];
 
-export interface Oom {
-  limit: number;
-  peak: number;
-}
-
-export interface ExecRequest {
-  command: string;
-  sessionId?: string;
-  execId?: string;
-  fresh?: boolean;
-  timeout?: number;
-  queueTimeout?: number;
-  env?: Record<string, string | null>;
-  cwd?: string;
-  stdin?: string;
-  encoding?: OutputEncoding;
-  maxOutputBytes?: number;
-}
-
-export interface ExecOutcome {
-  exitCode: number;
-  duration: number;
-  shellRestarted?: boolean;
-  interrupted?: boolean;
-  oom?: Oom;
-  truncated?: Truncated;
-}
-
-export interface ExecResult extends ExecOutcome {
-  success: boolean;
-  command: string;
-  execId: string;
-  sessionId?: string;
-  timestamp: string;
-  encoding: OutputEncoding;
-  invalidUtf8?: boolean;
-  stdout: string;
-  stderr: string;
-}
-
-export interface SessionInfo {
-  id: string;
-  name?: string;
-  cwd: string;
-  createdAt: string;
-  busy: boolean;
-  waiting: number;
-}
-
-export interface SessionDeleted {
-  success: boolean;
-  sessionId: string;
-  timestamp: string;
-}
-
-export interface SandboxInfo {
-  id: string;
-  status: "starting" | "running" | "stopped" | "destroying";
-  createdAt: string;
-  lastChange: string;
-}
-
-export interface ReadFileResult {
-  success: boolean;
-  path: string;
-  encoding: "utf-8" | "base64";
-  isBinary: boolean;
-  mimeType: string;
-  size: number;
-  timestamp: string;
-  content: string;
-}
-
-export interface FileChanged {
-  success: boolean;
-  path: string;
-  newPath?: string;
-  timestamp: string;
-}
-
-export interface FileInfo {
-  name: string;
-  absolutePath: string;
-  relativePath: string;
-  type: "file" | "directory" | "symlink" | "other";
-  size: number;
-  modifiedAt: string;
-  mode: string;
-  permissions: { readable: boolean; writable: boolean; executable: boolean };
-}
-
-export interface ListFilesResult {
-  success: boolean;
-  path: string;
-  files: FileInfo[];
-  count: number;
-  timestamp: string;
-}
-
-export interface ExistsResult {
-  success: boolean;
-  path: string;
-  exists: boolean;
-  timestamp: string;
-}
+export type ExecEvent = Schemas["ExecEvent"];
+export type ExecOutcome = Schemas["ExecOutcome"];
+export type ExecRequest = Schemas["ExecRequest"];
+export type ExecResult = Schemas["ExecResult"];
+export type ExistsResult = Schemas["ExistsResult"];
+export type FileChanged = Schemas["FileChanged"];
+export type FileEvent = Schemas["FileEvent"];
+export type ListFilesResult = Schemas["ListFilesResult"];
+export type OutputEncoding = Schemas["OutputEncoding"];
+export type ReadFileResult = Schemas["ReadFileResult"];
+export type SandboxInfo = Schemas["SandboxInfo"];
+export type SandboxStatus = Schemas["SandboxStatus"];
+export type SessionDeleted = Schemas["SessionDeleted"];
+export type SessionInfo = Schemas["SessionInfo"];
+export type SessionList = Schemas["SessionList"];

@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { CommandTimeoutError, ConnectionError, connect, getSandbox, ServiceNotRespondingError } from "../../src/index.js";
+import {
+  CommandTimeoutError,
+  ConnectionError,
+  connect,
+  getSandbox,
+  ServiceNotRespondingError,
+} from "../../src/index.js";
 import { EdgeServer, failure, json, result } from "./server.js";
 
 test("S09 exec sends what was given and nothing else", async () => {
@@ -75,7 +81,9 @@ test("X01 a server that is not there is a ConnectionError that names it", async 
   const edge = await EdgeServer.start(() => {});
   const { url } = edge;
   await edge[Symbol.asyncDispose]();
-  const error = await getSandbox(connect({ url }), "a").createSession().catch((error: unknown) => error);
+  const error = await getSandbox(connect({ url }), "a")
+    .createSession()
+    .catch((error: unknown) => error);
   expect(error).toBeInstanceOf(ConnectionError);
   expect(error).toBeInstanceOf(ServiceNotRespondingError);
   expect(error).toMatchObject({ code: "SERVICE_NOT_RESPONDING", operation: "createSession", context: { url } });
@@ -95,7 +103,10 @@ test("X01 errors of the API come as their class", async () => {
   const context = { command: "x", timeout: 5, stdout: "o", stderr: "e", exitCode: 124 };
   await using edge = await EdgeServer.start((_, response) => failure(response, "COMMAND_TIMEOUT", 408, context));
   const seen: Error[] = [];
-  const error = await edge.sandbox().exec("x", { onError: (error) => seen.push(error) }).catch((error: unknown) => error);
+  const error = await edge
+    .sandbox()
+    .exec("x", { onError: (error) => seen.push(error) })
+    .catch((error: unknown) => error);
   expect(error).toBeInstanceOf(CommandTimeoutError);
   expect(error).toMatchObject({ context, operation: "exec", httpStatus: 408, timeout: 5, stdout: "o" });
   expect(seen).toEqual([error]);
@@ -118,7 +129,10 @@ test("S12 aborting kills the command before the call rejects", async () => {
     }
     abort.abort();
   });
-  const error = await edge.sandbox().exec("sleep 100", { signal: abort.signal }).catch((error: unknown) => error);
+  const error = await edge
+    .sandbox()
+    .exec("sleep 100", { signal: abort.signal })
+    .catch((error: unknown) => error);
   expect(error).toMatchObject({ name: "AbortError" });
   expect(killed).toBe(true);
   const { execId } = JSON.parse(edge.received[0]?.body.toString() ?? "");
@@ -148,7 +162,7 @@ test("an abort before the call makes no request", async () => {
 });
 
 test("L01 options of the sandbox are sent once, before the first operation, shared by concurrent ones", async () => {
-  await using edge = await EdgeServer.start((request, response) => json(response, result(request)), );
+  await using edge = await EdgeServer.start((request, response) => json(response, result(request)));
   const sandbox = edge.sandbox({ sleepAfter: "5m", labels: { a: "b" }, limits: { memory: "1g" } });
   expect(edge.received).toHaveLength(0);
   await Promise.all([sandbox.exec("a"), sandbox.exec("b"), sandbox.exists("c")]);

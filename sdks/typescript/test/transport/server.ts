@@ -65,7 +65,11 @@ export function json(response: ServerResponse, value: unknown, status = 200): vo
 
 /** Answers with an error of the API. */
 export function failure(response: ServerResponse, code: string, httpStatus: number, context = {}): void {
-  json(response, { code, message: `${code} of the edge`, context, httpStatus, timestamp: "2026-01-01T00:00:00.000Z" }, httpStatus);
+  json(
+    response,
+    { code, message: `${code} of the edge`, context, httpStatus, timestamp: "2026-01-01T00:00:00.000Z" },
+    httpStatus,
+  );
 }
 
 /** A command's result. */

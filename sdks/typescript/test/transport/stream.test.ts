@@ -30,7 +30,8 @@ test("S12 a stream that breaks off goes on where it was, without a gap or a repe
     if (edge.received.length === 1) return breakAfter(response, write(start) + write(out("5-0", "héllo")) + unfinished);
     if (edge.received.length === 2) return void response.destroy();
     // The first thing after a resumption is that the command has started, once more.
-    if (edge.received.length === 3) return breakAfter(response, `: hi\n\n${write(start)}${write(out("5-4", "oops", "stderr"))}`);
+    if (edge.received.length === 3)
+      return breakAfter(response, `: hi\n\n${write(start)}${write(out("5-4", "oops", "stderr"))}`);
     begin(response).end(write(start) + write(out("9-4", "more")) + write(complete("9-4")));
   });
   const events = await all(await edge.sandbox().execStream("x", { encoding: "utf8" }));
@@ -43,7 +44,9 @@ test("S12 a stream that breaks off goes on where it was, without a gap or a repe
   ]);
   const { execId } = JSON.parse(edge.received[0]?.body.toString() ?? "");
   const resumed = edge.received.slice(1);
-  expect(resumed.every(({ method, path }) => method === "GET" && path === `/v1/sandboxes/edge/execs/${execId}/stream`)).toBe(true);
+  expect(
+    resumed.every(({ method, path }) => method === "GET" && path === `/v1/sandboxes/edge/execs/${execId}/stream`),
+  ).toBe(true);
   expect(resumed.map(({ query }) => query.toString())).toEqual([
     "stdoutOffset=5&stderrOffset=0&encoding=utf8",
     "stdoutOffset=5&stderrOffset=0&encoding=utf8",
@@ -90,7 +93,9 @@ test("S12 a command that the server no longer knows ends the stream with its err
 });
 
 test("S02 chunks are whole messages, so no character is split over two, however the network cuts them", async () => {
-  const bytes = Buffer.from(write(start) + write(out("12-0", "漢字🦀é\n")) + write(out("20-0", "🦀🦀")) + write(complete("20-0")));
+  const bytes = Buffer.from(
+    write(start) + write(out("12-0", "漢字🦀é\n")) + write(out("20-0", "🦀🦀")) + write(complete("20-0")),
+  );
   await using edge = await EdgeServer.start(async (_, response) => {
     begin(response);
     response.socket?.setNoDelay(true);
@@ -129,6 +134,23 @@ test("S12 leaving a stream does not kill the command, aborting does", async () =
   expect(edge.received.map(({ path }) => path.split("/").at(-1))).toEqual(["stream", "stream", "cancel"]);
 });
 
+test("S12 an aborted stream fails with the reason, also when the command's end comes first", async () => {
+  let first: ServerResponse | undefined;
+  await using edge = await EdgeServer.start((request, response) => {
+    if (!request.path.endsWith("/cancel")) {
+      first = begin(response);
+      return void first.write(write(start));
+    }
+    first?.end(write(complete("0-0")));
+    setTimeout(() => json(response, {}), 30);
+  });
+  const abort = new AbortController();
+  const reader = (await edge.sandbox().execStream("x", { signal: abort.signal })).getReader();
+  await reader.read();
+  abort.abort(new Error("enough"));
+  await expect(reader.read()).rejects.toThrow("enough");
+});
+
 /** A server that streams `events` and knows the result. */
 function streaming(events: { id: string; event: object }[], fields: object) {
   return (request: Received, response: ServerResponse) => {
@@ -139,7 +161,9 @@ function streaming(events: { id: string; event: object }[], fields: object) {
 
 test("exec with onOutput calls back while it runs and returns the server's own result", async () => {
   const events = [start, out("2-0", "a\n"), out("2-2", "e\n", "stderr"), out("4-2", "b\n"), complete("4-2")];
-  await using edge = await EdgeServer.start(streaming(events, { stdout: "a\nb\n", stderr: "e\n", truncated: { stdout: 7 } }));
+  await using edge = await EdgeServer.start(
+    streaming(events, { stdout: "a\nb\n", stderr: "e\n", truncated: { stdout: 7 } }),
+  );
   const seen: string[][] = [];
   const completed: unknown[] = [];
   const got = await edge.sandbox().exec("x", {
@@ -157,7 +181,13 @@ test("exec with onOutput calls back while it runs and returns the server's own r
 });
 
 test("exec with onOutput rejects with the error that ended the command", async () => {
-  const detail = { code: "COMMAND_TIMEOUT", message: "timeout", context: { timeout: 9 }, httpStatus: 408, timestamp: time };
+  const detail = {
+    code: "COMMAND_TIMEOUT",
+    message: "timeout",
+    context: { timeout: 9 },
+    httpStatus: 408,
+    timestamp: time,
+  };
   const failed = { id: "2-0", event: { type: "error", error: "timeout", detail, timestamp: time } };
   await using edge = await EdgeServer.start(streaming([start, failed], {}));
   const call = edge.sandbox().exec("x", { stream: true, onOutput: () => {} });

@@ -14,7 +14,9 @@ test("F01 a text file is collected as a string, any other as bytes", async () =>
   const done = { type: "complete", bytesRead: 6 };
   const chunk = (data: string) => ({ type: "chunk", data });
   expect(await collectFile(stream(text, chunk("hé"), chunk("llo"), done))).toEqual({ content: "héllo", metadata });
-  const { content } = await collectFile(stream(binary, chunk("AAEC"), chunk("/v8="), { type: "complete", bytesRead: 5 }));
+  const { content } = await collectFile(
+    stream(binary, chunk("AAEC"), chunk("/v8="), { type: "complete", bytesRead: 5 }),
+  );
   expect(content).toEqual(new Uint8Array([0, 1, 2, 254, 255]));
   expect((await collectFile(stream(text, done))).content).toBe("");
 });

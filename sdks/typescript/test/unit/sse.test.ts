@@ -20,13 +20,20 @@ function pieces(text: string, size: number): ReadableStream<Uint8Array> {
   });
 }
 
-const events = [{ type: "stdout", data: "héllo 🦀\n\ndata: x" }, { type: "stderr", data: "漢字" }, { type: "complete", exitCode: 0 }];
+const events = [
+  { type: "stdout", data: "héllo 🦀\n\ndata: x" },
+  { type: "stderr", data: "漢字" },
+  { type: "complete", exitCode: 0 },
+];
 const text = events.map((event, at) => `id: ${at}-0\ndata: ${JSON.stringify(event)}\n\n`).join(": keep-alive\n\n");
 
-test.each([1, 2, 3, 7, 64, 10_000])("S02 events come whole however their bytes are cut (%i at a time)", async (size) => {
-  expect(await all(parseSSEStream(pieces(text, size)))).toEqual(events);
-  expect(await all(parseSSEStream(pieces(text.replaceAll("\n", "\r\n"), size)))).toEqual(events);
-});
+test.each([1, 2, 3, 7, 64, 10_000])(
+  "S02 events come whole however their bytes are cut (%i at a time)",
+  async (size) => {
+    expect(await all(parseSSEStream(pieces(text, size)))).toEqual(events);
+    expect(await all(parseSSEStream(pieces(text.replaceAll("\n", "\r\n"), size)))).toEqual(events);
+  },
+);
 
 test("data over several lines is joined, a last event needs no blank line, [DONE] is none", async () => {
   const stream = pieces('event: x\ndata: {"a":\ndata: 1}\n\ndata: [DONE]\n\ndata:{"b":2}', 5);
@@ -39,7 +46,11 @@ test("an event that is no JSON is an error, not a silent gap", async () => {
 
 test("aborting ends the iteration with the signal's reason and closes the stream", async () => {
   let cancelled: unknown;
-  const stream = new ReadableStream<Uint8Array>({ cancel: (reason) => void (cancelled = reason) });
+  const stream = new ReadableStream<Uint8Array>({
+    cancel(reason) {
+      cancelled = reason;
+    },
+  });
   const abort = new AbortController();
   const reading = all(parseSSEStream(stream, abort.signal));
   abort.abort();
@@ -51,7 +62,9 @@ test("leaving the loop early closes the stream", async () => {
   let cancelled = false;
   const stream = new ReadableStream<Uint8Array>({
     pull: (controller) => controller.enqueue(new TextEncoder().encode('data: {"n":1}\n\n')),
-    cancel: () => void (cancelled = true),
+    cancel() {
+      cancelled = true;
+    },
   });
   for await (const event of parseSSEStream(stream)) {
     expect(event).toEqual({ n: 1 });

@@ -1,0 +1,643 @@
+// Generated from openapi.json by `npm run generate`. Do not edit.
+export type paths = Record<string, never>;
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        /** @description A failure as it goes over the wire. */
+        ApiError: {
+            /** @description What went wrong, for programs. */
+            code: components["schemas"]["ErrorCode"];
+            /** @description Facts by code: `{path}`, `{sessionId}`, `{validationErrors}`, … */
+            context?: Record<string, never>;
+            /** @description Where to read more. */
+            documentation?: string;
+            /**
+             * Format: int32
+             * @description The HTTP status of this answer.
+             */
+            httpStatus: number;
+            /** @description What went wrong, for people; names the thing at fault. */
+            message: string;
+            /** @description The operation that failed: `exec`, `readFile`, … */
+            operation?: string;
+            /** @description What a person can do about it. */
+            suggestion?: string;
+            /** @description When it happened. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        BTreeMap: {
+            [key: string]: null | string;
+        };
+        /** @description Bytes as a number, or text such as `512m`, `1.5g`. */
+        ByteSize: number | string;
+        /** @description How to make a sandbox, or what to change of one that exists. Every field may be missing. */
+        CreateSandbox: {
+            /** @description The sandbox's variables at its creation; later changes go through `setEnvVars`. */
+            env?: components["schemas"]["BTreeMap"];
+            /** @description The image. Default `host`. Fixed at creation. */
+            image?: string;
+            /** @description Never sleep. Default false. */
+            keepAlive?: boolean;
+            /** @description Labels for people and for filters. Given labels replace the old ones. */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description Bounds on resources. Fixed at creation. */
+            limits?: components["schemas"]["Limits"];
+            /** @description Default `loopback`. Fixed at creation. */
+            network?: components["schemas"]["Network"];
+            /** @description Idle time until it sleeps. Default 3 minutes. */
+            sleepAfter?: components["schemas"]["IdleTime"];
+        };
+        /** @description What a new session starts with. */
+        CreateSession: {
+            /**
+             * Format: int64
+             * @description `timeout` in milliseconds of each command that names none itself. Default: no timeout.
+             */
+            commandTimeoutMs?: number;
+            /** @description Where the session's first command runs; created if it is missing. Default `/workspace`. */
+            cwd?: string;
+            /** @description Variables of this session alone. They win over the sandbox's own. */
+            env?: components["schemas"]["BTreeMap"];
+            /** @description The session's id; one is made up if it is missing. */
+            id?: components["schemas"]["SessionId"];
+            /** @description A label for people; it has no effect. */
+            name?: string;
+        };
+        /** @description An answer that says no more than that it was done. */
+        Done: {
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description What went wrong, as a word that programs compare.
+         * @enum {string}
+         */
+        ErrorCode: "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "INVALID_COMMAND" | "INVALID_PORT_NUMBER" | "INVALID_PORT" | "INVALID_GIT_URL" | "VALIDATION_FAILED" | "CUSTOM_DOMAIN_REQUIRED" | "INVALID_BACKUP_CONFIG" | "INVALID_MOUNT_CONFIG" | "MISSING_CREDENTIALS" | "BACKUP_EXPIRED" | "GIT_AUTH_FAILED" | "UNAUTHORIZED" | "PERMISSION_DENIED" | "COMMAND_PERMISSION_DENIED" | "READ_ONLY" | "FORBIDDEN" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "BACKUP_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "SESSION_NOT_FOUND" | "EXEC_NOT_FOUND" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "COMMAND_TIMEOUT" | "FILE_EXISTS" | "PORT_ALREADY_EXPOSED" | "PORT_IN_USE" | "RESOURCE_BUSY" | "SESSION_ALREADY_EXISTS" | "SANDBOX_ALREADY_EXISTS" | "EXEC_ALREADY_EXISTS" | "OPERATION_INTERRUPTED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "FILE_TOO_LARGE" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "QUOTA_EXCEEDED" | "FILESYSTEM_ERROR" | "COMMAND_EXECUTION_ERROR" | "PROCESS_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "PORT_OPERATION_ERROR" | "GIT_CLONE_FAILED" | "GIT_CHECKOUT_FAILED" | "GIT_OPERATION_FAILED" | "CODE_EXECUTION_ERROR" | "WATCH_START_ERROR" | "BACKUP_CREATE_FAILED" | "BACKUP_RESTORE_FAILED" | "BUCKET_MOUNT_ERROR" | "INTERNAL_ERROR" | "OOM_KILLED" | "PYTHON_NOT_AVAILABLE" | "JAVASCRIPT_NOT_AVAILABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "INTERPRETER_NOT_READY" | "CONTAINER_UNAVAILABLE" | "NO_SPACE";
+        /** @description One event of a command's stream. Its SSE `id` is `STDOUT-STDERR`: the raw byte offsets up to which the streams have been sent. */
+        ExecEvent: {
+            /** @description The text that runs. */
+            command: string;
+            /** @description The command's id, to resume or cancel it by. */
+            execId: components["schemas"]["ExecId"];
+            /** @description The session that runs it; none for `fresh`. */
+            sessionId?: components["schemas"]["SessionId"];
+            /** @description When it started. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "start";
+        } | {
+            /** @description The bytes in the encoding asked for. */
+            data: string;
+            /** @description When they were read. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "stdout";
+        } | {
+            /** @description The bytes in the encoding asked for. */
+            data: string;
+            /** @description When they were read. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "stderr";
+        } | {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            bytes: number;
+            /** @description Whose bytes. */
+            stream: components["schemas"]["StreamName"];
+            /** @description When this was found. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "dropped";
+        } | (components["schemas"]["ExecOutcome"] & {
+            /** @description When it ended. */
+            timestamp: components["schemas"]["Timestamp"];
+        } & {
+            /** @enum {string} */
+            type: "complete";
+        }) | {
+            /** @description The whole error as any other route would have answered it. */
+            detail: components["schemas"]["ApiError"];
+            /** @description What went wrong, for a person. */
+            error: string;
+            /** @description When it went wrong. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "error";
+        };
+        /**
+         * @description The name that a client gives one command, so that it can be resumed, cancelled and safely retried:
+         *     1-64 characters of `A-Z a-z 0-9 _ -`.
+         */
+        ExecId: string;
+        /** @description A command as it stands now. */
+        ExecInfo: {
+            /** @description The text. */
+            command: string;
+            /** @description The command's id. */
+            execId: components["schemas"]["ExecId"];
+            /** @description How it ended, once it has. */
+            outcome?: components["schemas"]["ExecOutcome"];
+            /** @description The session that runs it; none for `fresh`. */
+            sessionId?: components["schemas"]["SessionId"];
+            /** @description Where it stands. */
+            state: components["schemas"]["ExecState"];
+            /**
+             * Format: int64
+             * @description Bytes written to stderr so far.
+             */
+            stderrBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes written to stdout so far.
+             */
+            stdoutBytes: number;
+        };
+        /** @description Commands that wait or run. */
+        ExecList: {
+            /** @description The commands, in no order. */
+            execs: components["schemas"]["ExecInfo"][];
+        };
+        /** @description How a command ended, apart from its output. */
+        ExecOutcome: {
+            /**
+             * Format: double
+             * @description Milliseconds from its start to its end.
+             */
+            duration: number;
+            /**
+             * Format: int32
+             * @description The shell's own status; 128+n when signal n ended it.
+             */
+            exitCode: number;
+            /** @description The end of the command was not seen: its shell broke off without a status. */
+            interrupted?: boolean;
+            /** @description Set when the memory limit killed it. */
+            oom?: components["schemas"]["Oom"];
+            /** @description The shell that ran it is gone (`exit`, `exec`, a crash, a kill) and the next command starts a new one with the session's state. */
+            shellRestarted?: boolean;
+            /** @description Set when output was dropped. */
+            truncated?: components["schemas"]["Truncated"];
+        };
+        /** @description A command to run. */
+        ExecRequest: {
+            /** @description The text, as a shell reads it. Not empty, no NUL, at most 8 MiB. */
+            command: string;
+            /** @description Working directory for this command only. */
+            cwd?: string;
+            /** @description How output is written into the answer. */
+            encoding?: components["schemas"]["OutputEncoding"];
+            /** @description Variables for this command only; `null` unsets. */
+            env?: components["schemas"]["BTreeMap"];
+            /**
+             * @description The client's name for this command. Sending the same id again attaches to the command that has it instead
+             *     of running it twice.
+             */
+            execId?: components["schemas"]["ExecId"];
+            /** @description Run in a shell of its own (`bash -c`) that no session keeps. */
+            fresh?: boolean;
+            /**
+             * Format: int64
+             * @description Bytes kept of each output stream: the first and the last half of it. Default 64 MiB.
+             */
+            maxOutputBytes?: number;
+            /**
+             * Format: int64
+             * @description Milliseconds that it may wait for earlier commands of its session. Default: no bound.
+             */
+            queueTimeout?: number;
+            /** @description The session whose shell runs it; created with defaults if it does not exist. Default `default`. */
+            sessionId?: components["schemas"]["SessionId"];
+            /** @description What the command reads on stdin. Default: nothing. */
+            stdin?: string;
+            /**
+             * Format: int64
+             * @description Milliseconds after its start when the command and all its processes are killed. Default: the session's.
+             */
+            timeout?: number;
+        };
+        /** @description A command's whole result. Field order matters to no one, but output comes last on the wire because it is streamed from disk. */
+        ExecResult: components["schemas"]["ExecOutcome"] & {
+            /** @description The text that ran. */
+            command: string;
+            /** @description How `stdout` and `stderr` are written. */
+            encoding: components["schemas"]["OutputEncoding"];
+            /** @description The command's id. */
+            execId: components["schemas"]["ExecId"];
+            /** @description Some bytes were no UTF-8 and were replaced. */
+            invalidUtf8?: boolean;
+            /** @description The session that ran it; none for `fresh`. */
+            sessionId?: components["schemas"]["SessionId"];
+            /** @description What it wrote to stderr. */
+            stderr: string;
+            /** @description What it wrote to stdout. */
+            stdout: string;
+            /** @description Whether the exit code is 0. */
+            success: boolean;
+            /** @description When it started. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description Where a command stands.
+         * @enum {string}
+         */
+        ExecState: "queued" | "running" | "finished";
+        /** @description Whether something stands at a path. */
+        ExistsResult: {
+            /** @description Whether it exists; a link counts by what it points to. */
+            exists: boolean;
+            /** @description The path as asked. */
+            path: string;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was asked. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description The answer to a change of one path. */
+        FileChanged: {
+            /** @description Where it is now, after a rename or move. */
+            newPath?: string;
+            /** @description The path as asked. */
+            path: string;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description How a file's content is written into JSON by the caller.
+         * @enum {string}
+         */
+        FileEncoding: "utf-8" | "base64";
+        /** @description One event of a file's stream. */
+        FileEvent: {
+            /** @description How the chunks are written. */
+            encoding: components["schemas"]["FileEncoding"];
+            /** @description Whether the content is no text: not UTF-8, or with NUL. Files over 16 MiB are judged by their beginning. */
+            isBinary: boolean;
+            /** @description Media type by content and name. */
+            mimeType: string;
+            /**
+             * Format: int64
+             * @description Bytes.
+             */
+            size: number;
+            /** @enum {string} */
+            type: "metadata";
+        } | {
+            /** @description Content. */
+            data: string;
+            /** @enum {string} */
+            type: "chunk";
+        } | {
+            /**
+             * Format: int64
+             * @description Bytes of the file that were sent.
+             */
+            bytesRead: number;
+            /** @enum {string} */
+            type: "complete";
+        } | {
+            /** @description The whole error as any other route would have answered it. */
+            detail: components["schemas"]["ApiError"];
+            /** @description What went wrong, for a person. */
+            error: string;
+            /** @enum {string} */
+            type: "error";
+        };
+        /** @description One entry of a listing. */
+        FileInfo: {
+            /** @description Its path from the root. */
+            absolutePath: string;
+            /** @description Permissions as `ls` writes them, without the type: `rw-r--r--`. */
+            mode: string;
+            /** @description When its content last changed. */
+            modifiedAt: components["schemas"]["Timestamp"];
+            /** @description Its name. Bytes that are no UTF-8 are replaced. */
+            name: string;
+            /** @description What the sandbox's user may do. */
+            permissions: components["schemas"]["Permissions"];
+            /** @description Its path from the listed directory. */
+            relativePath: string;
+            /**
+             * Format: int64
+             * @description Bytes.
+             */
+            size: number;
+            /** @description What it is. */
+            type: components["schemas"]["FileType"];
+        };
+        /**
+         * @description What a directory entry is.
+         * @enum {string}
+         */
+        FileType: "file" | "directory" | "symlink" | "other";
+        /** @description The answer of `GET /health`. */
+        Health: {
+            /** @description Always `ok`: a server that is not does not answer. */
+            status: string;
+            /** @description The server's release. */
+            version: string;
+        };
+        /** @description Seconds as a number, or text such as `30s`, `5m`, `1h`. */
+        IdleTime: number | string;
+        /** @description What a sandbox may use. A missing field takes the server's default. */
+        Limits: {
+            /**
+             * Format: double
+             * @description CPUs, fractions allowed: 0.5 is half of one.
+             */
+            cpu?: number;
+            /** @description Disk for everything the sandbox writes, in bytes. */
+            disk?: components["schemas"]["ByteSize"];
+            /** @description Memory in bytes. */
+            memory?: components["schemas"]["ByteSize"];
+            /**
+             * Format: int64
+             * @description Processes and threads.
+             */
+            pids?: number;
+        };
+        /** @description List a directory. */
+        ListFiles: {
+            /** @description Also names that begin with a dot. */
+            includeHidden?: boolean;
+            /** @description The directory. */
+            path: string;
+            /** @description Descend into directories; links are listed, not followed. */
+            recursive?: boolean;
+            /** @description The session whose working directory a relative path starts from. */
+            sessionId?: components["schemas"]["SessionId"];
+        };
+        /** @description A directory's entries. */
+        ListFilesResult: {
+            /** @description How many. */
+            count: number;
+            /** @description The entries by name. */
+            files: components["schemas"]["FileInfo"][];
+            /** @description The path as asked. */
+            path: string;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was listed. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description Make a directory. */
+        Mkdir: {
+            /**
+             * Format: int32
+             * @description Permission bits, 0 to 0o777 as a number. Default 0o755.
+             */
+            mode?: number;
+            /** @description The directory. */
+            path: string;
+            /** @description Make missing parents too, and accept that it exists. */
+            recursive?: boolean;
+            /** @description The session whose working directory a relative path starts from. */
+            sessionId?: components["schemas"]["SessionId"];
+        };
+        /** @description Rename or move a file or directory. */
+        MoveFile: {
+            /** @description Where it goes. `move` into an existing directory keeps the name; `rename` refuses a directory there. */
+            newPath: string;
+            /** @description What is moved. */
+            path: string;
+            /** @description The session whose working directory relative paths start from. */
+            sessionId?: components["schemas"]["SessionId"];
+        };
+        /**
+         * @description What a sandbox can reach.
+         * @enum {string}
+         */
+        Network: "loopback" | "host";
+        /** @description The memory limit that the command ran into. */
+        Oom: {
+            /**
+             * Format: int64
+             * @description The sandbox's memory limit in bytes.
+             */
+            limit: number;
+            /**
+             * Format: int64
+             * @description The most that the sandbox had used, in bytes.
+             */
+            peak: number;
+        };
+        /**
+         * @description How bytes of a command's output are written into JSON.
+         * @enum {string}
+         */
+        OutputEncoding: "utf8" | "base64";
+        /** @description A path alone. */
+        PathRequest: {
+            /** @description The file or directory. */
+            path: string;
+            /** @description The session whose working directory a relative path starts from. */
+            sessionId?: components["schemas"]["SessionId"];
+        };
+        /** @description What the sandbox's user may do with a file. */
+        Permissions: {
+            /** @description May execute it, or enter the directory. */
+            executable: boolean;
+            /** @description May read it. */
+            readable: boolean;
+            /** @description May write it. */
+            writable: boolean;
+        };
+        /** @description Read a whole file into one answer. */
+        ReadFile: {
+            /** @description Default: text where the content is UTF-8 without NUL, else base64. Text asked of what is no UTF-8 is base64. */
+            encoding?: components["schemas"]["FileEncoding"];
+            /** @description The file. */
+            path: string;
+            /** @description The session whose working directory a relative path starts from. */
+            sessionId?: components["schemas"]["SessionId"];
+        };
+        /** @description A file's content. */
+        ReadFileResult: {
+            /** @description The content. */
+            content: string;
+            /** @description How `content` is written. */
+            encoding: components["schemas"]["FileEncoding"];
+            /** @description Whether the content is no text: not UTF-8, or with NUL. */
+            isBinary: boolean;
+            /** @description Media type by content and name. */
+            mimeType: string;
+            /** @description The path as asked. */
+            path: string;
+            /**
+             * Format: int64
+             * @description Bytes.
+             */
+            size: number;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was read. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description The answer to destroying a sandbox. */
+        SandboxDestroyed: {
+            /** @description The id that is free again. */
+            sandboxId: components["schemas"]["SandboxId"];
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description One entry of a sandbox's event log (contract L08). */
+        SandboxEvent: {
+            /** @description Who caused it: `api`, `server`, `agent`, `kernel`. */
+            actor: string;
+            /** @description More, by kind. */
+            detail?: unknown;
+            /** @description What happened: `created`, `started`, `stopped`, `destroyed`, `oom`, `shellRestarted`, `restorePartDropped`, … */
+            kind: string;
+            /** @description Why. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description Counts up within one sandbox.
+             */
+            seq: number;
+            /** @description When. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description A sandbox's events, oldest first. */
+        SandboxEvents: {
+            /** @description The events. */
+            events: components["schemas"]["SandboxEvent"][];
+        };
+        /**
+         * @description A sandbox's id: 1-63 printable ASCII characters without blanks, `/` and `%`, no leading or trailing `-`, and
+         *     none of `www api admin root system`.
+         */
+        SandboxId: string;
+        /** @description A sandbox as it stands now. */
+        SandboxInfo: {
+            /** @description When it was made. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description Its id. */
+            id: components["schemas"]["SandboxId"];
+            /** @description Its image. */
+            image: string;
+            /** @description Whether it never sleeps. */
+            keepAlive: boolean;
+            /** @description Its labels. */
+            labels: {
+                [key: string]: string;
+            };
+            /** @description When its status last changed. */
+            lastChange: components["schemas"]["Timestamp"];
+            /** @description The limits in force. */
+            limits: components["schemas"]["Limits"];
+            /** @description Its network. */
+            network: components["schemas"]["Network"];
+            /** @description Idle time until it sleeps, in seconds. */
+            sleepAfter: components["schemas"]["IdleTime"];
+            /** @description Where it stands. */
+            status: components["schemas"]["SandboxStatus"];
+        };
+        /** @description The caller's sandboxes, by age. */
+        SandboxList: {
+            /** @description The sandboxes. */
+            sandboxes: components["schemas"]["SandboxInfo"][];
+        };
+        /**
+         * @description Where a sandbox stands in its life.
+         * @enum {string}
+         */
+        SandboxStatus: "starting" | "running" | "stopped" | "destroying";
+        /** @description The answer to deleting a session. */
+        SessionDeleted: {
+            /** @description The id that is free again. */
+            sessionId: components["schemas"]["SessionId"];
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description A session's id: 1-128 bytes of UTF-8 without control characters and `/`; not `.` or `..`, which are lost
+         *     when a URL is normalised. The default session's id is `default`.
+         */
+        SessionId: string;
+        /** @description A session as it stands now. */
+        SessionInfo: {
+            /** @description Whether a command runs in it now. */
+            busy: boolean;
+            /** @description When the session was made. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description Working directory as of the last completed command. */
+            cwd: string;
+            /** @description The session's id. */
+            id: components["schemas"]["SessionId"];
+            /** @description The label given at creation. */
+            name?: string;
+            /** @description Commands that wait behind the running one. */
+            waiting: number;
+        };
+        /** @description All sessions of a sandbox, by age. */
+        SessionList: {
+            /** @description The sessions. */
+            sessions: components["schemas"]["SessionInfo"][];
+        };
+        /** @description Variables to change in a sandbox or in one session. */
+        SetEnv: {
+            /** @description Text sets, `null` unsets. */
+            env: components["schemas"]["BTreeMap"];
+        };
+        /**
+         * @description One of a command's output streams.
+         * @enum {string}
+         */
+        StreamName: "stdout" | "stderr";
+        /**
+         * Format: date-time
+         * @description A moment, written as `2026-01-31T12:00:00.000Z`.
+         * @example 2026-01-31T12:00:00.000Z
+         */
+        Timestamp: string;
+        /** @description Bytes that did not fit `maxOutputBytes`, per stream. */
+        Truncated: {
+            /**
+             * Format: int64
+             * @description Bytes dropped from the middle of stderr.
+             */
+            stderr?: number;
+            /**
+             * Format: int64
+             * @description Bytes dropped from the middle of stdout.
+             */
+            stdout?: number;
+        };
+        /** @description Write a whole file from one request. */
+        WriteFile: {
+            /** @description The content. */
+            content: string;
+            /** @description How `content` is written. */
+            encoding?: components["schemas"]["FileEncoding"];
+            /**
+             * Format: int32
+             * @description Permission bits, 0 to 0o777 as a number. Default: an existing file keeps its own, a new one gets 0o644.
+             */
+            mode?: number;
+            /** @description The file; missing parent directories are created. */
+            path: string;
+            /** @description The session whose working directory a relative path starts from. */
+            sessionId?: components["schemas"]["SessionId"];
+        };
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export type operations = Record<string, never>;
