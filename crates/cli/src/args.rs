@@ -58,7 +58,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8787")]
     pub listen: String,
     /// Where everything is kept [default: /var/lib/sandcrab for root, else $XDG_DATA_HOME/sandcrab]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "SANDCRAB_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// The key that callers must send
     #[arg(long, value_name = "KEY", conflicts_with = "no_auth")]

@@ -98,9 +98,12 @@ impl std::fmt::Debug for ClientOptions {
     }
 }
 
-/// The data directory that a server takes when it is told none: `/var/lib/sandcrab` for root, else
-/// `$XDG_DATA_HOME/sandcrab` or `~/.local/share/sandcrab`.
+/// The data directory of this machine's server: `$SANDCRAB_DATA_DIR`, or what a server takes when it is told none:
+/// `/var/lib/sandcrab` for root, else `$XDG_DATA_HOME/sandcrab` or `~/.local/share/sandcrab`.
 pub fn default_data_dir() -> Option<PathBuf> {
+    if let Some(directory) = std::env::var_os("SANDCRAB_DATA_DIR").filter(|directory| !directory.is_empty()) {
+        return Some(directory.into());
+    }
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/sandcrab"));
     }

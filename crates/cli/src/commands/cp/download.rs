@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use futures_util::TryStreamExt as _;
 use futures_util::stream;
 use sandcrab_client::api::files::{FileInfo, FileType};
-use sandcrab_client::{ListOptions, Sandbox};
+use sandcrab_client::{FileReader, ListOptions, Sandbox};
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncWriteExt as _;
 
@@ -24,6 +24,8 @@ pub(super) async fn run(sandbox: &Sandbox, from: &str, to: &Path) -> Result<Copi
             if std::fs::metadata(&to).is_ok_and(|to| !to.is_file()) {
                 return into_special(sandbox, from, &to).await;
             }
+            // First of all, because it says best what is wrong with a file that cannot be read.
+            let content = sandbox.files().open(from).await?;
             let mode = mode_of_file(sandbox, from).await?;
             // The caller's own link is followed, as any program would that writes to its name.
             let to = to.canonicalize().unwrap_or(to);
@@ -31,7 +33,7 @@ pub(super) async fn run(sandbox: &Sandbox, from: &str, to: &Path) -> Result<Copi
             let name = name.with_context(|| format!("{} names no file", to.display()))?;
             let root =
                 Root::open(parent.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-            let bytes = file(sandbox, from, &root, Path::new(name), mode).await?;
+            let bytes = file(content, from, &root, Path::new(name), mode).await?;
             Ok(Copied { files: 1, bytes, ..Copied::default() })
         }
     }
@@ -79,7 +81,8 @@ async fn directory(sandbox: &Sandbox, from: &str, to: &Path, entries: &[FileInfo
     let sizes: Vec<u64> = stream::iter(of(FileType::File).map(Ok::<_, anyhow::Error>))
         .map_ok(async |entry| {
             let source = below(from, &entry.relative_path);
-            file(sandbox, &source, &root, Path::new(&entry.relative_path), mode(&entry.mode)).await
+            let content = sandbox.files().open(&source).await?;
+            file(content, &source, &root, Path::new(&entry.relative_path), mode(&entry.mode)).await
         })
         .try_buffer_unordered(PARALLEL)
         .try_collect()
@@ -100,8 +103,7 @@ async fn directory(sandbox: &Sandbox, from: &str, to: &Path, entries: &[FileInfo
     Ok(copied)
 }
 
-async fn file(sandbox: &Sandbox, from: &str, root: &Root, to: &Path, mode: u32) -> Result<u64> {
-    let mut content = sandbox.files().open(from).await?;
+async fn file(mut content: FileReader, from: &str, root: &Root, to: &Path, mode: u32) -> Result<u64> {
     let (mut file, place) = root.create(to, mode)?;
     let written = match tokio::io::copy(&mut content, &mut file).await {
         // tokio's file writes behind; flushing waits for it.

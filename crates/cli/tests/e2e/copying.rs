@@ -1,0 +1,99 @@
+//! `sandcrab cp`
+
+use crate::rig::Rig;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_tree_goes_in_and_comes_out_as_it_was() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let local = tempfile::tempdir().unwrap();
+    let tree = local.path().join("tree");
+    fs::create_dir_all(tree.join("sub/empty")).unwrap();
+    let binary: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    fs::write(tree.join("sub/binary"), &binary).unwrap();
+    fs::write(tree.join("it's $HOME *"), "odd name").unwrap();
+    fs::write(tree.join(".hidden"), "").unwrap();
+    fs::write(tree.join("run.sh"), "#!/bin/sh\necho ran\n").unwrap();
+    set_mode(&tree.join("run.sh"), 0o755);
+    set_mode(&tree.join("sub/binary"), 0o600);
+    set_mode(&tree.join("sub"), 0o750);
+    symlink("sub/binary", tree.join("link")).unwrap();
+    symlink("/nowhere", tree.join("dangling")).unwrap();
+
+    rig.cli(&["cp", tree.to_str().unwrap(), &sandbox.at("/tmp/copy")]).ok();
+    let seen = rig.cli(&[
+        "exec",
+        &sandbox.id,
+        "cd /tmp/copy && ./run.sh && stat -c %a sub/binary sub && readlink link && ls -A",
+    ]);
+    assert_eq!(seen.ok(), "ran\n600\n750\nsub/binary\n.hidden\ndangling\nit's $HOME *\nlink\nrun.sh\nsub\n");
+
+    let back = local.path().join("back");
+    let copied = rig.cli(&["cp", "--json", &sandbox.at("/tmp/copy"), back.to_str().unwrap()]).json();
+    assert_eq!((&copied["files"], &copied["links"]), (&4.into(), &2.into()), "{copied}");
+    assert!(fs::read(back.join("sub/binary")).unwrap() == binary);
+    assert_eq!(fs::read_to_string(back.join("it's $HOME *")).unwrap(), "odd name");
+    assert!(back.join("sub/empty").is_dir() && back.join(".hidden").is_file());
+    assert_eq!((mode(&back.join("run.sh")), mode(&back.join("sub/binary"))), (0o755, 0o600));
+    assert_eq!(mode(&back.join("sub")), 0o750);
+    assert_eq!(fs::read_link(back.join("link")).unwrap(), Path::new("sub/binary"));
+    assert_eq!(fs::read_link(back.join("dangling")).unwrap(), Path::new("/nowhere"));
+
+    // Into a directory that exists, under its own name; again over what is there.
+    let into = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        rig.cli(&["cp", &sandbox.at("/tmp/copy"), into.path().to_str().unwrap()]).ok();
+    }
+    assert!(into.path().join("copy/run.sh").is_file());
+    rig.cli(&["cp", tree.to_str().unwrap(), &sandbox.at("/tmp")]).ok();
+    rig.cli(&["exec", &sandbox.id, "test -x /tmp/tree/run.sh"]).ok();
+}
+
+#[test]
+fn files_and_pipes_go_both_ways() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let local = tempfile::tempdir().unwrap();
+    let file = local.path().join("file");
+    fs::write(&file, b"\0\xff binary").unwrap();
+    set_mode(&file, 0o640);
+    rig.cli(&["cp", file.to_str().unwrap(), &sandbox.at("made/on/the/way")]).ok();
+    assert_eq!(rig.cli(&["exec", &sandbox.id, "stat -c %a /workspace/made/on/the/way"]).ok(), "640\n");
+    rig.cli(&["cp", &sandbox.at("made/on/the/way"), local.path().join("again").to_str().unwrap()]).ok();
+    assert_eq!(fs::read(local.path().join("again")).unwrap(), b"\0\xff binary");
+    assert_eq!(mode(&local.path().join("again")), 0o640);
+    // A directory on either side takes the file under its own name.
+    rig.cli(&["cp", file.to_str().unwrap(), &sandbox.at("/tmp/")]).ok();
+    rig.cli(&["cp", &sandbox.at("/tmp/file"), local.path().to_str().unwrap()]).ok();
+
+    let big: Vec<u8> = (0..5_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    rig.cli_with(&["cp", "-", &sandbox.at("/tmp/big")], &big).ok();
+    assert!(rig.cli(&["cp", &sandbox.at("/tmp/big"), "-"]).stdout == big);
+    rig.cli(&["cp", &sandbox.at("/tmp/big"), "/dev/null"]).ok();
+    assert!(fs::symlink_metadata("/dev/null").unwrap().permissions().mode() & 0o170_000 == 0o020_000);
+}
+
+#[test]
+fn x01_what_cannot_be_copied_is_named() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    rig.cli(&["exec", &sandbox.id, "mkfifo /tmp/fifo"]).ok();
+    rig.cli(&["cp", "/no/such/file", &sandbox.at("/tmp/x")]).failed("/no/such/file");
+    rig.cli(&["cp", &sandbox.at("/no/such/file"), "/tmp"]).failed("/no/such/file");
+    rig.cli(&["cp", &sandbox.at("/tmp"), "-"]).failed("IS_DIRECTORY");
+    let local = tempfile::tempdir().unwrap();
+    rig.cli(&["cp", &sandbox.at("/tmp"), local.path().join("x").to_str().unwrap()]).failed("/tmp/fifo");
+    rig.cli(&["cp", "nosuch-sandbox:/x", "/tmp"]).failed("SANDBOX_NOT_FOUND");
+    assert_eq!(fs::read_dir(local.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,16 @@
+//! The command line as people run it: real processes, a real server, real sandboxes of the native driver. Needs root.
+
+#[cfg(test)]
+mod copying;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod shell;
