@@ -14,7 +14,7 @@ static BUILTIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandcrab.so"))
 pub enum Kind {
     /// A bash that loads the session loop as a builtin.
     Loadable,
-    /// Any other POSIX shell: a wrapper line on a script descriptor.
+    /// Any other POSIX shell: each command has a shell of its own, and only environment and directory stay.
     Plain,
 }
 

@@ -20,11 +20,12 @@
 //!   the one that the shell handed over when it exited by itself, else that of the last command that completed.
 //!
 //! Two kinds of shell are driven: a bash that loads the session loop ([`image::Kind::Loadable`], builtin/sandcrab.c),
-//! and any POSIX shell by a wrapper line ([`image::Kind::Plain`], plain.rs).
+//! and any POSIX shell, which then runs one command only ([`image::Kind::Plain`], plain.rs).
 
 mod env;
 pub mod image;
 mod live;
+mod plain;
 mod processes;
 mod protocol;
 mod session;

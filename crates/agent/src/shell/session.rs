@@ -3,9 +3,10 @@
 use super::env::{Changes, Layers, SandboxEnv};
 use super::image::{Kind, ShellImage};
 use super::live::{Event, Live, StartError};
+use super::plain::{self, Plain};
 use super::processes::Processes;
 use super::protocol::{Assignment, Message, Nonce, Reply, Request, StateBytes, encode};
-use super::state::{State, kind_name};
+use super::state::{Exported, State, kind_name};
 use crate::spawn::{Exit, Spawner};
 use bytes::Bytes;
 use rustix::fd::{AsFd, OwnedFd};
@@ -181,6 +182,8 @@ pub struct Session {
     processes: Processes,
     layers: Layers,
     live: Option<Live>,
+    /// The shell of the running command, where commands have shells of their own.
+    plain: Option<Plain>,
     state: Option<Arc<State>>,
     snapshot: watch::Sender<Snapshot>,
     /// The shell has answered but not yet said what became of its state.
@@ -219,6 +222,7 @@ impl Session {
             processes,
             layers,
             live: None,
+            plain: None,
             state,
             snapshot,
             unsettled: false,
@@ -274,7 +278,12 @@ impl Session {
             }
             let answer = tokio::select! {
                 biased;
-                answer = self.ask(&request, &command) => Ok(answer?),
+                answer = async {
+                    match self.live {
+                        Some(_) => self.ask(&request, &command).await,
+                        None => self.ask_plain(&request).await,
+                    }
+                } => Ok(answer?),
                 reason = &mut stop => Err(reason),
             };
             break match answer {
@@ -347,7 +356,7 @@ impl Session {
     async fn start(&mut self) -> Result<(), RunError> {
         let (kind, program) = self.config.image.choose();
         if kind == Kind::Plain {
-            return Err(RunError::Broken("cannot load the session loop"));
+            return Ok(());
         }
         // A restored shell gets its variables with the state.
         let environment = match &self.state {
@@ -361,6 +370,10 @@ impl Session {
         };
         let live = match start(self, &cwd) {
             Err(StartError::Spawn(e)) if e.is_directory() => start(self, c"/"),
+            Err(StartError::Spawn(e)) if e.is_exec() => {
+                self.config.image.cannot_load();
+                return Ok(());
+            }
             other => other,
         }?;
         let live = self.live.insert(live);
@@ -370,9 +383,10 @@ impl Session {
                 Event::Message(Message { reply: Reply::Hello, .. }) => break,
                 Event::Message(_) => {}
                 Event::Exit(_) => {
+                    tracing::info!("the image's bash cannot load the session loop");
                     self.live = None;
                     self.config.image.cannot_load();
-                    return Err(RunError::Broken("cannot load the session loop"));
+                    return Ok(());
                 }
             }
         }
@@ -488,6 +502,82 @@ impl Session {
         }
     }
 
+    /// Runs a command in a shell of its own (see plain.rs).
+    async fn ask_plain(&mut self, request: &RunRequest) -> Result<Answer, RunError> {
+        let (_, program) = self.config.image.choose();
+        let mut before = match &self.state {
+            Some(state) => state.exported().map_err(failed("reading the session's state"))?,
+            None => Exported { environment: plain::as_bytes(&self.layers.fresh()), cwd: None },
+        };
+        let cwd = before.cwd.get_or_insert_with(|| self.config.cwd.clone().into_bytes()).clone();
+        plain::apply(&mut before.environment, &self.layers.deliver());
+        self.layers.completed();
+        self.layers.saved();
+        self.keep_exported(&before);
+
+        let mut environment = before.environment.clone();
+        for (name, value) in &request.env {
+            match value {
+                Some(value) => drop(environment.insert(name.clone().into(), value.clone().into())),
+                None => drop(environment.remove(name.as_bytes())),
+            }
+        }
+        let cwd = match &request.cwd {
+            Some(own) => plain::join(&cwd, own.as_bytes()),
+            None => cwd,
+        };
+        environment.insert(b"PWD".to_vec(), cwd.clone());
+        let directory = CString::new(cwd).map_err(|_| RunError::Nul("the working directory"))?;
+        let stdio = [request.stdin.as_fd(), request.stdout.as_fd(), request.stderr.as_fd()];
+        let mut start = |environment: &_, directory: &_| {
+            let text = plain::Text { command: &request.text, last_status: self.last_status };
+            Plain::start(&self.spawner, &program, &mut self.processes, environment, directory, &text, stdio)
+        };
+        let started = match start(&environment, &directory) {
+            Err(StartError::Spawn(e)) if e.is_directory() && request.cwd.is_some() => {
+                let why = io::Error::from_raw_os_error(e.errno().unwrap_or(libc::ENOENT));
+                let message = format!("sh: cd: {}: {why}\n", request.cwd.as_deref().unwrap_or_default());
+                rustix::io::write(&request.stderr, message.as_bytes())
+                    .map_err(|e| failed("writing to stderr")(e.into()))?;
+                return Ok(Answer::Completed { status: 1, refused: Vec::new() });
+            }
+            Err(StartError::Spawn(e)) if e.is_directory() => {
+                let reason = "it cannot be entered any more".into();
+                self.dropped.push(Dropped { kind: "working directory", name: String::new(), reason });
+                environment.insert(b"PWD".to_vec(), b"/".to_vec());
+                start(&environment, c"/")
+            }
+            other => other,
+        };
+        let plain = self.plain.insert(started?);
+        let exit = plain.child.wait().await.map_err(failed("waiting for a command"))?;
+        let said = plain.said().map_err(failed("reading what a shell said"))?;
+        self.plain = None;
+        let completed = said.as_ref().is_some_and(|said| said.completed);
+        if let Some(mut said) = said {
+            // What was given to this command only is as it was before.
+            for (name, _) in &request.env {
+                match before.environment.remove(name.as_bytes()) {
+                    Some(value) => drop(said.exported.environment.insert(name.clone().into(), value)),
+                    None => drop(said.exported.environment.remove(name.as_bytes())),
+                }
+            }
+            if request.cwd.is_some() || said.exported.cwd.is_none() {
+                said.exported.cwd = before.cwd;
+            }
+            self.keep_exported(&said.exported);
+        }
+        Ok(match exit {
+            Exit::Code(status) if completed => Answer::Completed { status, refused: Vec::new() },
+            exit => Answer::Exited(exit),
+        })
+    }
+
+    fn keep_exported(&mut self, exported: &Exported) {
+        self.state = State::from_exported(exported).map(Arc::new);
+        self.publish();
+    }
+
     /// Finds out what the shell did with a request before it ended.
     fn exited(&mut self, nonce: Nonce, exit: Exit) -> Answer {
         let page = self.live.as_ref().and_then(|live| live.page().ok());
@@ -558,6 +648,12 @@ impl Session {
             live.child.wait().await?;
             self.bury();
         }
+        if let Some(plain) = &self.plain {
+            self.processes.stop(plain.child.pid(), &plain.line, grace).await?;
+            plain.child.signal(Signal::KILL)?;
+            plain.child.wait().await?;
+            self.plain = None;
+        }
         Ok(())
     }
 
@@ -585,8 +681,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // A session is ended by `end`; one that is dropped leaves at least no shell behind.
-        if let Some(live) = &self.live {
-            let _ = live.child.signal(Signal::KILL);
+        for child in
+            self.live.iter().map(|live| &live.child).chain(self.plain.iter().map(|plain| &plain.child))
+        {
+            let _ = child.signal(Signal::KILL);
         }
     }
 }

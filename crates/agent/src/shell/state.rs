@@ -15,7 +15,7 @@ const MAGIC: u32 = u32::from_ne_bytes(*b"SCT1");
 const HEAD: u64 = 16;
 const PART: usize = 24;
 /// No environment that an exec could take is longer (the kernel's limit follows the stack limit, 8 MiB / 4 by default).
-const MAX_ENVIRONMENT: u64 = 4 << 20;
+pub(super) const MAX_ENVIRONMENT: u64 = 4 << 20;
 /// More parts than this are no state of a shell.
 const MAX_PARTS: u32 = 1 << 20;
 
@@ -90,6 +90,29 @@ impl State {
     /// A state from bytes that [`State::to_bytes`] gave.
     pub fn from_bytes(bytes: Bytes) -> Option<Self> {
         Self::checked(Source::Inline(bytes)).ok().flatten()
+    }
+
+    /// A state that holds no more than this.
+    pub(super) fn from_exported(exported: &Exported) -> Option<Self> {
+        let variables =
+            exported.environment.iter().map(|(name, value)| (SCALAR, ATT_EXPORTED, &name[..], &value[..]));
+        let cwd = exported.cwd.iter().map(|cwd| (CWD, 0, &b""[..], &cwd[..]));
+        let mut bytes = vec![0; HEAD as usize];
+        let mut parts = 0u32;
+        for (kind, attributes, name, text) in variables.chain(cwd) {
+            for word in [kind, attributes, u32::try_from(name.len()).ok()?, 0] {
+                bytes.extend_from_slice(&word.to_ne_bytes());
+            }
+            bytes.extend_from_slice(&(text.len() as u64).to_ne_bytes());
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(text);
+            parts += 1;
+        }
+        let length = bytes.len() as u64;
+        bytes[..4].copy_from_slice(&MAGIC.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&parts.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&length.to_ne_bytes());
+        Self::from_bytes(bytes.into())
     }
 
     fn checked(source: Source) -> io::Result<Option<Self>> {

@@ -53,6 +53,11 @@ impl SpawnError {
         }
     }
 
+    /// Whether the failed step was executing the program.
+    pub fn is_exec(&self) -> bool {
+        matches!(self, Self::Step { step, .. } if step == "Exec")
+    }
+
     /// Whether the failed step was going to the working directory.
     pub fn is_directory(&self) -> bool {
         matches!(self, Self::Step { step, .. } if step == "Directory")

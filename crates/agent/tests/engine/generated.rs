@@ -119,8 +119,13 @@ fn oracle(steps: &[&[u8]], cwd: &std::path::Path) -> Vec<(Vec<u8>, Vec<u8>, Vec<
 /// Removes what differs between any two shells.
 fn masked(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
+    let mut in_loop_variable = false;
     for line in text.split_inclusive(|b| *b == b'\n') {
-        if is_dynamic(line) {
+        // The oracle's loop variable holds a whole script. Its value ends where the next variable begins.
+        let name = line.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
+        let begins = line.starts_with(b"declare -") || name > 0 && line.get(name) == Some(&b'=');
+        in_loop_variable = line.starts_with(b"__c=") || in_loop_variable && !begins;
+        if in_loop_variable || is_dynamic(line) {
             continue;
         }
         let mut rest = line;

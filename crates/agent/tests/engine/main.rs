@@ -11,6 +11,8 @@ mod given;
 #[cfg(test)]
 mod nasty;
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod stopping;

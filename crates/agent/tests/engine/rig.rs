@@ -148,7 +148,10 @@ impl Drop for Delegated {
 
 impl Rig {
     pub(crate) fn in_mode(mode: Mode) -> Self {
-        let image = ShellImage::find().expect("this machine has a shell");
+        Self::in_mode_with(mode, ShellImage::find().expect("this machine has a shell"))
+    }
+
+    pub(crate) fn in_mode_with(mode: Mode, image: ShellImage) -> Self {
         match mode {
             Mode::Tree => Self::with(Identity::default(), image, Changes::new()),
             Mode::Cgroup => {
