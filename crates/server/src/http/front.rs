@@ -58,13 +58,7 @@ impl Front {
         let method = request.method().clone();
         let mut labels = Labels::default();
 
-        let answered = AssertUnwindSafe(self.route(request, local, &mut labels)).catch_unwind().await;
-        let mut response = answered.unwrap_or_else(|panic| {
-            let what = panic.downcast_ref::<&str>().copied();
-            let what =
-                what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
-            Refusal(super::fault("request", what)).into_response()
-        });
+        let mut response = guarded(self.route(request, local, &mut labels)).await;
 
         let status = response.status();
         let operation = labels.route.unwrap_or_else(|| "none".into());
@@ -113,6 +107,16 @@ impl Front {
     }
 }
 
+/// The answer, or that of a fault if finding it panicked (contract X03). What a request held when it panicked is
+/// dropped; what others share is behind locks that are never held across a call that could panic.
+async fn guarded(answer: impl Future<Output = Response<Body>>) -> Response<Body> {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<&str>().copied();
+        let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
+        Refusal(super::fault("request", what)).into_response()
+    })
+}
+
 /// Splits `/v1/sandboxes/{id}/rest` into the id and `/rest`.
 fn below_a_sandbox(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix(PREFIX)?;
@@ -130,5 +134,22 @@ impl Ids {
             let text = format!("{:08x}-{:x}", self.run, self.next.fetch_add(1, Ordering::Relaxed));
             HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn x03_a_panic_is_a_fault_with_an_id() {
+        let answer = guarded(async { panic!("index out of {}", "bounds") }).await;
+        assert_eq!(answer.status(), 500);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let error: ApiError = serde_json::from_slice(&body).unwrap();
+        assert_eq!(error.code, sandcrab_api::ErrorCode::InternalError);
+        assert!(error.context["errorId"].as_str().is_some_and(|id| id.starts_with("err_")));
+        assert!(!error.message.contains("bounds"));
     }
 }

@@ -45,3 +45,37 @@ pub(crate) fn wrong_method(method: &Method, path: &str) -> ApiError {
 fn short(path: &str) -> &str {
     path.get(..200).unwrap_or(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn x03_a_fault_is_found_in_the_log_by_its_id() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let source = std::io::Error::other("the disk is on fire");
+        let error = tracing::subscriber::with_default(subscriber, || internal("exec", &source));
+        assert_eq!((error.code, error.http_status), (ErrorCode::InternalError, 500));
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let id = error.context["errorId"].as_str().unwrap();
+        assert!(text.lines().any(|line| line.contains(id) && line.contains("the disk is on fire")), "{text}");
+        // What the fault was is for the log alone.
+        assert!(!error.message.contains("fire"));
+    }
+}
