@@ -66,7 +66,7 @@ fn main() -> Result<(), Failure> {
         let mut through = connect(through).await?;
         ask(&mut through, "/v1/sandboxes/a/exec", &address.to_string()).await?;
         let mut direct = connect(tokio::net::UnixStream::connect(socket.recv()?).await?).await?;
-        let mut health = tokio::net::TcpStream::connect(address).await?;
+        let health = tokio::net::TcpStream::connect(address).await?;
         health.set_nodelay(true)?;
         let mut health = connect(health).await?;
         let mut out = std::io::stdout();
