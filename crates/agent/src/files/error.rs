@@ -54,9 +54,7 @@ fn text(errno: Errno) -> String {
     match errno {
         Errno::NOENT => "no such file or directory".into(),
         Errno::EXIST => "exists already".into(),
-        Errno::LOOP => {
-            "its links form a loop, or lead through another process's own (/proc/…/fd, cwd, root)".into()
-        }
+        Errno::LOOP => "its symbolic links form a loop".into(),
         other => std::io::Error::from(other).to_string(),
     }
 }

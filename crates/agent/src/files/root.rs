@@ -141,18 +141,15 @@ impl Root {
         for _ in 0..RESOLVE_TRIES {
             match openat2(&self.directory, at, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
                 Err(Errno::AGAIN) => std::thread::yield_now(),
-                Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => {
-                    return Err(path.fail(self.why_missing(at, errno)));
-                }
-                other => return other.map_err(path.kernel()),
+                other => return other.map_err(|errno| path.fail(self.why_not(at, errno))),
             }
         }
         Err(path.fail(Reason::Unsteady))
     }
 
-    /// Why nothing stands at a path. A path that ends on one of the kernel's own file systems is refused without a
-    /// word on whether it exists: `/proc/self/fd/9` would tell which fds the agent has.
-    fn why_missing(&self, at: &[u8], errno: Errno) -> Reason {
+    /// Why a path cannot be resolved. One that leads onto one of the kernel's own file systems gets the same answer
+    /// whatever is there: otherwise `/proc/self/fd/9` would tell which fds the agent has.
+    fn why_not(&self, at: &[u8], errno: Errno) -> Reason {
         let find = |at: &[u8], flags: OFlags| {
             let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
             openat2(&self.directory, at, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
@@ -167,7 +164,11 @@ impl Root {
                     _ => Reason::Kernel(errno),
                 };
             }
-            let link = find(&at, OFlags::NOFOLLOW).and_then(|fd| readlinkat(&fd, c"", Vec::new()));
+            let held = find(&at, OFlags::NOFOLLOW);
+            if let Some(name) = held.as_ref().ok().and_then(|fd| kernel_file_system(fd).ok().flatten()) {
+                return Reason::SpeaksForAgent(name);
+            }
+            let link = held.and_then(|fd| readlinkat(&fd, c"", Vec::new()));
             let end = at.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
             let start = at[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
             match link {

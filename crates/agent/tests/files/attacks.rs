@@ -251,6 +251,7 @@ async fn a17_nothing_of_the_agent_comes_out_of_proc_by_any_method() {
             paths.push(format!("/proc/{process}{name}"));
         }
         paths.push(format!("/proc/{process}/fd/{fd}"));
+        paths.push(format!("/proc/{process}/fd/9999"));
         paths.push(format!("/proc/{process}/root/etc/passwd"));
         paths.push(format!("/proc/{process}/cwd/Cargo.toml"));
         paths.push(format!("/proc/{process}/task/{own}/environ"));
@@ -282,6 +283,10 @@ async fn a17_nothing_of_the_agent_comes_out_of_proc_by_any_method() {
             ];
             assert!(expected.contains(&error.code), "{method} {path}: {error:?}");
             assert!(!error.message.contains(SECRET));
+            // What is there and what is not get one answer.
+            if matches!(method, "read" | "stream" | "exists" | "list") && !path.contains("root") {
+                assert!(error.message.contains("lies on procfs"), "{method} {path}: {error:?}");
+            }
             tries += 1;
         }
     }
