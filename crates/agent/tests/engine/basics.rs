@@ -1,7 +1,8 @@
 //! S01-S03, S05: one shell that stays, and one that comes back.
 
 use crate::rig::{Rig, call};
-use sandcrab_agent::shell::Ended;
+use bytes::Bytes;
+use sandcrab_agent::shell::{Ended, State};
 
 #[tokio::test]
 async fn s01_what_one_command_makes_the_next_one_finds() {
@@ -72,4 +73,62 @@ async fn s03_stdin_reaches_the_command() {
     let mut rig = Rig::new();
     assert_eq!(rig.call(call("cat; cat | wc -c").stdin("abc")).await.out(), "abc0\n");
     assert_eq!(rig.run("cat; echo empty").await.out(), "empty\n");
+}
+
+#[tokio::test]
+async fn s05_a_part_that_cannot_be_restored_is_named_and_left_out() {
+    let mut rig = Rig::new();
+    let gone = rig.path("gone");
+    rig.run(format!("mkdir {gone}; cd {gone}; rmdir {gone}; x=kept")).await;
+    rig.run("kill -9 $$").await;
+    let ran = rig.run("echo $x; [ \"$PWD\" = \"$(/bin/pwd)\" ] && echo true").await;
+    assert_eq!(ran.out(), "kept\ntrue\n");
+    let dropped: Vec<_> = ran.outcome.dropped.iter().map(|part| part.kind).collect();
+    assert_eq!(dropped, ["working directory"]);
+    let ran = rig.run("exit 1").await;
+    assert_eq!(ran.outcome.dropped, [], "said once");
+    assert_eq!(rig.run("echo $x").await.outcome.dropped, [], "the state is that of the shell as it is");
+}
+
+#[tokio::test]
+async fn s05_a_state_that_is_none_is_refused() {
+    assert!(State::from_bytes(Bytes::new()).is_none());
+    assert!(State::from_bytes(Bytes::from_static(b"SCT1\0\0\0\0\x11\0\0\0\0\0\0\0")).is_none());
+    // Parts that claim to be longer than the whole.
+    let mut lies = b"SCT1\x02\0\0\0\x28\0\0\0\0\0\0\0".to_vec();
+    lies.extend_from_slice(&[
+        1, 0, 0, 0, 1, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 127,
+    ]);
+    let state = State::from_bytes(lies.into()).expect("its head is right");
+    assert!(state.exported().is_err());
+    // A shell that is given it restores what there is, which is nothing, and works.
+    let mut rig = Rig::with_state(state);
+    assert_eq!(rig.run("echo works").await.out(), "works\n");
+}
+
+#[tokio::test]
+async fn s14_exported_variables_and_directory_are_known_without_asking_the_shell() {
+    let mut rig = Rig::new();
+    let mut watch = rig.session.watch();
+    rig.run("cd /usr; export A=$'line\\nwith \\xff'; plain=1; ef() { echo \"$1\"; }; export -f ef; declare -x unset_yet").await;
+    rig.session.settle().await.expect("the shell says what became of its state");
+    let snapshot = watch.wait_for(|snapshot| snapshot.settled).await.expect("the session lives").clone();
+    let exported = snapshot.state.expect("there is a state").exported().expect("it can be read");
+    assert_eq!(exported.cwd.as_deref(), Some(&b"/usr"[..]));
+    let get = |name: &str| exported.environment.get(name.as_bytes()).map(Vec::as_slice);
+    assert_eq!(get("A"), Some(&b"line\nwith \xff"[..]));
+    assert_eq!((get("plain"), get("unset_yet")), (None, None));
+    assert!(get("PATH").is_some() && get("PWD") == Some(b"/usr"));
+    assert_eq!(get("BASH_FUNC_ef%%"), Some(&b"() \n{ \n    echo \"$1\"\n}"[..]));
+}
+
+#[tokio::test]
+async fn s05_a_state_moves_to_another_session() {
+    let mut rig = Rig::new();
+    rig.run("arr=(1 'two  words'); f() { cat <<EOF\nhere $1\nEOF\n}; shopt -s extglob; set -o nounset").await;
+    rig.session.settle().await.expect("the shell says what became of its state");
+    let bytes = rig.session.state().expect("there is a state").to_bytes().expect("it can be read");
+    let mut other = Rig::with_state(State::from_bytes(bytes).expect("it is a state"));
+    let ran = other.run("f x; echo \"${arr[1]}\"; shopt extglob; [[ $- == *u* ]] && echo nounset").await;
+    assert_eq!(ran.out(), "here x\ntwo  words\nextglob        \ton\nnounset\n");
 }

@@ -15,4 +15,6 @@ mod plain;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod spawning;
+#[cfg(test)]
 mod stopping;

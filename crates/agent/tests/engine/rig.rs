@@ -5,7 +5,7 @@ use rustix::fd::OwnedFd;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandcrab_agent::shell::image::ShellImage;
 use sandcrab_agent::shell::{
-    Changes, RunOutcome, RunRequest, SandboxEnv, Session, SessionConfig, StopReason,
+    Changes, RunOutcome, RunRequest, SandboxEnv, Session, SessionConfig, State, StopReason,
 };
 use sandcrab_agent::spawn::{Identity, Spawner};
 use std::collections::BTreeMap;
@@ -182,12 +182,22 @@ impl Rig {
         Self::with(Identity::default(), ShellImage::find().expect("this machine has a shell"), Changes::new())
     }
 
+    pub(crate) fn with_state(state: State) -> Self {
+        let image = ShellImage::find().expect("this machine has a shell");
+        Self::with_all(Identity::default(), image, Changes::new(), Some(state))
+    }
+
     pub(crate) fn with(identity: Identity, image: ShellImage, own: Changes) -> Self {
+        Self::with_all(identity, image, own, None)
+    }
+
+    fn with_all(identity: Identity, image: ShellImage, own: Changes, state: Option<State>) -> Self {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let cwd = dir.path().canonicalize().expect("the directory exists");
         let env = SandboxEnv::new(base_env());
         let mut config = SessionConfig::new(cwd.to_str().expect("a text path"), env.clone(), image);
         config.env = own;
+        config.state = state.map(std::sync::Arc::new);
         let session = Session::new(config, Spawner::new(identity)).expect("a session can be made");
         Self { session, env, dir, delegated: None }
     }

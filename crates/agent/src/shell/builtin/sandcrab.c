@@ -271,22 +271,30 @@ static inline u64 mix(u64 h, u64 x)
 	h = (h ^ x) * 0x9E3779B97F4A7C15ul;
 	return h ^ (h >> 29);
 }
-/* Reads a string a word at a time: an aligned word never crosses into an unmapped page. */
+/* Reads a string a word at a time: an aligned block never crosses into an unmapped page. Long strings go through four
+   lanes, or a multiplication per word would bound the speed instead of the memory. */
 static u64 hash_text(const char *s, u64 h)
 {
-	const u64 ones = 0x0101010101010101ul, highs = 0x8080808080808080ul;
+	typedef u64 __attribute__((may_alias)) word;
+	const u64 ones = 0x0101010101010101ul, highs = 0x8080808080808080ul, k = 0x9E3779B97F4A7C15ul;
 	const char *start = s;
+	u64 a = h, b = h + 1, c = h + 2, d = h + 3;
 	if (!s) return mix(h, 1);
-	while ((u64)s & 7) {
+	for (; (u64)s & 31; s++) {
 		if (!*s) goto end;
-		h = mix(h, (u8)*s++);
+		h = mix(h, (u8)*s);
 	}
-	for (;;) {
-		u64 w = *(const u64 __attribute__((may_alias)) *)s;
-		if ((w - ones) & ~w & highs) break;
-		h = mix(h, w);
-		s += 8;
+	for (;; s += 32) {
+		const word *w = (const word *)s;
+		u64 w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+		if ((((w0 - ones) & ~w0) | ((w1 - ones) & ~w1) | ((w2 - ones) & ~w2) | ((w3 - ones) & ~w3)) & highs) break;
+		/* The rotation carries what the multiplication moved up back down. */
+		a = ((a ^ w0) * k) << 29 | ((a ^ w0) * k) >> 35;
+		b = ((b ^ w1) * k) << 29 | ((b ^ w1) * k) >> 35;
+		c = ((c ^ w2) * k) << 29 | ((c ^ w2) * k) >> 35;
+		d = ((d ^ w3) * k) << 29 | ((d ^ w3) * k) >> 35;
 	}
+	h = mix(mix(mix(mix(h, a), b), c), d);
 	while (*s) h = mix(h, (u8)*s++);
 end:
 	print_cost += (u64)(s - start);
@@ -755,9 +763,18 @@ static int restore_part(const struct part *p, char *name, char *text)
 		return 1;
 	case PART_UMASK: sys(NR_umask, p->attributes & 0777, 0, 0); return 1;
 	case PART_CWD:
-		if (sys(NR_chdir, text, 0, 0) < 0) return 0;
-		set_working_directory(text);
-		return 1;
+		if (sys(NR_chdir, text, 0, 0) >= 0) {
+			set_working_directory(text);
+			return 1;
+		} else {
+			/* PWD says where the shell is, not where it should be. */
+			char here[4096];
+			if (sys(NR_getcwd, here, sizeof here, 0) > 0 && here[0] == '/') {
+				set_working_directory(here);
+				bind_variable("PWD", here, 0);
+			}
+			return 0;
+		}
 	case PART_POSITIONAL: {
 		WORD_LIST *word = make_word_list(make_word(text), NULL), **end = &restored_positional;
 		while (*end) end = &(*end)->next;
