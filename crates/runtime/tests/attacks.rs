@@ -531,6 +531,19 @@ print('file:', attempt(lambda: open('/dev/shm/a25')))
 }
 
 #[tokio::test]
+async fn disks_of_siblings_are_not_even_named() {
+    let home = Home::new();
+    let (one, sibling) = (home.create("disk-1").await, home.create("disk-2").await);
+    let script = "echo \"seen: $(cat /sys/block/*/loop/backing_file /sys/fs/ext4/* 2>/dev/null | wc -c)\"; \
+                  echo \"device: $(df /tmp | grep -c loop)\"";
+    attack(&home, &one, script, |_, _, outcome| outcome == "0").await;
+    let seen = on_host("cat /sys/block/loop*/loop/backing_file");
+    assert!(seen.contains(sibling.as_str()), "from the host they are seen");
+    home.destroy(&one).await;
+    home.destroy(&sibling).await;
+}
+
+#[tokio::test]
 async fn a28_the_agent_cannot_be_disturbed() {
     let home = Home::new();
     let id = home.create("a28").await;
