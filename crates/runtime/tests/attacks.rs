@@ -438,6 +438,63 @@ print('io_uring_setup:', call(425, 8, buffer))
 }
 
 #[tokio::test]
+async fn a20_other_architectures_calls_do_not_exist() {
+    let home = Home::new();
+    let id = home.create("a20").await;
+    // mov eax, 20 (getpid of i386); int 0x80; ret
+    let compatible = python(
+        "
+import mmap
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(bytes.fromhex('b814000000cd80c3'))
+run = ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+print('getpid:', run(), flush=True)
+",
+    );
+    for uid in [ROOT, USER] {
+        let ran = home.run(&id, uid, &compatible).await;
+        // 128 + SIGSYS, as the shell would say; here python is the process itself.
+        assert_eq!((ran.code, ran.stdout.as_str()), (None, ""), "{}", ran.stderr);
+        let x32 = home.run(&id, uid, &python("print(call(0x40000000 | 39))")).await;
+        assert_eq!(x32.stdout, "ENOSYS\n", "{}", x32.stderr);
+        let native = home.run(&id, uid, &python("print(call(39))")).await;
+        assert_eq!(native.stdout, "ok\n", "{}", native.stderr);
+    }
+    home.destroy(&id).await;
+}
+
+#[tokio::test]
+async fn a21_nothing_is_typed_into_a_terminal() {
+    let home = Home::new();
+    let id = home.create("a21").await;
+    let script = python(
+        "
+import fcntl, pty, termios
+child, terminal = pty.fork()
+if child == 0:
+    for name, request in [('TIOCSTI', 0x5412), ('TIOCLINUX', 0x541c), ('TIOCCONS', 0x541d)]:
+        print('%s:' % name, attempt(lambda: fcntl.ioctl(0, request, b'x')), flush=True)
+    print('size:', attempt(lambda: fcntl.ioctl(0, termios.TIOCGWINSZ, b'x' * 8)), flush=True)
+    os._exit(0)
+seen = b''
+try:
+    while chunk := os.read(terminal, 1000): seen += chunk
+except OSError: pass
+print(seen.decode().replace('\\r', ''), end='')
+",
+    );
+    for uid in [ROOT, USER] {
+        let ran = home.run(&id, uid, &script).await;
+        assert_eq!(
+            ran.stdout, "TIOCSTI: EPERM\nTIOCLINUX: EPERM\nTIOCCONS: EPERM\nsize: ok\n",
+            "{}",
+            ran.stderr
+        );
+    }
+    home.destroy(&id).await;
+}
+
+#[tokio::test]
 async fn a23_signals_reach_only_the_sandboxs_own() {
     let home = Home::new();
     let id = home.create("a23").await;
