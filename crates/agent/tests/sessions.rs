@@ -205,6 +205,19 @@ async fn s02_a_base64_stream_holds_no_byte_back() {
 }
 
 #[tokio::test]
+async fn s10_a_description_is_as_of_the_last_command() {
+    let sandbox = Sandbox::start();
+    for directory in ["/tmp", "/usr", "/"].iter().cycle().take(60) {
+        // A large state takes the shell a moment to hand over.
+        sandbox.exec("d", &format!("cd {directory}; big=$(printf '%0500000d' $RANDOM)")).await;
+        let (_, info) = sandbox.call("GET", "/sessions/d", None).await;
+        assert_eq!(info["cwd"], *directory);
+        let (_, list) = sandbox.call("GET", "/sessions", None).await;
+        assert_eq!(list["sessions"][0]["cwd"], *directory);
+    }
+}
+
+#[tokio::test]
 async fn s12_a_stream_resumes_without_a_gap_or_a_repeat() {
     let sandbox = Sandbox::start();
     let fifo = sandbox.dir.path().join("go");

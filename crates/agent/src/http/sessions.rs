@@ -35,7 +35,7 @@ async fn create(
 #[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "listSessions",
     responses((status = 200, body = SessionList), Errors))]
 async fn list(State(agent): State<Arc<Agent>>) -> axum::Json<SessionList> {
-    axum::Json(SessionList { sessions: agent.sessions.list() })
+    axum::Json(SessionList { sessions: agent.sessions.list().await })
 }
 
 /// Describes a session.
@@ -46,7 +46,8 @@ async fn describe(
     State(agent): State<Arc<Agent>>,
     Path(id): Path<SessionId>,
 ) -> Answer<axum::Json<SessionInfo>> {
-    Ok(axum::Json(agent.sessions.get(&id).map_err(|error| error.during("describeSession"))?.info()))
+    let session = agent.sessions.get(&id).map_err(|error| error.during("describeSession"))?;
+    Ok(axum::Json(session.settled_info().await))
 }
 
 /// Deletes a session; its waiting commands fail and its shell is gone when this answers.

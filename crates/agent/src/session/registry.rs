@@ -53,14 +53,22 @@ impl Session {
         cwd.unwrap_or_else(|| self.first_cwd.clone().into())
     }
 
+    /// As [`Session::info`], with the state of the last completed command even if its shell has yet to hand it over.
+    /// Never waits for a command (contract S08).
+    pub(crate) async fn settled_info(&self) -> SessionInfo {
+        self.settled().await;
+        self.info()
+    }
+
     /// Its working directory as of its last completed command.
     async fn cwd(&self) -> PathBuf {
-        let mut snapshot = self.snapshot.clone();
+        self.settled().await;
+        self.cwd_in(&self.snapshot.borrow())
+    }
+
+    async fn settled(&self) {
         // An error says that the shell's owner is gone: what it said last stands.
-        match snapshot.wait_for(|snapshot| snapshot.settled).await {
-            Ok(snapshot) => self.cwd_in(&snapshot),
-            Err(_) => self.cwd_in(&self.snapshot.borrow()),
-        }
+        let _ = self.snapshot.clone().wait_for(|snapshot| snapshot.settled).await;
     }
 
     /// Whether it ends with its first command.
@@ -191,9 +199,12 @@ impl Sessions {
     }
 
     /// All sessions by age.
-    pub(crate) fn list(&self) -> Vec<SessionInfo> {
-        let mut list: Vec<SessionInfo> =
-            self.lock().sessions.values().map(|session| session.info()).collect();
+    pub(crate) async fn list(&self) -> Vec<SessionInfo> {
+        let sessions: Vec<_> = self.lock().sessions.values().cloned().collect();
+        let mut list = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            list.push(session.settled_info().await);
+        }
         list.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         list
     }
