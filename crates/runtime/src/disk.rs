@@ -205,17 +205,22 @@ pub(crate) fn used(image: &Path) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Release {
     image: PathBuf,
+    /// Where the kernel tells what each loop device that may have the disk is attached to.
+    candidates: Vec<PathBuf>,
     events: OwnedFd,
 }
 
 impl Release {
-    /// None if there is no such disk.
-    pub(crate) fn watch(image: &Path) -> Result<Option<Self>> {
+    /// `device` is the loop device that the disk was attached to, if that is known. None if there is no such disk.
+    pub(crate) fn watch(image: &Path, device: Option<&Path>) -> Result<Option<Self>> {
         let failed = || DriverError::io::<rustix::io::Errno, _>("watch disk", image.display().to_string());
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed())?;
         // The loop device has the file open for writing; closing it is the last thing that it does.
         match inotify::add_watch(&events, image, WatchFlags::CLOSE_WRITE) {
-            Ok(_) => Ok(Some(Self { image: image.to_owned(), events })),
+            Ok(_) => {
+                let candidates = candidates(device).map_err(DriverError::io("list", "/sys/block"))?;
+                Ok(Some(Self { image: image.to_owned(), candidates, events }))
+            }
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(failed()(error)),
         }
@@ -225,7 +230,7 @@ impl Release {
     pub(crate) fn wait(&self) -> Result<()> {
         use rustix::event::{PollFd, PollFlags};
         let failed = |error: io::Error| DriverError::io("release disk", self.image.display())(error);
-        while self.is_attached().map_err(failed)? {
+        while self.is_attached() {
             let mut poll = [PollFd::new(&self.events, PollFlags::IN)];
             let changed =
                 rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&RELEASE_TIMEOUT)))
@@ -242,17 +247,18 @@ impl Release {
         Ok(())
     }
 
-    fn is_attached(&self) -> io::Result<bool> {
-        for device in fs::read_dir("/sys/block")? {
-            let backing = device?.path().join("loop/backing_file");
-            match fs::read_to_string(backing) {
-                Ok(text) if Path::new(text.trim_end_matches('\n')) == self.image => return Ok(true),
-                Ok(_) => {}
-                // Not a loop device, or not attached, or just released.
-                Err(_) => {}
-            }
-        }
-        Ok(false)
+    fn is_attached(&self) -> bool {
+        let is_ours = |text: String| Path::new(text.trim_end_matches('\n')) == self.image;
+        // What cannot be read is no loop device, or not attached.
+        self.candidates.iter().any(|file| fs::read_to_string(file).is_ok_and(is_ours))
+    }
+}
+
+fn candidates(device: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+    let backing = |name: &std::ffi::OsStr| Path::new("/sys/block").join(name).join("loop/backing_file");
+    match device.and_then(Path::file_name) {
+        Some(name) => Ok(vec![backing(name)]),
+        None => fs::read_dir("/sys/block")?.map(|entry| Ok(backing(&entry?.file_name()))).collect(),
     }
 }
 

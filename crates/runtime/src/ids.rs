@@ -51,6 +51,23 @@ impl Table {
         Err(DriverError::NoIds { count: RANGES })
     }
 
+    /// Gives back the ranges of instances of which nothing exists: a server that died right after taking one.
+    pub(crate) fn give_back_orphans(&self, exists: impl Fn(&InstanceId) -> bool) -> Result<()> {
+        let failed = || DriverError::io::<io::Error, _>("list id ranges in", self.dir.display().to_string());
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            let path = entry.map_err(failed())?.path();
+            // A name or a text that is none of ours, or not written yet, is left alone.
+            let range = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+            let id = fs::read_to_string(&path).ok().and_then(|text| InstanceId::parse(&text).ok());
+            if let (Some(range), Some(id)) = (range, id)
+                && !exists(&id)
+            {
+                self.give_back(range)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives an instance's range back. Only for when nothing is left that could bear its ids.
     pub(crate) fn give_back(&self, range: u32) -> Result<()> {
         let path = self.dir.join(range.to_string());
@@ -87,6 +104,19 @@ mod tests {
         }
         assert!(all[0].0 > all[all.len() - 1].1, "agents' ids lie below every range");
         assert!(all[all.len() - 1].0 + (ID_COUNT - 1) < END);
+    }
+
+    #[test]
+    fn e09_ranges_of_what_does_not_exist_are_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path().join("ids")).unwrap();
+        let (alive, gone) = (InstanceId::random(), InstanceId::random());
+        let kept = table.take(&alive).unwrap();
+        table.take(&gone).unwrap();
+        table.give_back_orphans(|id| *id == alive).unwrap();
+        let left: Vec<_> =
+            fs::read_dir(&table.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [kept.to_string().as_str()]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! instances/<id>/record.json   what was asked for and what was taken for it; written before anything is made
 //! instances/<id>/pid           the first process: its id and start time
 //! instances/<id>/ready         the creation was finished; without it, what is there is a left-over
+//! instances/<id>/device        the loop device that the disk was attached to last
 //! instances/<id>/disk.img      the writable layers, on a file system of their own
 //! instances/<id>/disk/         the writable layers, where disks cannot be had
 //! sockets/<id>                 where the agent accepts connections
@@ -388,7 +389,9 @@ impl Shared {
         } else {
             disks.create(&image, record.spec.limits.disk.map_or(DEFAULT_DISK, |disk| disk.0))?;
         }
-        disk::attach(&image).map(Some)
+        let attached = disk::attach(&image)?;
+        self.files.write_device(&record.id, &attached.path)?;
+        Ok(Some(attached))
     }
 
     /// The CPUs that a CPU limit allows: as many as the limit, rounded up, beginning at another place per instance.
@@ -404,7 +407,7 @@ impl Shared {
     fn stop(&self, record: &Record) -> Result<()> {
         let id = &record.id;
         let group = self.cgroups.group(id.as_str());
-        let release = disk::Release::watch(&self.files.image(id))?;
+        let release = disk::Release::watch(&self.files.image(id), self.files.device(id)?.as_deref())?;
         group.kill();
         if let Some(process) = process::find(&self.files.pid(id))? {
             process.kill_and_wait(id)?;
@@ -541,7 +544,11 @@ impl Driver for Native {
                     if shared.creating().contains(&id) || shared.live().contains_key(&id) {
                         continue;
                     }
-                    let Some(record) = shared.files.read(&id)? else { continue };
+                    let Some(record) = shared.files.read(&id)? else {
+                        // The server died before it had written what it was about to make: then it made nothing.
+                        shared.files.remove(&id)?;
+                        continue;
+                    };
                     if shared.files.is_ready(&id) {
                         let process = process::find(&shared.files.pid(&id))?;
                         found.push((Arc::new(record), process));
@@ -550,6 +557,11 @@ impl Driver for Native {
                     }
                 }
                 shared.collect_images()?;
+                if let Some(ids) = &shared.ids {
+                    ids.give_back_orphans(|id| {
+                        shared.creating().contains(id) || shared.files.dir(id).exists()
+                    })?;
+                }
                 Ok(found)
             })
             .await?;

@@ -5,6 +5,7 @@ use crate::image::Image;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,21 @@ impl Files {
     /// The disk with the writable layers.
     pub(super) fn image(&self, id: &InstanceId) -> PathBuf {
         self.dir(id).join("disk.img")
+    }
+
+    /// The loop device that the disk was attached to last; none if that was not written.
+    pub(super) fn device(&self, id: &InstanceId) -> Result<Option<PathBuf>> {
+        let path = self.dir(id).join("device");
+        match fs::read_to_string(&path) {
+            Ok(device) => Ok(Some(device.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DriverError::io("read", path.display())(error)),
+        }
+    }
+
+    pub(super) fn write_device(&self, id: &InstanceId, device: &Path) -> Result<()> {
+        let path = self.dir(id).join("device");
+        fs::write(&path, device.as_os_str().as_bytes()).map_err(DriverError::io("write", path.display()))
     }
 
     /// Where files may be made that live for a moment.
