@@ -208,3 +208,15 @@ async fn s04_whoever_reads_the_shells_private_socket_only_loses_time() {
     assert_eq!(ran.out(), "1\n", "{ran:?}");
     crate::rig::kill(rig.pid("thief"));
 }
+
+#[tokio::test]
+async fn s05_a_limit_on_files_keeps_a_large_state_from_being_saved_and_nothing_else() {
+    let mut rig = Rig::new();
+    rig.run("x=saved").await;
+    rig.run("ulimit -f 0; big=$(head -c 100000 /dev/zero | tr '\\0' x)").await;
+    let settled = tokio::time::timeout(Duration::from_secs(20), rig.session.settle()).await;
+    settled.expect("the shell says that there is no state").expect("and lives");
+    assert_eq!(rig.run("echo $x ${#big}").await.out(), "saved 100000\n");
+    rig.run("kill -9 $$").await;
+    assert_eq!(rig.run("echo $x ${#big}; ulimit -f").await.out(), "saved 0\nunlimited\n");
+}

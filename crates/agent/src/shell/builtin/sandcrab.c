@@ -30,7 +30,7 @@ typedef long isize;
 enum { NR_read = 0, NR_close = 3, NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_rt_sigprocmask = 14,
        NR_pread64 = 17, NR_getpid = 39, NR_sendmsg = 46, NR_recvmsg = 47, NR_getsockopt = 55, NR_fcntl = 72,
        NR_ftruncate = 77, NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_umask = 95, NR_exit_group = 231,
-       NR_waitid = 247, NR_openat = 257, NR_dup3 = 292, NR_memfd_create = 319, NR_pwrite64 = 18 };
+       NR_waitid = 247, NR_openat = 257, NR_dup3 = 292, NR_memfd_create = 319, NR_pwrite64 = 18, NR_rt_sigtimedwait = 128 };
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {
 	long r;
@@ -45,7 +45,7 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 enum { NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_openat = 56, NR_close = 57,
        NR_lseek = 62, NR_read = 63, NR_pread64 = 67, NR_pwrite64 = 68, NR_fstat = 80, NR_exit_group = 94, NR_waitid = 95,
        NR_rt_sigprocmask = 135, NR_umask = 166, NR_getpid = 172, NR_getsockopt = 209, NR_sendmsg = 211,
-       NR_recvmsg = 212, NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_getcwd = 17 };
+       NR_recvmsg = 212, NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_getcwd = 17, NR_rt_sigtimedwait = 137 };
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {
 	register long x8 __asm__("x8") = n;
@@ -455,7 +455,7 @@ static void mark_bodies(void)
 }
 
 /* Writes `out` to a memory file, which then belongs to the agent. The file size limit is the user's to set and does
-   not end the shell here: SIGXFSZ is blocked and a short write is a failure. */
+   not end the shell here: SIGXFSZ is blocked and taken back, and a short write is a failure. */
 static int state_file(void)
 {
 	u64 block = 1ul << 24 /* SIGXFSZ */, old = 0;
@@ -468,6 +468,10 @@ static int state_file(void)
 		if (n == -EINTR) continue;
 		if (n <= 0) break;
 		done += n;
+	}
+	{
+		u64 at_once[2] = { 0, 0 };
+		if (done < out.len) sys6(NR_rt_sigtimedwait, (long)&block, 0, (long)at_once, 8, 0, 0);
 	}
 	sys6(NR_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&old, 0, 8, 0, 0);
 	if (done == out.len) return fd;
@@ -907,7 +911,8 @@ static int settle(u64 print)
 {
 	if (print == saved_print) return reply(REPLY_SETTLED, 0, 0, NULL, 0, -1);
 	write_state();
-	if (!hand_over()) return control_is_ours();
+	/* Too large for the user's own limit on files: the agent keeps the state from before, and is not left waiting. */
+	if (!hand_over()) return reply(REPLY_SETTLED, 0, 0, NULL, 0, -1);
 	mark_bodies();
 	saved_print = fingerprint();
 	return 1;
