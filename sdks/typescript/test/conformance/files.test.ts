@@ -116,7 +116,7 @@ describe("writeFile and readFile", () => {
     ]);
   });
 
-  test("relative paths start at /workspace, or at the session's cwd as it stands", async ({ sandbox }) => {
+  test("S14 relative paths start at /workspace, or at the session's cwd as it stands", async ({ sandbox }) => {
     const session = await sandbox.createSession({ id: "s" });
     await session.exec("mkdir -p /tmp/here && cd /tmp/here");
     await session.writeFile("f", "session");

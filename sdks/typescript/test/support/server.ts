@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -20,6 +20,8 @@ export function binary(): string {
 export interface RunningServer {
   url: string;
   key: string;
+  /** Kills the server as a crash would and starts another on the same address and data. */
+  crash(): Promise<void>;
   /** Destroys every sandbox, ends the server, removes its data. */
   stop(): Promise<void>;
 }
@@ -28,41 +30,57 @@ export interface RunningServer {
 export async function startServer(corsOrigin: string): Promise<RunningServer> {
   const key = "a-key-for-tests-of-the-typescript-package";
   const dataDir = await mkdtemp(join(tmpdir(), "sandcrab-ts-"));
-  const args = ["--listen", "127.0.0.1:0", "--data-dir", dataDir, "--api-key", key, "--cors-origin", corsOrigin];
-  const server = spawn(binary(), ["serve", "--json", ...args], { stdio: ["ignore", "pipe", "pipe"] });
-  const exited = once(server, "exit");
-  const log: string[] = [];
-  createInterface({ input: server.stderr }).on("line", (line) => log.push(line));
-  const url = await new Promise<string>((resolve, reject) => {
-    const failed = (why: string) => reject(new Error(`${why}\n${log.slice(-40).join("\n")}`));
-    const late = setTimeout(() => failed("sandcrab serve did not say within 60 s that it listens"), 60_000);
-    createInterface({ input: server.stdout }).on("line", (line) => {
-      clearTimeout(late);
-      resolve(JSON.parse(line).url);
-    });
-    server.once("error", (error) => failed(`${binary()} did not start: ${error.message}`));
-    server.once("exit", (code, signal) => failed(`sandcrab serve ended with ${code ?? signal} before it listened`));
-  }).catch((error: unknown) => {
-    server.kill("SIGKILL");
-    throw error;
-  });
+  const options = ["--data-dir", dataDir, "--api-key", key, "--cors-origin", corsOrigin];
+  let { server, url } = await launch(["--listen", "127.0.0.1:0", ...options]);
   return {
     url,
     key,
+    async crash() {
+      server.kill("SIGKILL");
+      await once(server, "exit");
+      ({ server } = await launch(["--listen", new URL(url).host, ...options]));
+    },
     async stop() {
-      // A server that ends leaves its sandboxes running, as it should.
-      const headers = { authorization: `Bearer ${key}` };
-      const answer = await fetch(`${url}/v1/sandboxes`, { headers });
-      const { sandboxes } = (await answer.json()) as { sandboxes: { id: string }[] };
-      for (const { id } of sandboxes) {
-        await fetch(`${url}/v1/sandboxes/${encodeURIComponent(id)}`, { method: "DELETE", headers });
-      }
+      const left = await destroyAll(url, key);
       server.kill("SIGTERM");
       const late = setTimeout(() => server.kill("SIGKILL"), 10_000);
-      await exited;
+      if (server.exitCode === null && server.signalCode === null) await once(server, "exit");
       clearTimeout(late);
       await rm(dataDir, { recursive: true, force: true });
-      if (sandboxes.length > 0) throw new Error(`tests left sandboxes behind: ${sandboxes.map(({ id }) => id)}`);
+      if (left.length > 0) throw new Error(`tests left sandboxes behind: ${left}`);
     },
   };
+}
+
+async function launch(options: string[]): Promise<{ server: ChildProcess; url: string }> {
+  const server = spawn(binary(), ["serve", "--json", ...options], { stdio: ["ignore", "pipe", "pipe"] });
+  const log: string[] = [];
+  createInterface({ input: server.stderr }).on("line", (line) => log.push(line));
+  try {
+    const url = await new Promise<string>((resolve, reject) => {
+      const failed = (why: string) => reject(new Error(`${why}\n${log.slice(-40).join("\n")}`));
+      const late = setTimeout(() => failed("sandcrab serve did not say within 60 s that it listens"), 60_000);
+      createInterface({ input: server.stdout }).on("line", (line) => {
+        clearTimeout(late);
+        resolve(JSON.parse(line).url);
+      });
+      server.once("error", (error) => failed(`${binary()} did not start: ${error.message}`));
+      server.once("exit", (code, signal) => failed(`sandcrab serve ended with ${code ?? signal} before it listened`));
+    });
+    return { server, url };
+  } catch (error) {
+    server.kill("SIGKILL");
+    throw error;
+  }
+}
+
+/** A server that ends leaves its sandboxes running, as it should; tests must not. */
+async function destroyAll(url: string, key: string): Promise<string[]> {
+  const headers = { authorization: `Bearer ${key}` };
+  const answer = await fetch(`${url}/v1/sandboxes`, { headers });
+  const { sandboxes } = (await answer.json()) as { sandboxes: { id: string }[] };
+  for (const { id } of sandboxes) {
+    await fetch(`${url}/v1/sandboxes/${encodeURIComponent(id)}`, { method: "DELETE", headers });
+  }
+  return sandboxes.map(({ id }) => id);
 }
