@@ -12,7 +12,7 @@ export default defineConfig({
     projects: [
       {
         // What needs no sandbox: parsers, ids, errors, and the transport over a real socket.
-        test: { name: "unit", include: ["test/{unit,transport}/**/*.test.ts"], testTimeout: 15_000 },
+        test: { name: "unit", include: ["test/{unit,transport}/**/*.test.ts"], testTimeout: 40_000 },
       },
       {
         // The built package, as its users get it, against a real server.
@@ -21,8 +21,8 @@ export default defineConfig({
           name: "server",
           include: ["test/{conformance,runtimes,examples}/**/*.test.ts"],
           globalSetup: ["test/support/global.ts"],
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
+          testTimeout: 60_000,
+          hookTimeout: 90_000,
         },
       },
     ],

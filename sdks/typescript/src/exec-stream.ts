@@ -1,5 +1,5 @@
 import { ConnectionError } from "./errors.js";
-import { RETRY_PAUSES_MS, sleep } from "./transport.js";
+import { sleep, type Transport } from "./transport.js";
 
 /** Opens the stream behind what was read up to `cursor` (`STDOUT-STDERR`, raw offsets); undefined: from its start. */
 export type Open = (cursor: string | undefined, connection?: AbortSignal) => Promise<Response>;
@@ -18,7 +18,12 @@ const NEWLINE = 10;
  *
  * Cancelling the stream lets the command run on; only `abort` kills it.
  */
-export function resumableStream(first: Response, open: Open, abort?: Abort): ReadableStream<Uint8Array> {
+export function resumableStream(
+  transport: Transport,
+  first: Response,
+  open: Open,
+  abort?: Abort,
+): ReadableStream<Uint8Array> {
   let reader = readerOf(first);
   let rest: Uint8Array = new Uint8Array(0);
   let cursor: string | undefined;
@@ -63,9 +68,9 @@ export function resumableStream(first: Response, open: Open, abort?: Abort): Rea
     rest = new Uint8Array(0);
     let cause = lost;
     for (;;) {
-      const pause = RETRY_PAUSES_MS[losses++];
+      const pause = transport.patience[losses++];
       if (pause === undefined) {
-        throw cause instanceof ConnectionError ? cause : new ConnectionError("execStream", first.url, cause);
+        throw cause instanceof ConnectionError ? cause : new ConnectionError("execStream", transport.url, cause);
       }
       await sleep(pause, connection.signal);
       try {

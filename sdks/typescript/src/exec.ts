@@ -3,7 +3,7 @@ import { resumableStream } from "./exec-stream.js";
 import { newExecId } from "./ids.js";
 import { parseSSEStream } from "./sse.js";
 import type { Target } from "./target.js";
-import { RETRY_PAUSES_MS, retrying, sleep } from "./transport.js";
+import { retrying, sleep } from "./transport.js";
 import type { BaseExecOptions, ExecEvent, ExecOptions, ExecResult, StreamOptions } from "./types.js";
 import type * as wire from "./wire.js";
 
@@ -65,16 +65,20 @@ async function plainResult(target: Target, request: Request, { signal }: ExecOpt
   const path = `${target.path}/exec`;
   const sent = Date.now();
   const work = (connection?: AbortSignal) =>
-    retrying(() => {
-      if (Date.now() - sent >= RETENTION_MS) return resultOf(target, request, connection);
-      return target.transport.json<wire.ExecResult>({
-        operation: "exec",
-        method: "POST",
-        path,
-        body,
-        signal: connection,
-      });
-    }, connection);
+    retrying(
+      target.transport,
+      () => {
+        if (Date.now() - sent >= RETENTION_MS) return resultOf(target, request, connection);
+        return target.transport.json<wire.ExecResult>({
+          operation: "exec",
+          method: "POST",
+          path,
+          body,
+          signal: connection,
+        });
+      },
+      connection,
+    );
   return signal ? cancellable(target, request.execId, signal, work) : work();
 }
 
@@ -91,7 +95,7 @@ async function streamedResult(target: Target, request: Request, options: ExecOpt
     else if (event.type === "error") throw errorOf(event.detail);
   }
   // The server has cut, replaced and counted by its rules; asking it keeps them in one place.
-  return retrying(() => resultOf(target, request, options.signal), options.signal);
+  return retrying(target.transport, () => resultOf(target, request, options.signal), options.signal);
 }
 
 async function openStream(
@@ -113,9 +117,14 @@ async function openStream(
     const query = new URLSearchParams({ stdoutOffset, stderrOffset, encoding: encoding ?? "utf8" });
     return target.transport.send({ ...call, method: "GET", path: `${target.path}/execs/${execId}/stream?${query}` });
   };
-  const work = (connection?: AbortSignal) => retrying(() => open(undefined, connection), connection);
+  const work = (connection?: AbortSignal) => retrying(target.transport, () => open(undefined, connection), connection);
   const first = await (signal ? cancellable(target, execId, signal, work) : work());
-  return resumableStream(first, open, signal && { signal, kill: () => cancel(target, execId, () => true) });
+  return resumableStream(
+    target.transport,
+    first,
+    open,
+    signal && { signal, kill: () => cancel(target, execId, () => true) },
+  );
 }
 
 /**
@@ -164,7 +173,7 @@ function cancellable<T>(
  */
 async function cancel(target: Target, execId: string, pending: () => boolean): Promise<void> {
   const path = `${target.path}/execs/${execId}/cancel`;
-  for (const pause of [...RETRY_PAUSES_MS, undefined]) {
+  for (const pause of [...target.transport.patience, undefined]) {
     try {
       await target.transport.json({ operation: "cancel", method: "POST", path });
       return;

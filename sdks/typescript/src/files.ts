@@ -96,7 +96,7 @@ export async function readFileStream(
 async function get(target: Target, operation: string, path: string): Promise<Response> {
   const created = target.ready();
   if (created) await created;
-  return retrying(() => target.transport.send({ operation, method: "GET", path }));
+  return retrying(target.transport, () => target.transport.send({ operation, method: "GET", path }));
 }
 
 function contentPath(target: Target, route: string, fields: Record<string, string | undefined>): string {

@@ -121,7 +121,7 @@ export class Sandbox extends Operations<types.InSession> {
     const { transport, path } = this.target;
     try {
       const call = { operation: "getState", method: "GET", path };
-      const info = await retrying(() => transport.json<wire.SandboxInfo>(call));
+      const info = await retrying(transport, () => transport.json<wire.SandboxInfo>(call));
       return { status: STATUS[info.status], lastChange: Date.parse(info.lastChange) };
     } catch (error) {
       if (error instanceof SandboxNotFoundError) return { status: "stopped", lastChange: 0 };

@@ -37,7 +37,9 @@ export class Target {
 
   #create(): Promise<unknown> {
     const body = JSON.stringify(this.setup);
-    return retrying(() => this.transport.json({ operation: "createSandbox", method: "PUT", path: this.path, body }));
+    return retrying(this.transport, () =>
+      this.transport.json({ operation: "createSandbox", method: "PUT", path: this.path, body }),
+    );
   }
 
   /** Sends a request below the sandbox's path and returns its JSON answer. `body` is written as JSON. */
@@ -52,7 +54,7 @@ export class Target {
     const created = this.ready();
     if (created) await created;
     const call = this.#call(operation, method, path, body);
-    return retrying(() => this.transport.json<T>(call));
+    return retrying(this.transport, () => this.transport.json<T>(call));
   }
 
   #call(operation: string, method: string, path: string, body: unknown): Call {

@@ -3,8 +3,10 @@ import { ConnectionError, errorOfResponse, foreignAnswer } from "./errors.js";
 /** The part of `fetch` that this package uses. */
 export type Fetch = (input: string, init?: RequestInit) => Promise<Response>;
 
-/** Pauses before each new try after a lost connection, in milliseconds: about as long as a server needs to restart. */
-export const RETRY_PAUSES_MS: readonly number[] = [25, 50, 100, 200, 400, 800, 1600];
+/** Pauses before each new try after a lost connection, in milliseconds: 3 s to find a server that was never reached. */
+const SHORT_PATIENCE: readonly number[] = [25, 50, 100, 200, 400, 800, 1600];
+/** One that has answered before will come back: 11 s are long enough for a restart, also on a busy machine. */
+const LONG_PATIENCE: readonly number[] = [...SHORT_PATIENCE, 1600, 1600, 1600, 1600, 1600];
 /** A connection that held this long was a good one: the next loss starts at the first pause again. */
 const GOOD_CONNECTION_MS = 1000;
 
@@ -26,6 +28,7 @@ export class Transport {
   readonly #fetch: Fetch;
   readonly #headers: Record<string, string>;
   readonly #jsonHeaders: Record<string, string>;
+  #answered = false;
 
   constructor(
     readonly url: string,
@@ -35,6 +38,11 @@ export class Transport {
     this.#fetch = fetch;
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#jsonHeaders = { ...this.#headers, "content-type": "application/json" };
+  }
+
+  /** Pauses in milliseconds before each new try after a lost connection. */
+  get patience(): readonly number[] {
+    return this.#answered ? LONG_PATIENCE : SHORT_PATIENCE;
   }
 
   /**
@@ -57,6 +65,7 @@ export class Transport {
     } catch (error) {
       throw this.#lost(call, error);
     }
+    this.#answered = true;
     if (!response.ok) throw await errorOfResponse(response, call.operation);
     return response;
   }
@@ -84,18 +93,18 @@ export class Transport {
 }
 
 /**
- * Does `work` again after a lost connection, until `RETRY_PAUSES_MS` are used up. Only for work that may be done twice,
- * or that the server recognises as the same (contract X04).
+ * Does `work` again after a lost connection, until the transport's patience is used up. Only for work that may be done
+ * twice, or that the server recognises as the same (contract X04).
  */
-export async function retrying<T>(work: (attempt: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
-  for (let attempt = 0, losses = 0; ; attempt++) {
+export async function retrying<T>(transport: Transport, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (let losses = 0; ; ) {
     const started = Date.now();
     try {
-      return await work(attempt);
+      return await work();
     } catch (error) {
       if (!(error instanceof ConnectionError)) throw error;
       if (Date.now() - started >= GOOD_CONNECTION_MS) losses = 0;
-      const pause = RETRY_PAUSES_MS[losses++];
+      const pause = transport.patience[losses++];
       if (pause === undefined) throw error;
       await sleep(pause, signal);
     }

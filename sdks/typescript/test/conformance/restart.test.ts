@@ -11,7 +11,10 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop());
 
-test("L05 S12 commands and streams outlive a killed server, and their callers need not know", async () => {
+// The first sandbox of a server builds the host image, which takes a while on a busy machine.
+const TIME = { timeout: 120_000 };
+
+test("L05 S12 commands and streams outlive a killed server, and their callers need not know", TIME, async () => {
   const sandbox = getSandbox(connect({ url: server.url, apiKey: server.key }), "outlives");
   try {
     await sandbox.exec("mkfifo /tmp/first /tmp/second; KEPT=1; cd /tmp");
