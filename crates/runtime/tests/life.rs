@@ -263,3 +263,31 @@ print('user namespace:', call(272, 0x10000000))
     });
     println!("rootless sandbox destroyed");
 }
+
+#[tokio::test]
+async fn e09_many_at_once_leave_nothing() {
+    let home = std::sync::Arc::new(Home::new());
+    let workers: Vec<_> = (0..6)
+        .map(|worker| {
+            let home = home.clone();
+            tokio::spawn(async move {
+                for round in 0..4 {
+                    let id = home.create(&format!("many-{worker}-{round}")).await;
+                    let ran = home.run(&id, ROOT, "hostname; echo $$ > /tmp/file").await;
+                    assert_eq!(ran.stdout, format!("many-{worker}-{round}\n"), "{}", ran.stderr);
+                    home.destroy(&id).await;
+                    assert_eq!(traces(&home, &id), Vec::<String>::new());
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let data = home.dir.path().join("data");
+    for dir in ["instances", "sockets", "ids"] {
+        assert_eq!(std::fs::read_dir(data.join(dir)).unwrap().count(), 0, "{dir}");
+    }
+    let mounted = on_host(&format!("grep -c {} /proc/self/mountinfo || true", data.display()));
+    assert_eq!(mounted, "0\n");
+}
