@@ -34,7 +34,10 @@ export interface BaseExecOptions {
 export interface ExecOptions extends BaseExecOptions {
   /** Drop one final newline of stdout and of stderr, as shells' `$(…)` and execa do. Not with base64. Default true. */
   stripFinalNewline?: boolean | undefined;
-  /** Bytes kept of each output stream, the first and the last half of it. Default 64 MiB. */
+  /**
+   * Bytes kept of each output stream, the first and the last half of it. Default 64 MiB. With `onOutput` it is at least
+   * 16 MiB, which the callbacks may lag behind.
+   */
   maxOutputBytes?: number | undefined;
   /** Milliseconds that the command may wait for earlier ones of its session. Default: no bound. */
   queueTimeout?: number | undefined;
