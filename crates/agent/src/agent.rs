@@ -1,5 +1,6 @@
 //! The agent: what it owns, and how it comes to life.
 
+use crate::events::Events;
 use crate::exec::execution::Execution;
 use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
@@ -116,6 +117,7 @@ impl Agent {
             executions: Registry::default(),
             spawner: Spawner::new(identity),
             shell: ShellImage::find().map_err(StartError::Shell)?,
+            events: Events::default(),
             env: SandboxEnv::new(config.env.clone()),
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
         });

@@ -364,3 +364,19 @@ async fn x02_bad_input_names_its_field_and_changes_nothing() {
     let (_, list) = sandbox.call("GET", "/sessions", None).await;
     assert_eq!(list["sessions"], json!([]), "nothing was made on the way to a refusal");
 }
+
+#[tokio::test]
+async fn l08_a_shell_that_a_command_ended_is_told_to_the_server() {
+    let sandbox = Sandbox::start();
+    sandbox.exec("default", "true").await;
+    sandbox.exec("default", "exit 7").await;
+    sandbox.exec("default", "kill -9 $$").await;
+    sandbox.exec_with(json!({ "command": "exit 8", "fresh": true })).await;
+    let (status, events) = sandbox.call("GET", "/agent/events?after=0", None).await;
+    assert_eq!(status, StatusCode::OK);
+    let told: Vec<_> =
+        events.as_array().unwrap().iter().map(|e| (&e["kind"], &e["detail"]["sessionId"])).collect();
+    assert_eq!(told, [(&json!("shellRestarted"), &json!("default")); 2], "{events}");
+    assert!(events[0]["reason"].as_str().unwrap().contains("exit code 7"), "{events}");
+    assert!(events[1]["reason"].as_str().unwrap().contains("signal 9"), "{events}");
+}

@@ -169,3 +169,42 @@ pub struct AgentHello {
     /// What it can do, so that a newer server asks an older agent for nothing that it lacks.
     pub features: Vec<String>,
 }
+
+/// What an agent tells the server of, for the sandbox's event log (contract L08). Kept by the agent until the server
+/// has asked for what comes after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentEvent {
+    /// Counts up within one life of the agent, from 1.
+    pub seq: u64,
+    /// What happened.
+    pub kind: AgentEventKind,
+    /// Why.
+    pub reason: String,
+    /// More, by kind.
+    #[serde(default)]
+    pub detail: serde_json::Value,
+}
+
+/// What an agent tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AgentEventKind {
+    /// A command ended its session's shell (contract S05).
+    ShellRestarted,
+    /// A part of a session's state could not be restored (contract S05).
+    RestorePartDropped,
+    /// A command was killed for want of memory.
+    Oom,
+}
+
+impl AgentEventKind {
+    /// The word in the event log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ShellRestarted => "shellRestarted",
+            Self::RestorePartDropped => "restorePartDropped",
+            Self::Oom => "oom",
+        }
+    }
+}

@@ -6,8 +6,9 @@ pub mod extract;
 mod sessions;
 
 use crate::agent::Agent;
+use axum::extract::State;
 use sandcrab_api::ApiError;
-use sandcrab_api::sandbox::AgentHello;
+use sandcrab_api::sandbox::{AgentEvent, AgentHello};
 use std::sync::Arc;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,14 +29,30 @@ pub fn router() -> OpenApiRouter<Arc<Agent>> {
 /// Everything that the agent serves: the sandbox-scoped routes, and its introduction to the server.
 pub fn app(agent: Arc<Agent>) -> axum::Router {
     let (routes, _document) = router().routes(routes!(hello)).split_for_parts();
+    let routes = routes.route("/agent/events", axum::routing::get(events));
     routes.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(agent)
 }
 
 /// Says which agent this is.
 #[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
 async fn hello() -> axum::Json<AgentHello> {
-    let features = ["sessions", "exec", "files"].map(str::to_owned).to_vec();
+    let features = ["sessions", "exec", "files", "events"].map(str::to_owned).to_vec();
     axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
+}
+
+/// How far the server has read.
+#[derive(serde::Deserialize)]
+struct EventsQuery {
+    #[serde(default)]
+    after: u64,
+}
+
+/// What happened since, for the server alone; answered when there is something.
+async fn events(
+    State(agent): State<Arc<Agent>>,
+    extract::Query(query): extract::Query<EventsQuery>,
+) -> axum::Json<Vec<AgentEvent>> {
+    axum::Json(agent.context.events.after(query.after).await)
 }
 
 async fn unknown(uri: axum::http::Uri) -> error::Refusal {

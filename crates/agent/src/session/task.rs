@@ -2,6 +2,7 @@
 
 use super::queue::{Job, Next};
 use super::registry::Session;
+use crate::events::Events;
 use crate::exec::answer::excerpt;
 use crate::exec::drain::{self, Pipes};
 use crate::exec::execution::{Execution, Finish, StopReason};
@@ -13,7 +14,9 @@ use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
 use crate::spawn::Spawner;
 use bytes::Bytes;
 use sandcrab_api::exec::{ExecOutcome, StreamName};
+use sandcrab_api::sandbox::AgentEventKind;
 use sandcrab_api::{ApiError, ErrorCode};
+use serde_json::json;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) shell: ShellImage,
     pub(crate) env: SandboxEnv,
     pub(crate) memory: Option<MemoryCgroup>,
+    pub(crate) events: Events,
 }
 
 /// Why a command was stopped before its end.
@@ -102,17 +106,41 @@ async fn run_one(context: &Context, shell: &mut shell::Session, job: Job) -> Fin
         Ok(outcome) => outcome,
         Err(error) => return failed(&execution, &reasons(&error)),
     };
-    for part in &outcome.dropped {
-        tracing::warn!(
-            kind = part.kind,
-            name = part.name,
-            reason = part.reason,
-            "a part of a session's state was dropped"
-        );
-    }
+    tell(context, &execution, &outcome);
     match (outcome.ended, stopped.get()) {
         (Ended::Stopped(_), Some(why)) => Finish::Failed(Box::new(stop_error(&execution, *why))),
-        _ => Finish::Outcome(result(context, &execution, &outcome, begin)),
+        _ => {
+            let outcome = result(context, &execution, &outcome, begin);
+            if let Some(oom) = outcome.oom {
+                let detail = json!({ "execId": execution.id, "limit": oom.limit, "peak": oom.peak });
+                context.events.add(
+                    AgentEventKind::Oom,
+                    "a command was killed for want of memory".to_owned(),
+                    detail,
+                );
+            }
+            Finish::Outcome(outcome)
+        }
+    }
+}
+
+/// Tells of what the session lost with its shell (contract S05).
+fn tell(context: &Context, execution: &Execution, outcome: &RunOutcome) {
+    // A shell that only one command ever has is nobody's loss.
+    let Some(session) = &execution.session_id else { return };
+    for part in &outcome.dropped {
+        let reason = format!("{} {} was not restored: {}", part.kind, shown(&part.name), shown(&part.reason));
+        let detail = json!({ "sessionId": session, "kind": part.kind, "name": shown(&part.name) });
+        context.events.add(AgentEventKind::RestorePartDropped, reason, detail);
+    }
+    if outcome.shell_restarted {
+        let how = match outcome.signal {
+            Some(signal) => format!("signal {signal}"),
+            None => format!("exit code {}", outcome.exit_code),
+        };
+        let detail = json!({ "sessionId": session, "execId": execution.id });
+        let reason = format!("a command ended its session's shell ({how})");
+        context.events.add(AgentEventKind::ShellRestarted, reason, detail);
     }
 }
 

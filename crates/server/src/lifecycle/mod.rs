@@ -3,6 +3,7 @@
 //! A request that finds its sandbox running reads the published [`View`] and goes on without meeting the owner; only
 //! what changes a state is a message (see [`owner`]).
 
+mod follow;
 pub(crate) mod options;
 mod owner;
 mod reconcile;

@@ -22,6 +22,7 @@
 //!
 //! The owner writes the store before it answers. It ends when there is no sandbox and nobody waits for one.
 
+use super::follow;
 use super::options::Options;
 use super::start::{self, Started};
 use super::{
@@ -149,10 +150,23 @@ pub(super) fn spawn(all: &Sandboxes, key: Key, state: State, first: Option<Messa
     Arc::new(sandbox)
 }
 
-/// The state of a sandbox whose agent runs.
-pub(super) fn running(context: &Arc<Context>, it: Identity, live: Arc<Live>) -> State {
-    let (driver, instance) = (context.driver.clone(), live.instance.clone());
-    State::Running { it, live, exit: Box::pin(async move { driver.wait_exit(&instance).await }) }
+/// The state of a sandbox whose agent runs: until it ends, what it tells of is written into the log.
+pub(super) fn running(context: &Arc<Context>, key: &Key, it: Identity, live: Arc<Live>) -> State {
+    let (context, key, agent) = (context.clone(), key.clone(), live.clone());
+    let exit = async move {
+        let driver = context.driver.clone();
+        let follow = async {
+            match agent.hello.features.iter().any(|feature| feature == follow::FEATURE) {
+                true => follow::follow(&context, &key, &agent).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            exit = driver.wait_exit(&agent.instance) => exit,
+            never = follow => match never {},
+        }
+    };
+    State::Running { it, live, exit: Box::pin(exit) }
 }
 
 impl Owner {
@@ -263,7 +277,7 @@ impl Owner {
             (State::Making { mut it, first, .. }, Progress::Started(Ok(started))) => {
                 it.limits = started.limits;
                 it.last_change = Timestamp::now();
-                let state = running(&self.context, it, started.live);
+                let state = running(&self.context, &self.key, it, started.live);
                 self.publish(&state);
                 match first {
                     Message::Put(_, reply) => {
@@ -292,7 +306,7 @@ impl Owner {
                 it.last_change = Timestamp::now();
                 let what = by_agent(event("started", "api", "used after it had stopped"), &started.live);
                 self.note(StoredStatus::Running, what).await;
-                running(&self.context, it, started.live)
+                running(&self.context, &self.key, it, started.live)
             }
             (State::Starting { it, ending, .. }, Progress::Started(Err(error))) => {
                 self.fail_deferred(&error);

@@ -95,7 +95,7 @@ async fn take_up(all: &Sandboxes, row: SandboxRow, instance: Option<Instance>) -
             Ok(live) => {
                 let what = owner::by_agent(event("recovered", "server", "the server started"), &live);
                 context.store.event(row.account, &row.id, what).await?;
-                owner::running(context, it, live)
+                owner::running(context, &key, it, live)
             }
             Err(error) => {
                 tracing::warn!(sandbox = %row.id, %error, "the agent of a sandbox does not answer");

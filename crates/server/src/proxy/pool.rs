@@ -5,8 +5,9 @@ use super::link::{Broken, Link};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use sandcrab_api::sandbox::AgentHello;
+use sandcrab_api::sandbox::{AgentEvent, AgentHello};
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
+use serde::de::DeserializeOwned;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -22,6 +23,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long an agent may take to introduce itself, and how much it may say.
 const HELLO: Duration = Duration::from_secs(10);
 const HELLO_BYTES: usize = 16 << 10;
+/// How much an agent may tell at once of what happened.
+const EVENTS_BYTES: usize = 1 << 20;
 
 /// Connections to one instance's agent. Cheap to clone.
 #[derive(Clone)]
@@ -62,12 +65,12 @@ pub(crate) enum PoolError {
     /// The exchange failed after the request may have been sent.
     #[error("the agent broke off")]
     Exchange(#[source] hyper::Error),
-    /// An agent's introduction failed.
-    #[error("the agent's introduction {0}")]
-    Hello(&'static str),
-    /// An agent's introduction could not be read.
-    #[error("the agent's introduction is not readable")]
-    HelloForm(#[source] serde_json::Error),
+    /// What the server asked for itself was not answered.
+    #[error("the agent's word to the server {0}")]
+    Own(&'static str),
+    /// What the server asked for itself could not be read.
+    #[error("the agent's word to the server is not readable")]
+    OwnForm(#[source] serde_json::Error),
 }
 
 /// A request that got no answer.
@@ -161,23 +164,31 @@ impl Pool {
 
     /// Asks the agent for its version and features.
     pub(crate) async fn hello(&self) -> Result<AgentHello, PoolError> {
-        let ask = async {
-            let mut request = Request::new(Upload::empty());
-            *request.uri_mut() = http::Uri::from_static("/agent");
-            request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
-            let (answer, mut lease) = self.send(request).await.map_err(|unanswered| unanswered.error)?;
-            if answer.status() != http::StatusCode::OK {
-                return Err(PoolError::Hello("has another status than 200"));
-            }
-            let mut body = std::pin::pin!(Limited::new(answer.into_body(), HELLO_BYTES).collect());
-            let body = std::future::poll_fn(|cx| {
-                lease.link.drive(cx);
-                body.as_mut().poll(cx)
-            });
-            let body = body.await.map_err(|_| PoolError::Hello("broke off or is too long"))?;
-            self.put(lease);
-            serde_json::from_slice(&body.to_bytes()).map_err(PoolError::HelloForm)
-        };
-        tokio::time::timeout(HELLO, ask).await.map_err(|_| PoolError::Hello("did not come in time"))?
+        let hello = tokio::time::timeout(HELLO, self.ask("/agent", HELLO_BYTES));
+        hello.await.map_err(|_| PoolError::Own("did not come in time"))?
+    }
+
+    /// Waits for what happened in the sandbox after event `after` of the agent.
+    pub(crate) async fn events(&self, after: u64) -> Result<Vec<AgentEvent>, PoolError> {
+        self.ask(&format!("/agent/events?after={after}"), EVENTS_BYTES).await
+    }
+
+    /// Asks the agent something for the server's own use.
+    async fn ask<T: DeserializeOwned>(&self, path: &str, bound: usize) -> Result<T, PoolError> {
+        let mut request = Request::new(Upload::empty());
+        *request.uri_mut() = path.parse().map_err(|_| PoolError::Own("has no address"))?;
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
+        let (answer, mut lease) = self.send(request).await.map_err(|unanswered| unanswered.error)?;
+        if answer.status() != http::StatusCode::OK {
+            return Err(PoolError::Own("has another status than 200"));
+        }
+        let mut body = std::pin::pin!(Limited::new(answer.into_body(), bound).collect());
+        let body = std::future::poll_fn(|cx| {
+            lease.link.drive(cx);
+            body.as_mut().poll(cx)
+        });
+        let body = body.await.map_err(|_| PoolError::Own("broke off or is too long"))?;
+        self.put(lease);
+        serde_json::from_slice(&body.to_bytes()).map_err(PoolError::OwnForm)
     }
 }

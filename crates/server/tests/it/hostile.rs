@@ -189,6 +189,49 @@ async fn b10_a_silent_agent_holds_up_no_one_else() {
     server.delete("/v1/sandboxes/silent").await.ok();
 }
 
+/// What an agent tells of is written, in bounds; what is no event is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l08_b10_an_agents_events_are_logged_within_bounds() {
+    let driver = Fake::new(|start: AgentStart| async move {
+        let listener = tokio::net::UnixListener::from_std(start.listener).unwrap();
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let json = |body: &str| answer("200 OK", "content-type: application/json\r\n", body);
+            let hello = json(r#"{"version":"0.0.1","features":["events"]}"#);
+            let long = "x".repeat(10_000);
+            let events = json(&format!(
+                r#"[{{"seq":1,"kind":"shellRestarted","reason":"exit 7","detail":{{"sessionId":"default"}}}},
+                    {{"seq":2,"kind":"oom","reason":"{long}","detail":"{long}"}}]"#
+            ));
+            for reply in [hello, events, json(r#"[{"seq":3,"kind":"destroyed","reason":"a lie"}]"#)] {
+                let Some(_) = peers::read_head(&mut stream).await else { break };
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }
+            open.push(stream);
+        }
+    });
+    let server = TestServer::start(driver).await;
+    server.put("/v1/sandboxes/a", serde_json::json!({})).await.ok();
+    let events = within("the events", async {
+        loop {
+            let events =
+                server.get("/v1/sandboxes/a/events").await.ok()["events"].as_array().unwrap().clone();
+            if events.len() >= 3 {
+                return events;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!((&events[1]["kind"], &events[1]["actor"]), (&"shellRestarted".into(), &"agent".into()));
+    assert_eq!(events[1]["detail"]["sessionId"], "default");
+    assert_eq!((events[2]["reason"].as_str().unwrap().len(), events[2].get("detail")), (500, None));
+    // The lie is asked for a second later, and never written.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(server.events("a").await, ["created", "shellRestarted", "oom"]);
+}
+
 /// An introduction that is none fails the creation; it takes no memory and no time that matter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b10_a_hostile_introduction_fails_the_creation() {
