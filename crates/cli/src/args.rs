@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Show a sandbox, or the server
     Info(InfoArgs),
+    /// Say what this machine can do for isolation, and what to do about what it cannot
+    Doctor(DoctorArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -214,6 +216,14 @@ pub(crate) struct RmArgs {
 pub(crate) struct InfoArgs {
     /// The sandbox; without it the server
     pub sandbox: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "The exit code is 1 where a server would refuse to make sandboxes.")]
+pub(crate) struct DoctorArgs {
+    /// Where a server would keep its data [default: /var/lib/sandcrab for root, else $XDG_DATA_HOME/sandcrab]
+    #[arg(long, value_name = "DIR", env = "SANDCRAB_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 #[cfg(test)]

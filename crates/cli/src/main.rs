@@ -46,6 +46,7 @@ fn perform(plan: Plan, report: Report) -> anyhow::Result<u8> {
         Plan::Serve { options, logging } => {
             return commands::serve::run(options, &logging, report).map(|()| 0);
         }
+        Plan::Doctor { data_dir } => return commands::doctor::run(data_dir, report),
         Plan::Ask { url, action } => (url, action),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

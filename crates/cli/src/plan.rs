@@ -20,6 +20,9 @@ pub(crate) enum Plan {
         options: ServeOptions,
         logging: Logging,
     },
+    Doctor {
+        data_dir: Option<PathBuf>,
+    },
     /// Something that is asked of a server.
     Ask {
         url: Option<String>,
@@ -77,6 +80,7 @@ impl Plan {
     pub(crate) fn new(args: Args) -> Result<Self> {
         let action = match args.command {
             Command::Serve(serve) => return Ok(serve_plan(serve)),
+            Command::Doctor(doctor) => return Ok(Self::Doctor { data_dir: doctor.data_dir }),
             Command::Run(run) => run_action(run)?,
             Command::Exec(exec) => exec_action(exec)?,
             Command::Shell(shell) => {
@@ -257,7 +261,7 @@ mod tests {
     fn action(words: &[&str]) -> Action {
         match plan(words).unwrap() {
             Plan::Ask { action, .. } => action,
-            other @ Plan::Serve { .. } => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

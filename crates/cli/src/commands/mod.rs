@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod cp;
+pub(crate) mod doctor;
 mod exec;
 mod list;
 mod run;

@@ -67,3 +67,19 @@ fn help_and_version_are_no_failures() {
         assert!(done.ok().contains("andcrab"), "{done:?}");
     }
 }
+
+#[test]
+fn a29_doctor_tells_what_isolation_this_machine_has() {
+    let done = Running::start(program().args(["doctor", "--json"])).done();
+    let checks = done.json();
+    let checks = checks.as_array().unwrap();
+    let missing = checks.iter().filter(|check| check["status"] == "missing").count();
+    assert_eq!(done.code(), i32::from(missing > 0), "{done:?}");
+    assert!(checks.iter().any(|check| check["name"] == "seccomp"), "{done:?}");
+    for check in checks.iter().filter(|check| check["status"] != "good") {
+        assert!(!check["remedy"].as_str().unwrap().is_empty(), "{check}");
+    }
+    let text = Running::start(program().arg("doctor")).done();
+    assert_eq!(text.code(), done.code());
+    assert!(text.text().contains("seccomp"), "{text:?}");
+}
