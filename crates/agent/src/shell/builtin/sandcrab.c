@@ -128,6 +128,7 @@ extern void hash_dispose(HASH_TABLE *);
 extern char *set_working_directory(char *);
 extern char *array_to_assign(void *, int);
 extern WORD_LIST *get_directory_stack(int);
+extern int no_symbolic_links;
 extern char *sh_canonpath(char *, int);
 extern void builtin_error(const char *, ...);
 extern void termsig_handler(int);
@@ -330,6 +331,17 @@ static u32 current_umask(void)
 	for (int _i = 0; (table) && _i < (table)->nbuckets; _i++) \
 		for (BUCKET *b = (table)->array[_i], *_next; b && (_next = b->next, 1); b = _next)
 
+/* The working directory, then what is stacked below it. Under `set -P` bash would find out the working directory anew. */
+static WORD_LIST *directories(void)
+{
+	int physical = no_symbolic_links;
+	WORD_LIST *all;
+	no_symbolic_links = 0;
+	all = get_directory_stack(0);
+	no_symbolic_links = physical;
+	return all;
+}
+
 /* A number that changes when the state does: contents of variables, not addresses, since malloc gives the same
    address again. Sums, so that the order of a hash table does not matter. */
 static u64 fingerprint(void)
@@ -359,7 +371,7 @@ static u64 fingerprint(void)
 	for (WORD_LIST *w = rest_of_args; w; w = w->next) h = hash_text(w->word->word, h);
 	for (int i = 0; i < num_shell_builtins; i++) h = mix(h, shell_builtins[i].flags & BUILTIN_ENABLED);
 	{
-		WORD_LIST *stack = get_directory_stack(0); /* the working directory first */
+		WORD_LIST *stack = directories();
 		for (WORD_LIST *w = stack ? stack->next : NULL; w; w = w->next) h = hash_text(w->word->word, h);
 		dispose_words(stack);
 	}
@@ -429,7 +441,7 @@ static void write_state(void)
 	for (int i = 0; i < num_shell_builtins; i++)
 		if (shell_builtins[i].function && !(shell_builtins[i].flags & BUILTIN_ENABLED)) put_part(PART_DISABLED, 0, shell_builtins[i].name, "", 0);
 	{
-		WORD_LIST *stack = get_directory_stack(0), *done = NULL;
+		WORD_LIST *stack = directories(), *done = NULL;
 		/* From the bottom, in the order of pushing, and without the top, which is the working directory. */
 		while (stack && stack->next != done) {
 			WORD_LIST *w = stack->next;
