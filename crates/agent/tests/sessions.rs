@@ -380,3 +380,22 @@ async fn l08_a_shell_that_a_command_ended_is_told_to_the_server() {
     assert!(events[0]["reason"].as_str().unwrap().contains("exit code 7"), "{events}");
     assert!(events[1]["reason"].as_str().unwrap().contains("signal 9"), "{events}");
 }
+
+#[tokio::test]
+async fn s06_endless_output_does_not_keep_its_timeout_or_others_from_running() {
+    let sandbox = Sandbox::start();
+    sandbox.exec("other", "true").await;
+    let endless =
+        json!({ "command": "yes & yes", "sessionId": "loud", "timeout": 1000, "maxOutputBytes": 1000 });
+    let (answer, others) = tokio::join!(sandbox.call("POST", "/exec", Some(&endless)), async {
+        let mut answered = 0;
+        let end = tokio::time::Instant::now() + std::time::Duration::from_millis(800);
+        while tokio::time::Instant::now() < end {
+            sandbox.exec("other", "true").await;
+            answered += 1;
+        }
+        answered
+    });
+    assert_eq!((answer.0, &answer.1["code"]), (StatusCode::REQUEST_TIMEOUT, &json!("COMMAND_TIMEOUT")));
+    assert!(others > 3, "another session had {others} answers meanwhile");
+}

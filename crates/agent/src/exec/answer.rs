@@ -46,7 +46,8 @@ pub(crate) async fn result(
     encoding: OutputEncoding,
 ) -> Result<Response, ApiError> {
     let outcome = match execution.finished().await {
-        Finish::Outcome(outcome) => outcome,
+        // Counted now: output may have been given up since the command ended.
+        Finish::Outcome(outcome) => ExecOutcome { truncated: execution.truncated(), ..outcome },
         Finish::Failed(error) => return Err(*error),
     };
     let head = Head {

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::net::unix::pipe::Receiver;
+use tokio::task::coop::consume_budget;
 
 /// Bytes taken at once: what a pipe holds by default (pipe(7)).
 const PIECE: usize = 64 << 10;
@@ -53,6 +54,8 @@ impl Drain {
                 Ok(count)
             });
             self.open = goes_on(&read);
+            // A pipe that is never empty must not keep the thread from everything else, the timeout above all.
+            consume_budget().await;
         }
     }
 
@@ -88,7 +91,9 @@ impl Drain {
             tokio::spawn(async move {
                 while self.pipe.readable().await.is_ok()
                     && goes_on(&BUFFER.with_borrow_mut(|buffer| self.pipe.try_read(buffer)))
-                {}
+                {
+                    consume_budget().await;
+                }
             });
         }
     }

@@ -293,10 +293,17 @@ impl Execution {
         [&inner.stdout, &inner.stderr].iter().map(|spool| spool.written() - spool.dropped()).sum()
     }
 
-    /// Bytes of memory that it holds, roughly.
+    /// Bytes of memory that its output holds.
     pub(crate) fn memory(&self) -> usize {
         let inner = self.lock();
-        size_of::<Self>() + self.command.len() + inner.stdout.memory() + inner.stderr.memory()
+        inner.stdout.memory() + inner.stderr.memory()
+    }
+
+    /// Gives up its output, to make room for younger commands'.
+    pub(super) fn forget_output(&self) {
+        let mut inner = self.lock();
+        inner.stdout.forget();
+        inner.stderr.forget();
     }
 
     /// Bytes of the sandbox's disk that it holds.

@@ -1,7 +1,7 @@
 //! All commands that can still be asked about, by id.
 //!
-//! A finished one is kept for five minutes (contract S12). The number kept is bounded too, because a sandbox may run
-//! thousands of commands a second: past the bound the oldest finished one goes first.
+//! A finished one is kept for five minutes (contract S12). What is kept is bounded too, because a sandbox may run
+//! thousands of commands a second: past the bounds the oldest loses its output first, and then is forgotten.
 
 use super::execution::{Execution, Finish, StopReason};
 use sandcrab_api::limits::EXEC_RETENTION_SECS;
@@ -15,11 +15,12 @@ use tokio::sync::Notify;
 const KEEP: Duration = Duration::from_secs(EXEC_RETENTION_SECS);
 /// Finished commands that are kept at the most.
 const MAX_FINISHED: usize = 1024;
-/// Bytes of memory that finished commands may hold.
-const MAX_FINISHED_BYTES: usize = 4 << 20;
-
-/// Bytes of the sandbox's disk that their output may hold. The newest may exceed it alone.
-const MAX_FINISHED_DISK: u64 = 256 << 20;
+/// Bytes of memory that their output may hold. The newest may exceed each of these bounds alone.
+const MAX_OUTPUT_MEMORY: usize = 4 << 20;
+/// Bytes of the sandbox's disk that their output may hold.
+const MAX_OUTPUT_DISK: u64 = 256 << 20;
+/// Bytes of memory that their texts may hold.
+const MAX_TEXTS: usize = 4 << 20;
 
 /// The registry.
 #[derive(Debug, Default)]
@@ -33,6 +34,7 @@ pub(crate) struct Registry {
 struct Held {
     memory: usize,
     disk: u64,
+    texts: usize,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ struct Inner {
     /// Finished ones by age, with what they hold.
     finished: VecDeque<(Arc<Execution>, Held)>,
     held: Held,
+    /// How many of them, the youngest, still have their output.
+    with_output: usize,
 }
 
 impl Registry {
@@ -86,10 +90,13 @@ impl Registry {
         if !execution.end_with(finish) {
             return;
         }
-        let held = Held { memory: execution.memory(), disk: execution.disk() };
+        let held =
+            Held { memory: execution.memory(), disk: execution.disk(), texts: execution.command.len() };
         let mut inner = self.lock();
         inner.held.memory += held.memory;
         inner.held.disk += held.disk;
+        inner.held.texts += held.texts;
+        inner.with_output += 1;
         inner.finished.push_back((Arc::clone(execution), held));
         inner.expire();
         if inner.finished.len() == 1 {
@@ -153,17 +160,78 @@ impl Inner {
         let now = Instant::now();
         while let Some((oldest, _)) = self.finished.front() {
             let old = oldest.finished_at().is_none_or(|at| now.duration_since(at) >= KEEP);
-            let full = self.finished.len() > MAX_FINISHED
-                || self.held.memory > MAX_FINISHED_BYTES
-                || (self.held.disk > MAX_FINISHED_DISK && self.finished.len() > 1);
-            if !old && !full {
-                return;
+            // A long text cannot be given up without the command: a retry is told from another command by it.
+            let crowded = self.finished.len() > 1
+                && (self.finished.len() > MAX_FINISHED || self.held.texts > MAX_TEXTS);
+            if !old && !crowded {
+                break;
             }
             if let Some((gone, held)) = self.finished.pop_front() {
                 self.held.memory -= held.memory;
                 self.held.disk -= held.disk;
+                self.held.texts -= held.texts;
+                self.with_output = self.with_output.saturating_sub(1);
                 self.by_id.remove(&gone.id);
             }
         }
+        while self.with_output > 1
+            && (self.held.memory > MAX_OUTPUT_MEMORY || self.held.disk > MAX_OUTPUT_DISK)
+        {
+            let first = self.finished.len() - self.with_output;
+            let (execution, held) = &mut self.finished[first];
+            execution.forget_output();
+            self.held.memory -= std::mem::take(&mut held.memory);
+            self.held.disk -= std::mem::take(&mut held.disk);
+            self.with_output -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::spool::SpoolDir;
+    use sandcrab_api::exec::{ExecOutcome, StreamName};
+
+    fn run(registry: &Registry, id: &str, command: &str, output: usize) -> Arc<Execution> {
+        let dir = SpoolDir::open("/tmp").unwrap();
+        let execution = Execution::new(ExecId::parse(id).unwrap(), command.to_owned(), None, &dir, 64 << 20);
+        assert!(registry.insert(&execution).unwrap().is_none(), "{id} is known");
+        assert!(execution.start());
+        execution.append(StreamName::Stdout, &vec![b'x'; output]);
+        registry.finish(&execution, Finish::Outcome(ExecOutcome::default()));
+        execution
+    }
+
+    #[test]
+    fn s12_a_finished_command_is_known_after_its_output_had_to_go() {
+        let registry = Registry::default();
+        let first = run(&registry, "first", "true", 16 << 10);
+        for number in 0..400 {
+            run(&registry, &number.to_string(), "true", 16 << 10);
+        }
+        assert!(Arc::ptr_eq(&registry.get(&first.id).unwrap(), &first));
+        assert_eq!(first.truncated().unwrap().stdout, Some(16 << 10));
+        let held = registry.lock().held;
+        assert!(held.memory <= MAX_OUTPUT_MEMORY, "{held:?}");
+    }
+
+    #[test]
+    fn s12_the_newest_command_is_known_however_long_it_is() {
+        let registry = Registry::default();
+        let long = "#".repeat(MAX_TEXTS + 1);
+        let newest = run(&registry, "long", &long, 0);
+        assert!(registry.get(&newest.id).is_ok());
+        run(&registry, "next", "true", 0);
+        assert!(registry.get(&newest.id).is_err(), "it made room");
+    }
+
+    #[test]
+    fn s12_the_number_of_known_commands_is_bounded() {
+        let registry = Registry::default();
+        for number in 0..MAX_FINISHED + 10 {
+            run(&registry, &number.to_string(), "true", 0);
+        }
+        assert_eq!(registry.lock().by_id.len(), MAX_FINISHED);
     }
 }

@@ -52,8 +52,17 @@ pub(crate) struct Spool {
     /// Bytes kept from the end, once the head is full.
     ring: u64,
     written: u64,
-    /// From here to `lost.1` nothing could be stored: the disk was full.
-    lost: Option<(u64, u64)>,
+    /// Where the disk was full, or what was stored was given up: nothing from here on is kept.
+    lost: Option<Lost>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    /// The first offset that is not kept.
+    from: u64,
+    /// The first offset of the tail that is still whole: a piece that failed half-way may have overwritten what
+    /// stood before.
+    tail: u64,
 }
 
 /// What a reader finds at an offset.
@@ -81,8 +90,8 @@ impl Spool {
 
     /// Bytes that lie between head and tail, or could not be stored.
     pub(crate) fn dropped(&self) -> u64 {
-        let beyond = self.tail_start().saturating_sub(self.head.min(self.written));
-        beyond + self.lost.map_or(0, |(from, to)| to - from)
+        let end = self.end();
+        self.written - end + (self.tail_start() - self.head.min(end))
     }
 
     /// Bytes of memory that it occupies.
@@ -97,26 +106,34 @@ impl Spool {
     pub(crate) fn disk(&self) -> u64 {
         match &self.store {
             Store::Memory(_) => 0,
-            Store::File(_) => self.written.min(self.head + self.ring),
+            Store::File(_) => self.end().min(self.head + self.ring),
         }
     }
 
-    /// The first offset of what is kept from the end.
+    /// Behind the last offset that is kept.
+    fn end(&self) -> u64 {
+        self.lost.map_or(self.written, |lost| lost.from)
+    }
+
+    /// The first offset of what is kept from the end; never before the head's end.
     fn tail_start(&self) -> u64 {
-        self.head.min(self.written).max(self.written.saturating_sub(self.ring))
+        let tail = self.lost.map_or_else(|| self.written.saturating_sub(self.ring), |lost| lost.tail);
+        tail.clamp(self.head.min(self.end()), self.end())
+    }
+
+    /// Gives up what is stored: from now on all of it reads as dropped.
+    pub(crate) fn forget(&mut self) {
+        self.store = Store::Memory(Vec::new());
+        self.lost = Some(Lost { from: 0, tail: 0 });
     }
 
     /// Takes bytes that the command wrote. Never fails: what the disk has no room for is counted as dropped.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let start = self.written;
         self.written += bytes.len() as u64;
-        if let Some(lost) = &mut self.lost {
-            // A stream with a hole in it stays closed: a later piece behind a gap would read as if it were whole.
-            lost.1 = self.written;
-            return;
-        }
-        if self.store_at(start, bytes).is_err() {
-            self.lost = Some((start, self.written));
+        // A stream with a hole in it stays closed: a later piece behind a gap would read as if it were whole.
+        if self.lost.is_none() && self.store_at(start, bytes).is_err() {
+            self.lost = Some(Lost { from: start, tail: self.written.saturating_sub(self.ring).min(start) });
         }
     }
 
@@ -170,23 +187,22 @@ impl Spool {
         if offset >= self.written {
             return Ok(Piece::End);
         }
-        if let Some((from, to)) = self.lost
-            && offset >= from
-        {
-            return Ok(Piece::Dropped(to - offset));
+        let end = self.end();
+        if offset >= end {
+            return Ok(Piece::Dropped(self.written - offset));
         }
         let tail = self.tail_start();
         if offset >= self.head && offset < tail {
             return Ok(Piece::Dropped(tail - offset));
         }
-        let end = self.lost.map_or(self.written, |(from, _)| from);
         let (position, together) = self.place(offset);
         let count = together.min(end - offset).min(buffer.len() as u64) as usize;
         match &self.store {
             Store::Memory(bytes) => {
                 let from = offset as usize;
-                let count = (bytes.len() - from).min(buffer.len());
-                buffer[..count].copy_from_slice(&bytes[from..from + count]);
+                let rest = bytes.get(from..).unwrap_or_default();
+                let count = rest.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&rest[..count]);
                 Ok(Piece::Bytes(count))
             }
             Store::File(file) => {
@@ -251,6 +267,41 @@ mod tests {
             let middle = all.len() / 2;
             prop_assert_eq!(read_all(&spool, middle as u64, step), &expected[middle..]);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn s13_a_disk_that_fills_up_is_counted_exactly(
+            pieces in prop::collection::vec(1usize..9000, 2..16),
+            full_after in 0usize..16,
+            limit in prop_oneof![20_000u64..60_000, Just(1 << 20)],
+        ) {
+            let mut spool = spool(limit);
+            let mut all = Vec::new();
+            for (number, length) in pieces.into_iter().enumerate() {
+                if number == full_after && let Store::File(file) = &spool.store {
+                    // The same file, but nothing more can be written into it.
+                    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+                    spool.store = Store::File(File::open(path).unwrap());
+                }
+                let piece = vec![number as u8; length];
+                spool.append(&piece);
+                all.extend(piece);
+            }
+            let read = read_all(&spool, 0, 777);
+            prop_assert_eq!(read.len(), all.len());
+            prop_assert!(read.iter().zip(&all).all(|(kept, wrote)| kept.is_none_or(|byte| byte == *wrote)));
+            prop_assert_eq!(spool.dropped(), read.iter().filter(|byte| byte.is_none()).count() as u64);
+        }
+    }
+
+    #[test]
+    fn s13_what_is_forgotten_reads_as_dropped() {
+        let mut spool = spool(1 << 20);
+        spool.append(&[1; 100_000]);
+        spool.forget();
+        assert_eq!((spool.dropped(), spool.memory(), spool.disk()), (100_000, 0, 0));
+        assert!(read_all(&spool, 0, 64).iter().all(Option::is_none));
     }
 
     #[test]

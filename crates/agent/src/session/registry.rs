@@ -24,6 +24,8 @@ pub(crate) struct Session {
     command_timeout: Option<Duration>,
     /// Runs one command and ends.
     fresh: bool,
+    /// Counts the sessions that live, with a name or without.
+    _alive: Arc<()>,
     pub(crate) queue: Queue,
     /// Where it begins.
     first_cwd: String,
@@ -91,12 +93,13 @@ struct Inner {
 /// The registry.
 pub(crate) struct Sessions {
     context: Arc<Context>,
+    alive: Arc<()>,
     inner: Mutex<Inner>,
 }
 
 impl Sessions {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, inner: Mutex::default() }
+        Self { context, alive: Arc::default(), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -109,7 +112,7 @@ impl Sessions {
         match inner.sessions.get(id) {
             Some(session) => Ok(Arc::clone(session)),
             None => {
-                let session = self.start(&inner, id.clone(), CreateSession::default(), None, false)?;
+                let session = self.start(id.clone(), CreateSession::default(), None, false)?;
                 inner.sessions.insert(id.clone(), Arc::clone(&session));
                 Ok(session)
             }
@@ -126,7 +129,7 @@ impl Sessions {
         if inner.sessions.contains_key(&id) {
             return Err(already_exists(&id));
         }
-        let session = self.start(&inner, id.clone(), request, Some(cwd), false)?;
+        let session = self.start(id.clone(), request, Some(cwd), false)?;
         inner.sessions.insert(id, Arc::clone(&session));
         Ok(session)
     }
@@ -142,17 +145,17 @@ impl Sessions {
     /// Brings a session to life that no id names yet.
     fn start(
         &self,
-        inner: &Inner,
         id: SessionId,
         request: CreateSession,
         cwd: Option<String>,
         fresh: bool,
     ) -> Result<Arc<Session>, ApiError> {
-        if inner.sessions.len() >= MAX_SESSIONS {
+        let alive = Arc::strong_count(&self.alive) - 1;
+        if alive >= MAX_SESSIONS {
             let message = format!("the sandbox has {MAX_SESSIONS} sessions, the most that it may hold");
             return Err(ApiError::new(ErrorCode::QuotaExceeded, message)
                 .with("limit", MAX_SESSIONS)
-                .with("value", inner.sessions.len())
+                .with("value", alive)
                 .with("scope", "sessions")
                 .suggest("Delete sessions that are not needed."));
         }
@@ -173,6 +176,7 @@ impl Sessions {
             created_at: Timestamp::now(),
             command_timeout: request.command_timeout_ms.map(Duration::from_millis),
             fresh,
+            _alive: Arc::clone(&self.alive),
             queue: Queue::default(),
             first_cwd: cwd,
             snapshot: shell.watch(),
@@ -184,7 +188,7 @@ impl Sessions {
 
     /// A shell of its own for one command, which no id names.
     pub(crate) fn fresh(&self) -> Result<Arc<Session>, ApiError> {
-        self.start(&self.lock(), random_id()?, CreateSession::default(), None, true)
+        self.start(random_id()?, CreateSession::default(), None, true)
     }
 
     /// The session with this id.
