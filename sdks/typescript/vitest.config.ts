@@ -23,6 +23,8 @@ export default defineConfig({
           globalSetup: ["test/support/global.ts"],
           testTimeout: 60_000,
           hookTimeout: 90_000,
+          // What is waited for comes by itself; on a busy machine later.
+          expect: { poll: { timeout: 30_000, interval: 20 } },
         },
       },
     ],

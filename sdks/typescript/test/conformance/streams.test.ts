@@ -15,13 +15,15 @@ describe("execStream", () => {
 
   test("S02 each line arrives when it is written, and no character is split", async ({ sandbox }) => {
     const stream = await sandbox.execStream(
-      "mkfifo /tmp/gate; printf 'a\\xf0\\x9f'; read < /tmp/gate; printf '\\xa6\\x80b'; read < /tmp/gate; printf '\\xff'",
+      "mkfifo /tmp/1 /tmp/2; printf 'a\\xf0\\x9f'; read < /tmp/1; printf '\\xa6\\x80b'; read < /tmp/2; printf '\\xff'",
     );
     let stdout = "";
     for await (const event of parseSSEStream<ExecEvent>(stream)) {
       if (event.type !== "stdout") continue;
       stdout += event.data;
-      if (stdout === "a" || stdout === "a🦀b") await sandbox.exec("echo > /tmp/gate", { sessionId: "other" });
+      // A gate for each wait: a second reader of one FIFO could meet the first writer before it has gone.
+      if (stdout === "a") await sandbox.exec("echo > /tmp/1", { sessionId: "other" });
+      if (stdout === "a🦀b") await sandbox.exec("echo > /tmp/2", { sessionId: "other" });
     }
     expect(stdout).toBe("a🦀b\ufffd");
   });
