@@ -2,7 +2,7 @@
 
 use super::image::ShellImage;
 use super::processes::Processes;
-use super::protocol::{Control, MAX_DATAGRAM, Message, Nonce, Reply, page};
+use super::protocol::{Control, MAX_DATAGRAM, Message, Nonce, Received, Reply, page};
 use crate::spawn::{Child, Exit, SpawnSpec, Spawner};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -10,9 +10,21 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::time::Duration;
 
 /// Where the shell keeps its ends. High, since scripts close and reuse low numbers; below 1024, the usual limit.
 const HIGH_FD: i32 = 1000;
+
+/// Datagrams that are read in one go before everybody else has a turn: a command can fill its shell's socket faster than
+/// it can be read.
+const TURN: usize = 64;
+
+/// How long the socket of such a command is left alone then. It is full in the meantime, which slows the writer down.
+const BREATHER: Duration = Duration::from_millis(1);
+
+/// More datagrams than a socket holds (some 280 of one byte, by its default of 208 KiB): what a shell sent before its
+/// exit is among the first so many, whatever else still writes.
+const LAST: usize = 4096;
 
 /// A shell that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -120,26 +132,40 @@ impl Live {
         nonce
     }
 
-    /// The next message that is there already and belongs to this shell's last requests.
-    pub(super) fn try_receive(&mut self) -> Option<Message> {
-        loop {
-            let message = self.control.try_receive(&mut self.buffer)?;
+    /// The next message among at most `most` datagrams that are there already. What is no answer to this shell's last
+    /// requests is passed over.
+    fn receive(&mut self, most: usize) -> Received {
+        for _ in 0..most {
+            let message = match self.control.receive(&mut self.buffer) {
+                Received::Message(message) => message,
+                Received::Junk => continue,
+                Received::Nothing => return Received::Nothing,
+            };
             let current = message.nonce == self.nonces[0];
             let accepted = match message.reply {
                 Reply::State(_) | Reply::Settled => current || message.nonce == self.nonces[1],
                 _ => current,
             };
             if accepted {
-                return Some(message);
+                return Received::Message(message);
             }
         }
+        Received::Junk
     }
 
     /// What the shell does next. Cancel-safe. Its last messages come before its exit, which can be had again.
     pub(super) async fn next(&mut self) -> io::Result<Event> {
         loop {
-            if let Some(message) = self.try_receive() {
-                return Ok(Event::Message(message));
+            match self.receive(TURN) {
+                Received::Message(message) => return Ok(Event::Message(message)),
+                Received::Junk => {
+                    if let Some(exit) = self.child.try_wait() {
+                        return Ok(self.last_message().map_or(Event::Exit(exit), Event::Message));
+                    }
+                    tokio::time::sleep(BREATHER).await;
+                    continue;
+                }
+                Received::Nothing => {}
             }
             let exit = tokio::select! {
                 biased;
@@ -147,8 +173,16 @@ impl Live {
                 exit = self.child.wait() => Some(exit?),
             };
             if let Some(exit) = exit {
-                return Ok(self.try_receive().map_or(Event::Exit(exit), Event::Message));
+                return Ok(self.last_message().map_or(Event::Exit(exit), Event::Message));
             }
+        }
+    }
+
+    /// The next of the messages that a shell sent before its exit.
+    pub(super) fn last_message(&mut self) -> Option<Message> {
+        match self.receive(LAST) {
+            Received::Message(message) => Some(message),
+            Received::Junk | Received::Nothing => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! both sides run on one machine.
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -132,6 +133,14 @@ pub(super) struct Message {
     pub(super) reply: Reply,
 }
 
+/// What one look at the socket brought.
+pub(super) enum Received {
+    Message(Message),
+    /// Something that is no message: a command can write to its shell's socket.
+    Junk,
+    Nothing,
+}
+
 /// Our end of a control socket.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -168,44 +177,40 @@ impl Control {
         Ok(())
     }
 
-    /// The next message that is already there. What is no message of the builtin's is passed over.
-    pub(super) fn try_receive(&mut self, buffer: &mut [u8]) -> Option<Message> {
-        while !self.closed {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            let got = match recvmsg(
-                self.socket.get_ref().as_fd(),
-                &mut [IoSliceMut::new(buffer)],
-                &mut ancillary,
-                flags,
-            ) {
-                Ok(got) => got.bytes,
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return None,
-                Err(_) => {
-                    self.closed = true;
-                    return None;
-                }
-            };
-            let mut fds = ancillary
-                .drain()
-                .filter_map(|m| match m {
-                    RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-                    _ => None,
-                })
-                .flatten()
-                .collect::<Vec<_>>();
-            if got == 0 {
-                self.closed = true;
-                return None;
-            }
-            let fd = if fds.is_empty() { None } else { Some(fds.swap_remove(0)) };
-            if let Some(message) = decode(&buffer[..got], fd) {
-                return Some(message);
-            }
+    /// Takes one datagram if there is one.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
+        if self.closed {
+            return Received::Nothing;
         }
-        None
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let socket = self.socket.get_ref().as_fd();
+        let got = match recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags) {
+            Ok(got) => got.bytes,
+            // A reset says that the shell left something unread; what it wrote before is still to come.
+            Err(Errno::INTR | Errno::CONNRESET) => return Received::Junk,
+            Err(Errno::AGAIN) => return Received::Nothing,
+            Err(_) => {
+                self.closed = true;
+                return Received::Nothing;
+            }
+        };
+        let mut fds = ancillary
+            .drain()
+            .filter_map(|m| match m {
+                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                _ => None,
+            })
+            .flatten()
+            .collect::<Vec<_>>();
+        if got == 0 {
+            // The end, or a datagram of no bytes, which anyone may send.
+            self.closed = hung_up(socket);
+            return if self.closed { Received::Nothing } else { Received::Junk };
+        }
+        let fd = if fds.is_empty() { None } else { Some(fds.swap_remove(0)) };
+        decode(&buffer[..got], fd).map_or(Received::Junk, Received::Message)
     }
 
     /// Waits until there may be a message; for ever once the other end is closed.
@@ -216,6 +221,15 @@ impl Control {
         self.socket.readable().await?.clear_ready();
         Ok(())
     }
+}
+
+/// Whether no other end is left to write, and nothing that it wrote is left to read.
+fn hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut poll = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut poll, Some(&at_once)).is_ok()
+        && poll[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP)
+        && rustix::io::ioctl_fionread(socket).unwrap_or(0) == 0
 }
 
 fn decode(datagram: &[u8], fd: Option<OwnedFd>) -> Option<Message> {

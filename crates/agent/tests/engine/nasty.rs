@@ -210,6 +210,46 @@ async fn s04_whoever_reads_the_shells_private_socket_only_loses_time() {
 }
 
 #[tokio::test]
+async fn s04_a28_a_flood_on_the_shells_private_socket_delays_nobody() {
+    let (mut rig, mut other) = (Rig::new(), Rig::new());
+    rig.run("x=1").await;
+    other.run("y=2").await;
+    let flood = "for i in 1 2 3 4; do yes >&1000 & done; touch flooding; wait";
+    let flooded = tokio::time::Instant::now();
+    let long = async {
+        let ran = rig.call(call(flood).timeout(Duration::from_secs(1))).await;
+        (ran.outcome.ended, flooded.elapsed())
+    };
+    let short = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = tokio::time::Instant::now();
+        assert_eq!(other.run("echo $y").await.out(), "2\n");
+        begun.elapsed()
+    };
+    let ((ended, within), answered) = tokio::join!(long, short);
+    assert!(rig.exists("flooding"));
+    assert!(matches!(ended, sandcrab_agent::shell::Ended::Stopped(_)), "{ended:?}");
+    assert!(within < Duration::from_secs(5), "a timeout of 1 s took {within:?}");
+    assert!(answered < Duration::from_secs(2), "a command beside the flood took {answered:?}");
+    // A flood from the background neither hides an answer nor the end of the shell.
+    rig.run("yes >&1000 & echo $! > flooder").await;
+    assert_eq!(rig.run("echo $x").await.out(), "1\n");
+    assert_eq!(rig.run("x=3; exit 5").await.code(), 5);
+    assert_eq!(rig.run("echo $x").await.out(), "3\n");
+    crate::rig::kill(rig.pid("flooder"));
+}
+
+#[tokio::test]
+async fn s04_a28_a_datagram_of_no_bytes_is_not_the_end_of_the_shell() {
+    let mut rig = Rig::new();
+    let ran = rig.run("x=1; python3 -c 'import os; os.write(1, b\"\")' >&1000; (exit 3)").await;
+    assert_eq!((ran.code(), ran.outcome.shell_restarted), (3, false), "{ran:?}");
+    let ran = rig.run("python3 -c 'import os; os.write(1, b\"\")' >&1000; x=2; exit 4").await;
+    assert_eq!(ran.code(), 4, "{ran:?}");
+    assert_eq!(rig.run("echo $x").await.out(), "2\n");
+}
+
+#[tokio::test]
 async fn s05_a_limit_on_files_keeps_a_large_state_from_being_saved_and_nothing_else() {
     let mut rig = Rig::new();
     rig.run("x=saved").await;
