@@ -48,9 +48,20 @@ pub(crate) struct Disks {
 /// A disk that is attached. While this lives the device stays, used or not.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    _device: File,
+    device: File,
     /// The loop device.
     pub(crate) path: PathBuf,
+}
+
+impl Attached {
+    /// Stops the host from caching what the sandbox's own file system caches already. Writes the empty file system out
+    /// first: a mount must not wait for that, so this is for when the sandbox runs.
+    pub(crate) fn settle(&self) {
+        if let Err(error) = sys::loopdev::use_direct_io(&self.device) {
+            // The data directory's file system may have no direct I/O. Then everything is cached twice, no more.
+            tracing::debug!(device = %self.path.display(), %error, "no direct I/O");
+        }
+    }
 }
 
 impl Disks {
@@ -111,11 +122,10 @@ impl Disks {
 pub(crate) fn attach(image: &Path) -> Result<Attached> {
     let attach = || {
         let file = File::options().read(true).write(true).open(image)?;
-        // The sandbox's own file system caches already; without direct I/O the host's would cache it all again.
-        sys::loopdev::attach(file.as_fd(), true)
+        sys::loopdev::attach(file.as_fd())
     };
     let (device, path) = attach().map_err(DriverError::io("attach disk", image.display()))?;
-    Ok(Attached { _device: device, path })
+    Ok(Attached { device, path })
 }
 
 /// Whether a disk was not unmounted, as after a crash of the host: `s_state` of the superblock (ext4: super.rst).

@@ -377,6 +377,9 @@ impl Shared {
         }
         .run(&plan)?;
         self.files.mark_ready(id)?;
+        if let Some(attached) = attached {
+            tokio::task::spawn_blocking(move || attached.settle());
+        }
         Ok(process)
     }
 
@@ -531,7 +534,13 @@ impl Driver for Native {
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (shared, id) = (self.shared.clone(), id.clone());
-            blocking(move || shared.destroy(&id)).await
+            let live = shared.live().get(&id).cloned();
+            blocking(move || shared.destroy(&id)).await?;
+            // Its first process has ended; it is gone when the one who watches it has taken its status.
+            if let Some(Live { mut exit, .. }) = live {
+                let _watcher_ended = exit.wait_for(Option::is_some).await.is_err();
+            }
+            Ok(())
         })
     }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+const LOOP_SET_DIRECT_IO: libc::Ioctl = 0x4C08;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
-const LO_FLAGS_DIRECT_IO: u32 = 16;
 
 /// `struct loop_info64`.
 #[repr(C)]
@@ -38,7 +38,7 @@ struct LoopConfig {
 }
 
 /// A loop device over `image`, open, with its path. It clears itself when nothing has it open or mounted any more.
-pub(crate) fn attach(image: BorrowedFd<'_>, direct_io: bool) -> io::Result<(File, PathBuf)> {
+pub(crate) fn attach(image: BorrowedFd<'_>) -> io::Result<(File, PathBuf)> {
     let control = File::options().read(true).write(true).open("/dev/loop-control")?;
     // Another process can take the device that was free a moment ago: then ask for the next. The bound is there only
     // so that a broken kernel cannot keep us here.
@@ -55,10 +55,7 @@ pub(crate) fn attach(image: BorrowedFd<'_>, direct_io: bool) -> io::Result<(File
             fd: image.as_raw_fd() as u32,
             block_size: 4096,
             // SAFETY: all-zero bytes are a valid loop_info64.
-            info: LoopInfo {
-                flags: LO_FLAGS_AUTOCLEAR | if direct_io { LO_FLAGS_DIRECT_IO } else { 0 },
-                ..unsafe { std::mem::zeroed() }
-            },
+            info: LoopInfo { flags: LO_FLAGS_AUTOCLEAR, ..unsafe { std::mem::zeroed() } },
             reserved: [0; 8],
         };
         // SAFETY: LOOP_CONFIGURE reads a loop_config, which outlives the call.
@@ -71,6 +68,16 @@ pub(crate) fn attach(image: BorrowedFd<'_>, direct_io: bool) -> io::Result<(File
         }
     }
     Err(last)
+}
+
+/// Has a loop device pass the host's page cache by. Writes out what is in it first, which may take the disk's time.
+pub(crate) fn use_direct_io(device: &File) -> io::Result<()> {
+    let on: libc::c_ulong = 1;
+    // SAFETY: takes a number.
+    if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_DIRECT_IO, on) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
