@@ -73,6 +73,10 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
         if session.is_fresh() {
             break;
         }
+        // A shell that the command ended is replaced behind the answer, so that the next command need not wait for it.
+        if let Err(error) = shell.ensure_ready().await {
+            tracing::warn!(session = %session.id, %error, "no new shell yet");
+        }
     }
     session.queue.close(&session.id, &context.executions);
     if let Err(error) = shell.end(!session.is_fresh()).await {
