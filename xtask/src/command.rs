@@ -96,6 +96,12 @@ impl Cmd {
         String::from_utf8(out.stdout).with_context(|| format!("`{}` wrote no UTF-8", self.shown()))
     }
 
+    /// Starts it with stdout as given; the caller waits for it.
+    pub(crate) fn spawn(mut self, stdout: Stdio, stderr: Stdio) -> Result<Child> {
+        self.inner.stdout(stdout).stderr(stderr);
+        self.start()
+    }
+
     fn start(&mut self) -> Result<Child> {
         self.inner.spawn().with_context(|| format!("start `{}`", self.shown()))
     }

@@ -1,7 +1,8 @@
 //! Files that are generated from the code and committed. Each has a `--check`, which fails where the committed file is
 //! not what the code says now.
 
-use crate::build::cargo;
+use crate::build::{cargo, npm};
+use crate::setup;
 use crate::workspace::Workspace;
 use anyhow::{Context as _, Result, bail};
 
@@ -11,6 +12,18 @@ pub(crate) struct Args {
     /// Change nothing; fail if a file is not up to date
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+/// The API's document, from the types and routes that serve it.
+pub(crate) fn openapi(ws: &Workspace, args: &Args) -> Result<()> {
+    let document = cargo(ws, &["run", "--quiet", "--package", "sandcrab", "--", "__openapi"]).read()?;
+    settle(ws, "openapi.json", &document, args.check, "cargo xtask openapi")
+}
+
+/// The TypeScript package's types and error classes, from the API's document.
+pub(crate) fn clients(ws: &Workspace, args: &Args) -> Result<()> {
+    setup::npm(ws, "sdks/typescript")?;
+    npm(ws, "sdks/typescript", if args.check { "generate:check" } else { "generate" }).run()
 }
 
 /// The page of errors, from the one table in `crates/api`.

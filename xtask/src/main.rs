@@ -11,6 +11,8 @@ mod check;
 mod clock;
 mod command;
 mod generate;
+mod run;
+mod server;
 mod setup;
 mod test;
 mod workspace;
@@ -30,6 +32,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Set up, build, start a server and run the examples in real sandboxes
+    Run(run::Args),
     /// Build the binary (target/dist/sandcrab) and the TypeScript package (sdks/typescript/dist)
     Build(build::Args),
     /// Run every test of every runner, after `check`; writes target/test-report/passed.txt
@@ -38,17 +42,24 @@ enum Command {
     Check,
     /// Measure everything that docs/SPECIFICATION.md promises, beside the bare limits
     Bench(bench::Args),
-    /// Write the files that are generated from the code
+    /// Write openapi.json, from the types and routes that serve it
+    Openapi(generate::Args),
+    /// Write what the TypeScript package generates from openapi.json
+    Clients(generate::Args),
+    /// Write docs/ERRORS.md, from the table of errors
     Docs(generate::Args),
 }
 
 fn main() -> Result<ExitCode> {
     let ws = Workspace::here()?;
     match Cli::parse().command {
+        Command::Run(args) => run::run(&ws, &args)?,
         Command::Build(args) => build::run(&ws, &args)?,
         Command::Test(args) => return test::run(&ws, &args),
         Command::Check => check::run(&ws)?,
         Command::Bench(args) => bench::run(&ws, &args)?,
+        Command::Openapi(args) => generate::openapi(&ws, &args)?,
+        Command::Clients(args) => generate::clients(&ws, &args)?,
         Command::Docs(args) => generate::docs(&ws, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@
 use crate::command::{cmd, which};
 use crate::workspace::Workspace;
 use anyhow::{Context as _, Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Debian packages that building and a first run need, each with its reason.
@@ -86,6 +86,33 @@ pub(crate) fn npm(ws: &Workspace, folder: &str) -> Result<()> {
         .dir(&dir)
         .limit(Duration::from_secs(600))
         .run_logged(&log)
+}
+
+/// A Python environment with exactly what a requirements file lists; returns its `bin` folder.
+pub(crate) fn venv(ws: &Workspace, name: &str, requirements: &str) -> Result<PathBuf> {
+    let dir = ws.target().join(name);
+    let wanted =
+        std::fs::read_to_string(ws.path(requirements)).with_context(|| format!("read {requirements}"))?;
+    let stamp = dir.join("installed.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        println!("{requirements}: installed");
+        return Ok(dir.join("bin"));
+    }
+    println!("{requirements}: pip install");
+    let logs = ws.logs();
+    // Debian's own interpreter: what else is on PATH may be a wrapper of a version manager.
+    cmd("/usr/bin/python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&dir)
+        .limit(Duration::from_secs(120))
+        .run_logged(&logs.join(format!("venv-{name}.txt")))?;
+    cmd(dir.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(ws.path(requirements))
+        .limit(Duration::from_secs(600))
+        .run_logged(&logs.join(format!("pip-{name}.txt")))?;
+    std::fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
+    Ok(dir.join("bin"))
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -20,7 +20,9 @@ const CHECKS: &[Check] = &[
     ("dependency rule", dependencies::check),
     ("file length", length::check),
     ("lints", lints),
-    ("generated docs", |ws| generate::docs(ws, &generate::Args { check: true })),
+    ("openapi.json", |ws| generate::openapi(ws, &generate::Args { check: true })),
+    ("types of the TypeScript package", |ws| generate::clients(ws, &generate::Args { check: true })),
+    ("docs/ERRORS.md", |ws| generate::docs(ws, &generate::Args { check: true })),
     ("licences and advisories", deny),
 ];
 

@@ -4,6 +4,7 @@
 mod promises;
 pub(crate) mod report;
 mod rust;
+mod schemathesis;
 mod typescript;
 
 use crate::check;
@@ -34,6 +35,7 @@ enum Part {
     Check,
     Rust,
     Typescript,
+    Schemathesis,
 }
 
 /// Which tests to run.
@@ -61,6 +63,9 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
             }
             if wants(Part::Typescript) && select.package.is_none() {
                 reports.push(runner("typescript", typescript::run(ws, &mut clock, &select)));
+            }
+            if wants(Part::Schemathesis) && select.package.is_none() && select.filter.is_none() {
+                reports.push(runner("schemathesis", schemathesis::run(ws, &mut clock)));
             }
         }
         Err(error) => reports.push(runner("build", Err(error))),

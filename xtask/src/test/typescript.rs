@@ -71,7 +71,7 @@ fn vitest(ws: &Workspace, select: &Selection, report: &mut Report) -> Result<()>
     let mut command = cmd("npx")
         .args(["--no-install", "vitest", "run"])
         .dir(ws.path(FOLDER))
-        .env("SANDCRAB_BIN", ws.binary("debug", "sandcrab"))
+        .env("SANDCRAB_BINARY", ws.binary("debug", "sandcrab"))
         .limit(Duration::from_secs(15 * 60));
     if let Some(filter) = &select.filter {
         command = command.args(["--passWithNoTests", "-t", filter]);
