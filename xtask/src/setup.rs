@@ -18,6 +18,7 @@ pub(crate) const BUILD: &[(&str, &str)] = &[
 /// What the tests need besides.
 pub(crate) const TEST: &[(&str, &str)] = &[
     ("busybox-static", "a shell that cannot load builtins, and a program without libraries"),
+    ("chromium", "the browser that the TypeScript package is tried in"),
     ("dash", "a shell that cannot load builtins"),
     ("dpkg-dev", "builds the local .deb that a sandbox installs"),
     ("e2fsprogs", "file system images"),
