@@ -1,5 +1,7 @@
 """What the generated requests are, and what every answer must be, beyond what the document itself can say."""
 
+import json
+
 import schemathesis
 
 SANDBOXES = ["fuzz-a", "fuzz-b"]
@@ -53,3 +55,25 @@ def x01_errors_have_one_shape_and_are_never_internal(ctx, response, case):
     assert error["httpStatus"] == response.status_code, f"httpStatus is {error['httpStatus']}"
     assert error["message"], "the error has no message"
     assert error["code"] != "INTERNAL_ERROR", f"a fault of the server: {error}"
+
+
+# The last event of each kind of stream, or an error.
+LAST = {"execStream": "complete", "resumeExecStream": "complete", "readFileStream": "complete"}
+
+
+@schemathesis.check
+def s12_streams_are_events_with_an_end(ctx, response, case):
+    """S12: every event is JSON with a type, each exec event says up to where it reaches, and the last one is an end."""
+    operation = case.operation.definition.raw.get("operationId")
+    if operation not in LAST or response.status_code != 200:
+        return
+    events = [event for event in response.text.split("\n\n") if event and not event.startswith(":")]
+    kinds = []
+    for event in events:
+        fields = dict(line.split(": ", 1) for line in event.split("\n"))
+        kinds.append(json.loads(fields["data"])["type"])
+        if operation != "readFileStream":
+            stdout, stderr = fields["id"].split("-")
+            assert stdout.isdigit() and stderr.isdigit(), f"the id of {event}"
+    assert kinds, "a stream without an event"
+    assert kinds[-1] in (LAST[operation], "error"), f"a stream that ends with {kinds[-1]}"

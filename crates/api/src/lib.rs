@@ -10,6 +10,7 @@ pub mod files;
 pub mod ids;
 pub mod launch;
 pub mod limits;
+mod object;
 pub mod sandbox;
 pub mod session;
 pub mod time;

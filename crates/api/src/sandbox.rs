@@ -47,7 +47,11 @@ pub struct CreateSandbox {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Bounds on resources. Fixed at creation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::deserialize",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub limits: Option<Limits>,
     /// Default `loopback`. Fixed at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,9 +23,13 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.0.context.get("retryAfter").and_then(serde_json::Value::as_u64);
+        let allow = self.0.context.get("allow").and_then(|allow| HeaderValue::from_str(allow.as_str()?).ok());
         let mut response = (status, axum::Json(self.0)).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = allow {
+            response.headers_mut().insert(header::ALLOW, methods);
         }
         response
     }

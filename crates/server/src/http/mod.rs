@@ -41,6 +41,11 @@ pub(crate) fn wrong_method(method: &Method, path: &str) -> ApiError {
     ApiError::new(ErrorCode::MethodNotAllowed, message).during("route")
 }
 
+/// The path has the methods of `allow`, as in the header of that name.
+pub(crate) fn wrong_method_of(method: &Method, path: &str, allow: String) -> ApiError {
+    wrong_method(method, path).with("allow", allow)
+}
+
 /// As much of a path as a person would read.
 fn short(path: &str) -> &str {
     path.get(..200).unwrap_or(path)

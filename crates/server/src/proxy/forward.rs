@@ -44,7 +44,9 @@ pub(crate) async fn forward(
             labels.route = Some(route.operation.clone());
             return Err(during(error, route));
         }
-        Found::WrongMethod => return Err(crate::http::wrong_method(&method, request.uri().path())),
+        Found::WrongMethod(allow) => {
+            return Err(crate::http::wrong_method_of(&method, request.uri().path(), allow));
+        }
         Found::Unknown => return Err(crate::http::unknown_route(&method, request.uri().path())),
     };
     labels.route = Some(route.operation.clone());

@@ -40,8 +40,8 @@ enum Parameter {
 pub(crate) enum Found<'a> {
     /// A route, and the path to ask the agent for.
     Route(&'a Route, String),
-    /// The path has other methods.
-    WrongMethod,
+    /// The path has other methods, which are listed as in the header `Allow`.
+    WrongMethod(String),
     /// A route whose parameter breaks its rule.
     Invalid(&'a Route, ApiError),
     /// Nothing.
@@ -102,13 +102,13 @@ impl Routes {
 
     /// The route of a request. `path` is what follows `/v1/sandboxes/{id}`, as it came, beginning with a slash.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<'_> {
-        let mut wrong_method = false;
+        let mut others = Vec::new();
         for route in &self.routes {
             if !fits(&route.segments, path) {
                 continue;
             }
             if route.method != *method {
-                wrong_method = true;
+                others.push(route.method.as_str());
                 continue;
             }
             return match canonical(&route.segments, path) {
@@ -116,7 +116,7 @@ impl Routes {
                 Err(error) => Found::Invalid(route, error),
             };
         }
-        if wrong_method { Found::WrongMethod } else { Found::Unknown }
+        if others.is_empty() { Found::Unknown } else { Found::WrongMethod(others.join(", ")) }
     }
 }
 
@@ -315,7 +315,9 @@ mod tests {
         ] {
             assert!(matches!(table.find(&Method::GET, path), Found::Invalid(..)), "{path}");
         }
-        assert!(matches!(table.find(&Method::DELETE, "/sessions"), Found::WrongMethod));
+        assert!(
+            matches!(table.find(&Method::DELETE, "/sessions"), Found::WrongMethod(allow) if allow == "GET, POST")
+        );
     }
 
     #[test]

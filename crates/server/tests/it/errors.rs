@@ -34,8 +34,10 @@ async fn x01_unknown_routes_and_methods_are_typed() {
         (Method::GET, "/v1/sandboxes/a/exec"),
         (Method::OPTIONS, "/v1/sandboxes/a/exec"),
         (Method::TRACE, "/v1/sandboxes/a"),
+        (Method::TRACE, "/v1/sandboxes/a/sessions"),
     ] {
         let answer = server.request(method.clone(), path).send().await;
+        assert!(answer.headers.contains_key("allow"), "{method} {path}");
         assert_eq!(answer.failure(), (405, "METHOD_NOT_ALLOWED".into()), "{method} {path}");
     }
 }
