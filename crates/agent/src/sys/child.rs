@@ -4,6 +4,7 @@
 //! the same however large the agent is. Until its exec it may therefore do nothing but system calls on values that
 //! were prepared beforehand: no allocation, no lock, no panic.
 
+use super::watchdog::Watchdog;
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ffi::{c_char, c_int, c_long, c_void};
 use std::io;
@@ -94,7 +95,10 @@ const STACK: usize = 64 << 10;
 pub(crate) const MAX_FDS: usize = 16;
 
 /// A stack for children to run on before their exec. One child at a time uses it.
-pub(crate) struct Stack(*mut c_void);
+pub(crate) struct Stack {
+    at: *mut c_void,
+    watchdog: Watchdog,
+}
 
 // SAFETY: the mapping belongs to this value alone and is only handed to a child while its caller holds `&mut self`.
 unsafe impl Send for Stack {}
@@ -102,6 +106,7 @@ unsafe impl Send for Stack {}
 impl Stack {
     /// Maps a stack with a guard page below it.
     pub(crate) fn new() -> io::Result<Self> {
+        let watchdog = Watchdog::new()?;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory of ours.
         let at = unsafe {
             libc::mmap(
@@ -118,14 +123,14 @@ impl Stack {
         }
         // SAFETY: the first page lies inside the mapping just made, and nothing uses it yet.
         unsafe { libc::mprotect(at, 4096, libc::PROT_NONE) };
-        Ok(Self(at))
+        Ok(Self { at, watchdog })
     }
 }
 
 impl Drop for Stack {
     fn drop(&mut self) {
         // SAFETY: the mapping was made by `new` with this size; no child runs on it, since `start` returns only after the exec.
-        unsafe { libc::munmap(self.0, STACK) };
+        unsafe { libc::munmap(self.at, STACK) };
     }
 }
 
@@ -134,17 +139,17 @@ const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Starts a process. Returns its pid and a pidfd once the program runs.
+/// Starts a process. Returns its pid and a pidfd once the program runs. Blocks the thread until then, for a second if
+/// somebody stops the child on its way; that child has been killed.
 pub(crate) fn start(stack: &mut Stack, plan: &Plan<'_>) -> Result<(i32, OwnedFd), StepFailed> {
     let mut failure = Failure { step: 0, errno: 0 };
     let mut context = Context { plan, failure: &raw mut failure };
-    let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is a plain C struct for which all zeroes is a valid value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD;
-    args.pidfd = (&raw mut pidfd) as u64;
+    args.pidfd = stack.watchdog.arm() as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    args.stack = stack.0 as u64;
+    args.stack = stack.at as u64;
     args.stack_size = STACK as u64;
     if let Some(fd) = plan.cgroup {
         args.flags |= CLONE_INTO_CGROUP;
@@ -163,6 +168,7 @@ pub(crate) fn start(stack: &mut Stack, plan: &Plan<'_>) -> Result<(i32, OwnedFd)
     // SAFETY: `args` describes a valid stack of our own; the child runs `child_main` on it with a context that lives on
     // this frame, which cannot go away because CLONE_VFORK suspends this thread until the child executes or exits.
     let pid = unsafe { clone3(&args, child_main, (&raw mut context).cast()) };
+    let pidfd = stack.watchdog.disarm();
     // SAFETY: `old` is the mask that this thread had.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
 

@@ -1,6 +1,7 @@
 //! The only folder of this crate that holds `unsafe`: system calls that no safe wrapper offers.
 
 pub(crate) mod child;
+mod watchdog;
 
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::process::Pid;

@@ -164,3 +164,58 @@ async fn a_signal_reaches_the_process_that_was_started_and_no_later_one() {
     assert_eq!(child.try_wait(), Some(Exit::Signal(9)), "a status can be had again");
     child.signal(rustix::process::Signal::KILL).expect("what has ended is no error");
 }
+
+/// Stops every child of this thread that has not come to its exec, until told to end. Returns how many.
+fn stop_children(thread: i32, end: &std::sync::atomic::AtomicBool) -> usize {
+    let own = std::fs::read_link("/proc/self/exe").expect("a program has a path");
+    let mut stopped = std::collections::HashSet::new();
+    while !end.load(std::sync::atomic::Ordering::Relaxed) {
+        let children =
+            std::fs::read_to_string(format!("/proc/self/task/{thread}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            if std::fs::read_link(format!("/proc/{child}/exe")).is_ok_and(|exe| exe == own)
+                && let Some(pid) = rustix::process::Pid::from_raw(child)
+                && rustix::process::kill_process(pid, rustix::process::Signal::STOP).is_ok()
+            {
+                stopped.insert(child);
+            }
+        }
+    }
+    stopped.len()
+}
+
+#[tokio::test]
+async fn a28_whoever_stops_a_process_before_its_exec_stops_nothing_else() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Core);
+    let unlimited = u64::MAX;
+    let limit = (libc::RLIMIT_CORE, limit.current.unwrap_or(unlimited), limit.maximum.unwrap_or(unlimited));
+    // Many steps before the exec, for whoever wants to come between.
+    let spawner = Spawner::new(Identity { rlimits: vec![limit; 100_000], ..Identity::default() });
+    let spec = SpawnSpec {
+        program: c"/bin/true",
+        args: &[c"true".to_owned()],
+        env: &[],
+        cwd: None,
+        fds: &[],
+        cgroup: None,
+        subreaper: false,
+    };
+    let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let thread = rustix::thread::gettid().as_raw_nonzero().get();
+    let attacker = std::thread::spawn({
+        let end = std::sync::Arc::clone(&end);
+        move || stop_children(thread, &end)
+    });
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        let started = Instant::now();
+        let child = spawner.spawn(&spec).expect("the clone succeeds");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        ends.push(child.wait().await.expect("it can be waited for"));
+    }
+    end.store(true, std::sync::atomic::Ordering::Relaxed);
+    let stopped = attacker.join().expect("the attacker ends");
+    assert_eq!((stopped, ends), (3, vec![Exit::Signal(9); 3]));
+    let child = spawner.spawn(&spec).expect("true starts");
+    assert_eq!(child.wait().await.expect("it can be waited for"), Exit::Code(0));
+}
