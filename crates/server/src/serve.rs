@@ -299,8 +299,11 @@ fn lock(data_dir: &Path) -> Result<File, ServeError> {
 /// If it could not start.
 pub fn serve(options: Options, started: impl FnOnce(&Started)) -> Result<(), ServeError> {
     raise_descriptor_limit();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)?;
     runtime.block_on(async {
         let driver = driver(&options)?;
         let server = Server::start(options, driver).await?;
@@ -309,6 +312,12 @@ pub fn serve(options: Options, started: impl FnOnce(&Started)) -> Result<(), Ser
         server.run(end).await;
         Ok(())
     })
+}
+
+/// Threads that answer requests: half of the CPUs, because the other half of each request is an agent's work. More only
+/// hand requests to each other, and a wake-up on another CPU costs more than an answer.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get() / 2).max(1)
 }
 
 fn driver(options: &Options) -> Result<Arc<dyn Driver>, ServeError> {
