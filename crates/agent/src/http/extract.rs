@@ -1,8 +1,8 @@
 //! Reading a request: whatever is wrong becomes a typed 4xx that names the field (contract X02).
 
 use super::error::Refusal;
-use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::{header, request::Parts};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
+use axum::http::{Extensions, Method, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sandcrab_api::{ApiError, ErrorCode, limits};
 use serde::de::DeserializeOwned;
@@ -20,10 +20,28 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        require_json(&request)?;
-        let body = Limited::new(request.into_body(), limits::MAX_JSON_BODY_BYTES).collect().await;
-        let bytes = body.map_err(|error| unreadable_body(&*error))?.to_bytes();
-        Ok(Self(parse_json(&bytes)?))
+        let route = Route::of(request.method(), request.extensions());
+        let read = async {
+            require_json(&request)?;
+            let body = Limited::new(request.into_body(), limits::MAX_JSON_BODY_BYTES).collect().await;
+            parse_json(&body.map_err(|error| unreadable_body(&*error))?.to_bytes())
+        };
+        Ok(Self(read.await.map_err(|error| route.refuse(error))?))
+    }
+}
+
+/// Which route a request came in by, so that a refusal can name the operation (contract X01).
+struct Route(Method, Option<MatchedPath>);
+
+impl Route {
+    fn of(method: &Method, extensions: &Extensions) -> Self {
+        Self(method.clone(), extensions.get().cloned())
+    }
+
+    fn refuse(self, mut error: ApiError) -> Refusal {
+        let Self(method, path) = self;
+        error.operation = path.and_then(|path| super::operation(&method, path.as_str())).map(Into::into);
+        Refusal(error)
     }
 }
 
@@ -109,7 +127,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        require_text(parts.uri.query().unwrap_or_default())?;
+        let route = Route::of(&parts.method, &parts.extensions);
+        if let Err(error) = require_text(parts.uri.query().unwrap_or_default()) {
+            return Err(route.refuse(error));
+        }
         match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
             Err(error) => {
@@ -120,7 +141,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
                     Some((field, _)) => field.to_owned(),
                     None => text.split('`').nth(1).unwrap_or("query").to_owned(),
                 };
-                Err(ApiError::invalid(&field, text).into())
+                Err(route.refuse(ApiError::invalid(&field, text)))
             }
         }
     }
@@ -132,7 +153,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(error) => Err(ApiError::invalid("path parameter", error.body_text()).into()),
+            Err(error) => {
+                let route = Route::of(&parts.method, &parts.extensions);
+                Err(route.refuse(ApiError::invalid("path parameter", error.body_text())))
+            }
         }
     }
 }

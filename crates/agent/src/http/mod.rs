@@ -7,9 +7,11 @@ mod sessions;
 
 use crate::agent::Agent;
 use axum::extract::State;
+use axum::http::Method;
 use sandcrab_api::ApiError;
 use sandcrab_api::sandbox::{AgentEvent, AgentHello};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,6 +33,30 @@ pub fn app(agent: Arc<Agent>) -> axum::Router {
     let (routes, _document) = router().routes(routes!(hello)).split_for_parts();
     let routes = routes.route("/agent/events", axum::routing::get(events));
     routes.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(agent)
+}
+
+/// The operation that a route of the document stands for. Only refusals ask.
+fn operation(method: &Method, path: &str) -> Option<&'static str> {
+    static OPERATIONS: OnceLock<HashMap<String, String>> = OnceLock::new();
+    let operations = OPERATIONS.get_or_init(|| {
+        let mut operations = HashMap::new();
+        for (path, item) in router().into_openapi().paths.paths {
+            let methods = [
+                ("GET", item.get),
+                ("POST", item.post),
+                ("PUT", item.put),
+                ("PATCH", item.patch),
+                ("DELETE", item.delete),
+            ];
+            for (method, operation) in methods {
+                if let Some(id) = operation.and_then(|operation| operation.operation_id) {
+                    operations.insert(format!("{method} {path}"), id);
+                }
+            }
+        }
+        operations
+    });
+    operations.get(&format!("{method} {path}")).map(String::as_str)
 }
 
 /// Says which agent this is.
@@ -59,7 +85,7 @@ async fn unknown(uri: axum::http::Uri) -> error::Refusal {
     ApiError::new(sandcrab_api::ErrorCode::RouteNotFound, format!("there is no route {}", uri.path())).into()
 }
 
-async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> error::Refusal {
+async fn wrong_method(method: Method, uri: axum::http::Uri) -> error::Refusal {
     let message = format!("{method} is not a method of {}", uri.path());
     ApiError::new(sandcrab_api::ErrorCode::MethodNotAllowed, message).into()
 }
