@@ -31,6 +31,8 @@ struct Group {
     name: String,
     dir: OwnedFd,
     procs: OwnedFd,
+    /// Open from the start: what is to be killed is killed even if the agent runs out of descriptors.
+    kill: OwnedFd,
 }
 
 impl Groups {
@@ -60,49 +62,25 @@ impl Groups {
 
     pub(super) async fn stop(&mut self, shell_line: &[u8], grace: Duration) -> io::Result<()> {
         let Some(group) = self.current.take() else { return Ok(()) };
-        group.freeze(true).await?;
-        let mut known = Vec::new();
-        let mut programs = Vec::new();
-        for pid in group.members()? {
-            known.push(pid);
-            let Some(held) = Held::open(pid)? else { continue };
-            // While all are frozen: nobody sees another one's end before it has its own signal.
-            if held.is_shell(shell_line) {
-                held.signal(Signal::STOP);
-            } else {
-                held.signal(Signal::TERM);
-                programs.push(held);
-            }
-        }
-        group.freeze(false).await?;
-        let deadline = Instant::now() + grace;
-        while all_ended(&programs, deadline).await? {
-            programs.clear();
-            // What the programs started while they ended has the rest of the grace.
-            for pid in group.members()? {
-                let Some(held) = Held::open(pid)? else { continue };
-                if !known.contains(&pid) && !held.is_shell(shell_line) {
-                    known.push(pid);
-                    programs.push(held);
-                }
-            }
-            if programs.is_empty() {
-                break;
-            }
-        }
-        group.kill().await?;
+        // Known for as long as anything lives in it, whatever fails below.
         self.left.push(group);
+        let Some(group) = self.left.last() else { return Ok(()) };
+        if let Err(error) = group.ask_to_end(shell_line, grace).await {
+            tracing::warn!(group = %group.name, %error, "a command is killed without having been asked to end");
+        }
+        let killed = group.kill().await;
         self.left.retain(|group| !group.remove());
-        Ok(())
+        killed
     }
 
     pub(super) async fn kill_all(&mut self) -> io::Result<()> {
         self.left.extend(self.current.take());
+        let mut killed = Ok(());
         for group in &self.left {
-            group.kill().await?;
+            killed = group.kill().await.and(killed);
         }
         self.left.retain(|group| !group.remove());
-        Ok(())
+        killed
     }
 }
 
@@ -124,7 +102,8 @@ impl Group {
         mkdirat(base, name.as_str(), Mode::from_raw_mode(0o755))?;
         let dir = openat(base, name.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let procs = openat(&dir, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { base: base.try_clone()?, name, dir, procs })
+        let kill = openat(&dir, c"cgroup.kill", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { base: base.try_clone()?, name, dir, procs, kill })
     }
 
     fn members(&self) -> io::Result<Vec<Pid>> {
@@ -144,6 +123,42 @@ impl Group {
             .split(|b| *b == b'\n')
             .filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok().and_then(Pid::from_raw))
             .collect())
+    }
+
+    /// Stops the shells, asks the programs to end and gives them the grace. A failure may leave all of them frozen:
+    /// [`Group::kill`] ends them all the same.
+    async fn ask_to_end(&self, shell_line: &[u8], grace: Duration) -> io::Result<()> {
+        self.freeze(true).await?;
+        let mut known = Vec::new();
+        let mut programs = Vec::new();
+        for pid in self.members()? {
+            known.push(pid);
+            let Some(held) = Held::open(pid)? else { continue };
+            // While all are frozen: nobody sees another one's end before it has its own signal.
+            if held.is_shell(shell_line) {
+                held.signal(Signal::STOP);
+            } else {
+                held.signal(Signal::TERM);
+                programs.push(held);
+            }
+        }
+        self.freeze(false).await?;
+        let deadline = Instant::now() + grace;
+        while all_ended(&programs, deadline).await? {
+            programs.clear();
+            // What the programs started while they ended has the rest of the grace.
+            for pid in self.members()? {
+                let Some(held) = Held::open(pid)? else { continue };
+                if !known.contains(&pid) && !held.is_shell(shell_line) {
+                    known.push(pid);
+                    programs.push(held);
+                }
+            }
+            if programs.is_empty() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     async fn freeze(&self, freeze: bool) -> io::Result<()> {
@@ -171,7 +186,7 @@ impl Group {
     async fn kill(&self) -> io::Result<()> {
         let deadline = Instant::now() + KILLED_WITHIN;
         loop {
-            write(&self.dir, c"cgroup.kill", b"1")?;
+            rustix::io::write(&self.kill, b"1")?;
             let mut held = Vec::new();
             for pid in self.members()? {
                 held.extend(Held::open(pid)?);
@@ -196,4 +211,52 @@ fn write(dir: impl AsFd, file: &std::ffi::CStr, text: &[u8]) -> io::Result<()> {
     let fd = openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&fd, text)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spawn::{Exit, Identity, SpawnSpec, Spawner};
+
+    #[tokio::test]
+    async fn s06_a_stop_that_fails_halfway_still_kills_and_forgets_nothing() {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is mounted");
+        let root = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1).zip(line.split(' ').nth(2)))
+            .find_map(|(at, kind)| (kind == "cgroup2").then_some(at))
+            .expect("this test needs a cgroup2 mount");
+        let path = format!("{root}/sandcrab-groups-test-{}", std::process::id());
+        std::fs::create_dir(&path).expect("this test needs root, to make a cgroup");
+        let base = OwnedFd::from(std::fs::File::open(&path).expect("the cgroup exists"));
+        let mut groups = Groups::new(base.as_fd()).expect("descriptors can be had");
+        let spawner = Spawner::new(Identity::default());
+        let sleep = spawner
+            .spawn(&SpawnSpec {
+                program: c"/bin/sleep",
+                args: &[c"sleep".to_owned(), c"1000".to_owned()],
+                env: &[],
+                cwd: None,
+                fds: &[],
+                cgroup: Some(groups.renew().expect("a group can be made")),
+                subreaper: false,
+            })
+            .expect("sleep starts");
+
+        // The list of members cannot be had once the group is frozen.
+        let (pipe, _other) = rustix::pipe::pipe().expect("a pipe");
+        let current = groups.current.as_mut().expect("there is a current group");
+        let procs = std::mem::replace(&mut current.procs, pipe);
+        groups.stop(b"bash", Duration::from_secs(1)).await.expect_err("the stop says that it failed");
+        let ended = tokio::time::timeout(Duration::from_secs(20), sleep.wait()).await;
+        let ended = ended.expect("it is killed all the same").expect("it can be waited for");
+        assert_eq!(ended, Exit::Signal(9));
+        if let [group] = &mut groups.left[..] {
+            group.procs = procs;
+        }
+        groups.kill_all().await.expect("what is left can be killed");
+        assert!(groups.left.is_empty(), "and goes");
+        drop(groups);
+        std::fs::remove_dir(&path).expect("nothing is left in the cgroup");
+    }
 }

@@ -16,7 +16,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::io;
+use std::io::{self, Read as _};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::time::Instant;
@@ -105,7 +105,11 @@ impl Held {
 
     /// Whether it is a shell of ours or a fork of one.
     fn is_shell(&self, shell_line: &[u8]) -> bool {
-        read_proc(self.pid, "cmdline").is_ok_and(|line| line == shell_line)
+        // No further than it can be the same: a command line can be as long as the user likes.
+        let mut line = Vec::with_capacity(shell_line.len() + 1);
+        open_proc(self.pid, "cmdline")
+            .and_then(|file| io::Read::take(file, shell_line.len() as u64 + 1).read_to_end(&mut line))
+            .is_ok_and(|_| line == shell_line)
     }
 
     async fn ended(&self) -> io::Result<()> {
@@ -126,17 +130,14 @@ async fn all_ended(held: &[Held], deadline: Instant) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A file of /proc/PID.
-fn read_proc(pid: Pid, file: &str) -> io::Result<Vec<u8>> {
-    read_all(rustix::fs::open(
-        format!("/proc/{}/{file}", pid.as_raw_nonzero()),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+fn open_proc(pid: Pid, file: &str) -> io::Result<std::fs::File> {
+    let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
-fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
+/// A file of /proc/PID that is short by nature.
+fn read_proc(pid: Pid, file: &str) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
-    io::Read::read_to_end(&mut std::fs::File::from(fd), &mut all)?;
+    open_proc(pid, file)?.read_to_end(&mut all)?;
     Ok(all)
 }
