@@ -14,6 +14,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long callers wait for a shell that has answered to hand over its state: milliseconds, unless the state is huge or
+/// something keeps the shell from running.
+const SETTLED_WITHIN: Duration = Duration::from_secs(2);
 
 /// One session, as its callers see it. Its shell belongs to its task.
 #[derive(Debug)]
@@ -58,19 +63,21 @@ impl Session {
     /// As [`Session::info`], with the state of the last completed command even if its shell has yet to hand it over.
     /// Never waits for a command (contract S08).
     pub(crate) async fn settled_info(&self) -> SessionInfo {
-        self.settled().await;
+        self.settled(Instant::now() + SETTLED_WITHIN).await;
         self.info()
     }
 
     /// Its working directory as of its last completed command.
     async fn cwd(&self) -> PathBuf {
-        self.settled().await;
+        self.settled(Instant::now() + SETTLED_WITHIN).await;
         self.cwd_in(&self.snapshot.borrow())
     }
 
-    async fn settled(&self) {
-        // An error says that the shell's owner is gone: what it said last stands.
-        let _ = self.snapshot.clone().wait_for(|snapshot| snapshot.settled).await;
+    async fn settled(&self, deadline: Instant) {
+        // An error says that the shell's owner is gone, or that the shell was stopped by its user between its answer and
+        // its state: what it said last stands.
+        let mut snapshot = self.snapshot.clone();
+        let _ = tokio::time::timeout_at(deadline, snapshot.wait_for(|snapshot| snapshot.settled)).await;
     }
 
     /// Whether it ends with its first command.
@@ -206,8 +213,10 @@ impl Sessions {
     pub(crate) async fn list(&self) -> Vec<SessionInfo> {
         let sessions: Vec<_> = self.lock().sessions.values().cloned().collect();
         let mut list = Vec::with_capacity(sessions.len());
+        let deadline = Instant::now() + SETTLED_WITHIN;
         for session in sessions {
-            list.push(session.settled_info().await);
+            session.settled(deadline).await;
+            list.push(session.info());
         }
         list.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         list

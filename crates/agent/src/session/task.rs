@@ -177,7 +177,7 @@ fn result(context: &Context, execution: &Execution, outcome: &RunOutcome, begin:
         exit_code: outcome.exit_code,
         duration: (begin.elapsed().as_secs_f64() * 1e6).round() / 1e3,
         shell_restarted: outcome.shell_restarted,
-        interrupted: false,
+        interrupted: outcome.ended == Ended::Interrupted,
         oom: context.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since),
         truncated: execution.truncated(),
     }

@@ -4,6 +4,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::ffi::{CStr, CString};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The session loop, compiled by build.rs.
@@ -25,6 +26,8 @@ pub struct ShellImage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     loadable: Mutex<Option<CString>>,
+    /// A shell of `loadable` has loaded the loop.
+    proven: AtomicBool,
     plain: CString,
     builtin: Option<OwnedFd>,
 }
@@ -49,7 +52,7 @@ impl ShellImage {
         let builtin =
             builtin_file().inspect_err(|error| tracing::warn!(%error, "no file for the session loop")).ok();
         let loadable = Mutex::new(builtin.as_ref().and(loadable).map(CStr::to_owned));
-        Self(Arc::new(Inner { loadable, plain: plain.to_owned(), builtin }))
+        Self(Arc::new(Inner { loadable, proven: AtomicBool::new(false), plain: plain.to_owned(), builtin }))
     }
 
     /// The shell for the next start.
@@ -61,9 +64,20 @@ impl ShellImage {
         }
     }
 
-    /// This image's bash cannot load the loop: it is asked no more.
-    pub(super) fn cannot_load(&self) {
+    /// This image's bash has loaded the loop: from now on a shell that cannot is an accident of the moment (no memory,
+    /// no processes left).
+    pub(super) fn loads(&self) {
+        self.0.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// A shell could not load the loop. Unless one could before, the image's bash is asked no more; returns whether so.
+    pub(super) fn cannot_load(&self) -> bool {
+        if self.0.proven.load(Ordering::Relaxed) {
+            return false;
+        }
+        tracing::info!("the image's bash cannot load the session loop");
         *self.0.loadable.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        true
     }
 
     /// The file with the session loop.

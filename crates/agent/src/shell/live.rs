@@ -143,7 +143,9 @@ impl Live {
             };
             let current = message.nonce == self.nonces[0];
             let accepted = match message.reply {
-                Reply::State(_) | Reply::Settled => current || message.nonce == self.nonces[1],
+                Reply::State(_) | Reply::Settled | Reply::Unkept => {
+                    current || message.nonce == self.nonces[1]
+                }
                 _ => current,
             };
             if accepted {

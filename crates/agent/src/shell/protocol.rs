@@ -114,6 +114,8 @@ pub(super) enum Reply {
     Settled,
     /// The state after the command.
     State(StateBytes),
+    /// The command changed the state, which cannot be handed over.
+    Unkept,
     /// The state is restored, but for these parts (kind, name).
     Restored(Vec<(u32, String)>),
     /// The shell cannot run anything (its limit on open files) and leaves.
@@ -259,6 +261,7 @@ fn decode(datagram: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
         }),
         5 => Reply::Restored(failed_parts(extra)),
         6 => Reply::Refused,
+        7 => Reply::Unkept,
         _ => return None,
     };
     Some(Message { nonce, reply })

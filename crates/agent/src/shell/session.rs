@@ -5,6 +5,7 @@ use super::image::{Kind, ShellImage};
 use super::live::{Event, Live, StartError};
 use super::plain::{self, Plain};
 use super::processes::Processes;
+use super::protocol::page::Page;
 use super::protocol::{Assignment, Message, Nonce, Reply, Request, StateBytes, encode};
 use super::state::{Exported, State, kind_name};
 use crate::spawn::{Exit, Spawner};
@@ -21,6 +22,9 @@ use tokio::sync::watch;
 
 /// How long a shell may take to start and to restore its state. Far above both; a shell that takes longer is broken.
 const START_WITHIN: Duration = Duration::from_secs(20);
+
+/// How many shells are started before a command is given up: some may be killed on their way.
+const STARTS: usize = 3;
 
 /// How long a shell may take to begin a command once it has been sent. It begins at once unless it still writes a large
 /// state, or something else has read the request: a background job can, if it looks for the shell's private socket.
@@ -97,6 +101,8 @@ pub enum Ended {
     ShellExited,
     /// It was stopped; nothing of it runs any more.
     Stopped(StopReason),
+    /// Its end is not known: it was begun, but by a shell that the agent itself had given up and killed.
+    Interrupted,
 }
 
 /// The result of a command.
@@ -110,7 +116,8 @@ pub struct RunOutcome {
     pub ended: Ended,
     /// The shell that ran this command is gone: what no text can carry (jobs, open files) is lost.
     pub shell_restarted: bool,
-    /// Parts of the state that could not be restored into the shell that ran this command.
+    /// Parts of the state that could not be restored into the shell that ran this command, or to be named since the
+    /// command before: a whole "state" that could not be kept.
     pub dropped: Vec<Dropped>,
     /// Variables that were to be changed before this command but are readonly in the session.
     pub refused_env: Vec<String>,
@@ -194,6 +201,16 @@ pub struct Session {
     dropped: Vec<Dropped>,
 }
 
+/// What became of a shell that was started.
+enum Started {
+    /// It is ready, or commands have shells of their own.
+    Ready,
+    /// It ended before it had loaded the session loop.
+    EndedLoading(Exit),
+    /// It ended before it had restored the state.
+    EndedRestoring,
+}
+
 /// How a shell answered one request.
 enum Answer {
     Completed {
@@ -205,8 +222,25 @@ enum Answer {
         status: i32,
     },
     Exited(Exit),
+    /// It began the command, and nobody can say how that ended.
+    Lost(Exit),
     /// It ended before it began the command.
     NotBegun,
+}
+
+impl Answer {
+    /// What a shell did with a request before it ended, by what it left on the shared page; `given_up` if the agent
+    /// killed it for not beginning.
+    fn at_the_end(page: Option<&Page>, nonce: Nonce, exit: Exit, given_up: bool) -> Self {
+        // Without the page the command may have been run, and must not be run again.
+        let Some(page) = page else { return Self::Lost(exit) };
+        match page.completed {
+            Some((completed, status)) if completed == nonce => Self::CompletedAndLeft { status },
+            _ if page.begun != nonce => Self::NotBegun,
+            _ if given_up => Self::Lost(exit),
+            _ => Self::Exited(exit),
+        }
+    }
 }
 
 impl Session {
@@ -297,6 +331,9 @@ impl Session {
                 Ok(Answer::Exited(exit)) => {
                     self.outcome(exit.code(), exit.signal(), Ended::ShellExited, true, Vec::new())
                 }
+                Ok(Answer::Lost(exit)) => {
+                    self.outcome(exit.code(), exit.signal(), Ended::Interrupted, true, Vec::new())
+                }
                 Ok(Answer::NotBegun) if tries < 3 => continue,
                 Ok(Answer::NotBegun) => return Err(RunError::Broken("ends before it begins a command")),
             };
@@ -354,9 +391,29 @@ impl Session {
     }
 
     async fn start(&mut self) -> Result<(), RunError> {
+        let mut restoring = 0;
+        for _ in 0..STARTS {
+            match self.start_once().await? {
+                Started::Ready => return Ok(()),
+                Started::EndedLoading(Exit::Code(_)) if self.config.image.cannot_load() => return Ok(()),
+                // Killed, or an accident.
+                Started::EndedLoading(_) => {}
+                Started::EndedRestoring if restoring == 0 => restoring += 1,
+                Started::EndedRestoring => {
+                    // A state that kills the shell is given up, or the session would restore it for ever.
+                    self.state = None;
+                    self.unkept("the shells that restored it ended");
+                    return Err(RunError::Broken("ended while it restored its state, which is given up"));
+                }
+            }
+        }
+        Err(RunError::Broken("ended before it was ready"))
+    }
+
+    async fn start_once(&mut self) -> Result<Started, RunError> {
         let (kind, program) = self.config.image.choose();
         if kind == Kind::Plain {
-            return Ok(());
+            return Ok(Started::Ready);
         }
         // A restored shell gets its variables with the state.
         let environment = match &self.state {
@@ -370,9 +427,8 @@ impl Session {
         };
         let live = match start(self, &cwd) {
             Err(StartError::Spawn(e)) if e.is_directory() => start(self, c"/"),
-            Err(StartError::Spawn(e)) if e.is_exec() => {
-                self.config.image.cannot_load();
-                return Ok(());
+            Err(StartError::Spawn(e)) if e.is_exec() && self.config.image.cannot_load() => {
+                return Ok(Started::Ready);
             }
             other => other,
         }?;
@@ -382,21 +438,20 @@ impl Session {
             match live.next().await.map_err(failed("waiting for a shell"))? {
                 Event::Message(Message { reply: Reply::Hello, .. }) => break,
                 Event::Message(_) => {}
-                Event::Exit(_) => {
-                    tracing::info!("the image's bash cannot load the session loop");
+                Event::Exit(exit) => {
                     self.live = None;
-                    self.config.image.cannot_load();
-                    return Ok(());
+                    return Ok(Started::EndedLoading(exit));
                 }
             }
         }
+        self.config.image.loads();
         match self.state.clone() {
             Some(state) => self.restore(&state).await,
-            None => Ok(()),
+            None => Ok(Started::Ready),
         }
     }
 
-    async fn restore(&mut self, state: &State) -> Result<(), RunError> {
+    async fn restore(&mut self, state: &State) -> Result<Started, RunError> {
         self.layers.restored();
         let Some(live) = &mut self.live else { return Err(RunError::Broken("is gone")) };
         let file = state.file().map_err(failed("opening the state"))?;
@@ -406,21 +461,15 @@ impl Session {
             .map_err(|e| failed("making a memory file")(e.into()))?;
         let nonce = live.next_nonce();
         let message = encode(&Request::Restore { size: state.len() }, nonce, self.last_status);
-        live.control
-            .send(&message, &[file.as_fd(), null.as_fd(), complaints.as_fd()])
-            .await
-            .map_err(failed("sending the state"))?;
+        // A send that fails is the end of the shell, which is seen below.
+        let _ = live.control.send(&message, &[file.as_fd(), null.as_fd(), complaints.as_fd()]).await;
         let parts = loop {
             match live.next().await.map_err(failed("restoring the state"))? {
                 Event::Message(Message { reply: Reply::Restored(parts), .. }) => break parts,
                 Event::Message(_) => {}
                 Event::Exit(_) => {
-                    // A state that kills the shell is given up, or the session would loop in restoring it.
                     self.live = None;
-                    self.state = None;
-                    let reason = "it ended the shell that restored it".into();
-                    self.dropped.push(Dropped { kind: "state", name: String::new(), reason });
-                    return Err(RunError::Broken("ended while it restored its state"));
+                    return Ok(Started::EndedRestoring);
                 }
             }
         };
@@ -432,7 +481,7 @@ impl Session {
             name,
             reason: reason.clone(),
         }));
-        Ok(())
+        Ok(Started::Ready)
     }
 
     async fn ask(&mut self, request: &RunRequest, command: &[Assignment]) -> Result<Answer, RunError> {
@@ -465,7 +514,7 @@ impl Session {
         };
         let mut begun =
             std::pin::pin!(tokio::time::sleep(if sending.is_ok() { BEGUN_WITHIN } else { Duration::ZERO }));
-        let mut is_begun = false;
+        let (mut is_begun, mut given_up) = (false, false);
         loop {
             let Some(live) = &mut self.live else { return Ok(Answer::NotBegun) };
             let event = tokio::select! {
@@ -477,7 +526,7 @@ impl Session {
                         // Something else has read the request, or the shell is stopped. What is certain after the
                         // kill is that the command either was begun or never will be.
                         live.child.signal(Signal::KILL).map_err(failed("killing a shell that does not begin"))?;
-                        is_begun = true;
+                        (is_begun, given_up) = (true, true);
                     }
                     continue;
                 }
@@ -501,7 +550,11 @@ impl Session {
                     // Whoever reads the shell's memory can forge these without end; the deadline has its turn.
                     tokio::task::yield_now().await;
                 }
-                Event::Exit(exit) => return Ok(self.exited(nonce, exit)),
+                Event::Exit(exit) => {
+                    let page = live.page().ok();
+                    self.bury();
+                    return Ok(Answer::at_the_end(page.as_ref(), nonce, exit, given_up));
+                }
             }
         }
     }
@@ -582,18 +635,6 @@ impl Session {
         self.publish();
     }
 
-    /// Finds out what the shell did with a request before it ended.
-    fn exited(&mut self, nonce: Nonce, exit: Exit) -> Answer {
-        let page = self.live.as_ref().and_then(|live| live.page().ok());
-        self.bury();
-        let completed = page.as_ref().and_then(|page| page.completed).filter(|(n, _)| *n == nonce);
-        match completed {
-            Some((_, status)) => Answer::CompletedAndLeft { status },
-            None if page.is_some_and(|page| page.begun == nonce) => Answer::Exited(exit),
-            None => Answer::NotBegun,
-        }
-    }
-
     /// What the shell says beside answers.
     fn take(&mut self, message: Message) {
         match message.reply {
@@ -602,6 +643,7 @@ impl Session {
                 self.unsettled = false;
                 self.layers.saved();
             }
+            Reply::Unkept => self.unkept("the shell could not hand it over"),
             _ => {}
         }
     }
@@ -614,9 +656,16 @@ impl Session {
                 self.layers.saved();
                 self.publish();
             }
-            Ok(None) => tracing::warn!("a shell sent a state that is none"),
-            Err(error) => tracing::warn!(%error, "a shell's state cannot be read"),
+            Ok(None) => self.unkept("what the shell handed over is none"),
+            Err(error) => self.unkept(format!("it cannot be read: {error}")),
         }
+    }
+
+    /// The state as of the last command is lost; the one before stands, if any.
+    fn unkept(&mut self, reason: impl Into<String>) {
+        self.unsettled = false;
+        self.dropped.push(Dropped { kind: "state", name: String::new(), reason: reason.into() });
+        self.publish();
     }
 
     fn publish(&self) {
@@ -649,16 +698,18 @@ impl Session {
 
     async fn stop_shell(&mut self, grace: Duration) -> io::Result<()> {
         if let Some(live) = &self.live {
-            self.processes.stop(live.child.pid(), &live.line, grace).await?;
+            let stopped = self.processes.stop(live.child.pid(), &live.line, grace).await;
             live.child.signal(Signal::KILL)?;
             live.child.wait().await?;
             self.bury();
+            stopped?;
         }
         if let Some(plain) = &self.plain {
-            self.processes.stop(plain.child.pid(), &plain.line, grace).await?;
+            let stopped = self.processes.stop(plain.child.pid(), &plain.line, grace).await;
             plain.child.signal(Signal::KILL)?;
             plain.child.wait().await?;
             self.plain = None;
+            stopped?;
         }
         Ok(())
     }
@@ -716,4 +767,26 @@ fn check_variable(name: &str, value: Option<&str>) -> Result<(), RunError> {
         return Err(RunError::Nul("the value of a variable"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s03_a_status_that_nobody_knows_is_said_to_be_lost() {
+        const NONCE: Nonce = [1, 2];
+        const KILLED: Exit = Exit::Signal(9);
+        let page = |begun, completed| Page { begun, completed, state: None };
+        let answer =
+            |page: Option<Page>, given_up| Answer::at_the_end(page.as_ref(), NONCE, KILLED, given_up);
+        let begun = || Some(page(NONCE, None));
+        assert!(matches!(answer(begun(), true), Answer::Lost(KILLED)), "killed by the agent after it began");
+        assert!(matches!(answer(begun(), false), Answer::Exited(KILLED)), "killed by anyone else: 128 + 9");
+        assert!(matches!(answer(None, false), Answer::Lost(KILLED)), "it must not be run again");
+        let other = || Some(page([3, 4], Some(([3, 4], 0))));
+        assert!(matches!(answer(other(), true), Answer::NotBegun), "it can be run again");
+        let completed = Some(page(NONCE, Some((NONCE, 7))));
+        assert!(matches!(answer(completed, true), Answer::CompletedAndLeft { status: 7 }));
+    }
 }

@@ -17,4 +17,6 @@ mod rig;
 #[cfg(test)]
 mod spawning;
 #[cfg(test)]
+mod starting;
+#[cfg(test)]
 mod stopping;

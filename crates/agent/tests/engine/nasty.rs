@@ -256,7 +256,9 @@ async fn s05_a_limit_on_files_keeps_a_large_state_from_being_saved_and_nothing_e
     rig.run("ulimit -f 0; big=$(head -c 100000 /dev/zero | tr '\\0' x)").await;
     let settled = tokio::time::timeout(Duration::from_secs(20), rig.session.settle()).await;
     settled.expect("the shell says that there is no state").expect("and lives");
-    assert_eq!(rig.run("echo $x ${#big}").await.out(), "saved 100000\n");
+    let ran = rig.run("echo $x ${#big}").await;
+    assert_eq!(ran.out(), "saved 100000\n");
+    assert_eq!(ran.outcome.dropped.iter().map(|part| part.kind).collect::<Vec<_>>(), ["state"], "it is said");
     rig.run("kill -9 $$").await;
     assert_eq!(rig.run("echo $x ${#big}; ulimit -f").await.out(), "saved 0\nunlimited\n");
 }

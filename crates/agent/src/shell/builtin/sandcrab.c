@@ -174,7 +174,8 @@ static int equal(const char *a, const char *b)
 #define REPLY_MAGIC 0x50524353u   /* "SCRP" */
 #define STATE_MAGIC 0x31544353u   /* "SCT1" */
 enum { KIND_RUN = 1, KIND_RESTORE = 2 };
-enum { REPLY_HELLO = 1, REPLY_STATUS = 2, REPLY_SETTLED = 3, REPLY_STATE = 4, REPLY_RESTORED = 5, REPLY_REFUSED = 6 };
+enum { REPLY_HELLO = 1, REPLY_STATUS = 2, REPLY_SETTLED = 3, REPLY_STATE = 4, REPLY_RESTORED = 5, REPLY_REFUSED = 6,
+	REPLY_UNKEPT = 7 };
 enum { ASSIGN_SET = 1, ASSIGN_ONLY_IF = 2, ASSIGN_EXPECT_SET = 4 };
 enum { SETTLED_UNCHANGED = 0, SETTLED_LATER = 1 };
 enum { MAX_DATAGRAM = 32768 };
@@ -503,12 +504,13 @@ static int hand_over(void)
 	return ok;
 }
 
-static void share_state(void)
+static int share_state(void)
 {
-	if (out.len > sizeof share->state) return;
+	if (out.len > sizeof share->state) return 0;
 	memcpy(share->state, out.at, out.len);
 	share->state_length = out.len;
 	__atomic_store_n(&share->state_ready, 1, __ATOMIC_RELEASE);
+	return 1;
 }
 
 /* ---------------------------------------------------------------- variables and directory of one command only */
@@ -904,7 +906,7 @@ __attribute__((destructor)) static void at_exit(void)
 	step_back();
 	if (died_of_errexit) call_builtin("set", "+e", NULL);
 	write_state();
-	if (!hand_over()) share_state();
+	if (!hand_over() && !share_state()) reply(REPLY_UNKEPT, 0, 0, NULL, 0, -1);
 }
 
 /* The socket is gone: say on the shared page how the command ended, and leave without the user's EXIT trap. */
@@ -924,7 +926,7 @@ static int settle(u64 print)
 	if (print == saved_print) return reply(REPLY_SETTLED, 0, 0, NULL, 0, -1);
 	write_state();
 	/* Too large for the user's own limit on files: the agent keeps the state from before, and is not left waiting. */
-	if (!hand_over()) return reply(REPLY_SETTLED, 0, 0, NULL, 0, -1);
+	if (!hand_over()) return reply(REPLY_UNKEPT, 0, 0, NULL, 0, -1);
 	mark_bodies();
 	saved_print = fingerprint();
 	return 1;
@@ -1037,7 +1039,7 @@ static void loop(void)
 		}
 		if (fds != 3) { /* `ulimit -n 2`: not a shell that can run anything; a fresh one gets this command */
 			write_state();
-			if (!hand_over()) share_state();
+			if (!hand_over() && !share_state()) reply(REPLY_UNKEPT, 0, 0, NULL, 0, -1);
 			reply(REPLY_REFUSED, 0, 0, NULL, 0, -1);
 			leave(0);
 		}

@@ -1,0 +1,82 @@
+//! S05: what happens to a shell on its way to its first command harms neither the session nor others.
+
+use crate::rig::{Rig, call};
+use sandcrab_agent::shell::Changes;
+use sandcrab_agent::shell::image::ShellImage;
+use sandcrab_agent::spawn::Identity;
+use std::ffi::CString;
+use std::os::unix::fs::PermissionsExt as _;
+
+/// A bash that does `misdeed` first for every line in the file "misdeeds" beside it, which it uses up.
+struct Bash {
+    dir: tempfile::TempDir,
+}
+
+impl Bash {
+    fn with(misdeed: &str) -> (Self, ShellImage) {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let path = dir.path().join("bash");
+        let misdeeds = dir.path().join("misdeeds");
+        let misdeeds = misdeeds.to_str().expect("a text path");
+        let text = format!(
+            "#!/bin/bash\nif [[ -s {misdeeds} ]]; then sed -i 1d {misdeeds}; {misdeed}; fi\nexec -a bash /bin/bash \"$@\"\n"
+        );
+        std::fs::write(&path, text).expect("it can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .expect("it can be made a program");
+        let path = CString::new(path.to_str().expect("a text path")).expect("no NUL");
+        let image = ShellImage::with(Some(&path), c"/bin/dash");
+        (Self { dir }, image)
+    }
+
+    fn next(&self, misdeeds: usize) {
+        std::fs::write(self.dir.path().join("misdeeds"), "again\n".repeat(misdeeds))
+            .expect("it can be written");
+    }
+}
+
+/// Says hello as the session loop does, takes a datagram as if to restore it, and dies.
+const DIES_RESTORING: &str =
+    r"printf 'SCRP\1\0\0\0%032d' 0 | tr 0 '\0' >&1000; head -c 1 <&1000 >/dev/null; kill -9 $$";
+
+#[tokio::test]
+async fn s05_a28_killing_shells_as_they_start_disables_no_session() {
+    let (bash, image) = Bash::with("kill -9 $$");
+    bash.next(2);
+    let mut rig = Rig::with(Identity::default(), image.clone(), Changes::new());
+    rig.run("x=1").await;
+    assert_eq!(rig.run("echo $x").await.out(), "1\n", "it has a lasting shell");
+    bash.next(100);
+    let mut other = Rig::with(Identity::default(), image.clone(), Changes::new());
+    let error = other.session.ensure_ready().await.expect_err("none of its shells lives");
+    assert_eq!(error.to_string(), "the session's shell ended before it was ready");
+    bash.next(0);
+    other.run("x=2").await;
+    assert_eq!(other.run("echo $x").await.out(), "2\n");
+    // Nor does a shell that exits by itself, once another one of the image has come to life.
+    let (bash, image) = Bash::with("exit 1");
+    let mut rig = Rig::with(Identity::default(), image, Changes::new());
+    rig.run("x=1; exit").await;
+    bash.next(100);
+    rig.session.ensure_ready().await.expect_err("none of its shells comes to life");
+    bash.next(0);
+    assert_eq!(rig.run("echo $x").await.out(), "1\n");
+}
+
+#[tokio::test]
+async fn s05_a28_one_kill_during_the_restore_loses_nothing() {
+    let (bash, image) = Bash::with(DIES_RESTORING);
+    let mut rig = Rig::with(Identity::default(), image, Changes::new());
+    rig.run("x=kept; cd /usr; exit").await;
+    bash.next(1);
+    let ran = rig.run("echo $x; pwd").await;
+    assert_eq!((ran.out().as_str(), ran.outcome.dropped.len()), ("kept\n/usr\n", 0), "{ran:?}");
+    rig.run("exit").await;
+    bash.next(2);
+    let error = rig.session.ensure_ready().await.expect_err("the state is given up");
+    assert!(error.to_string().contains("given up"), "{error}");
+    assert!(rig.session.watch().borrow().state.is_none(), "and nobody is told that it stands");
+    let ran = rig.call(call("echo [$x]")).await;
+    assert_eq!(ran.out(), "[]\n");
+    assert_eq!(ran.outcome.dropped.iter().map(|part| part.kind).collect::<Vec<_>>(), ["state"]);
+}
