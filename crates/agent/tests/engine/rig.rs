@@ -19,6 +19,8 @@ pub(crate) struct Rig {
     pub(crate) session: Session,
     pub(crate) env: SandboxEnv,
     pub(crate) dir: tempfile::TempDir,
+    #[expect(dead_code, reason = "removed with the rig, after the directory in it")]
+    parent: tempfile::TempDir,
     #[expect(dead_code, reason = "removed with the rig, after the session")]
     delegated: Option<Delegated>,
 }
@@ -192,14 +194,16 @@ impl Rig {
     }
 
     fn with_all(identity: Identity, image: ShellImage, own: Changes, state: Option<State>) -> Self {
-        let dir = tempfile::tempdir().expect("a directory for the test");
+        // In a directory of its own: a script that lists `..` sees nobody else's come and go.
+        let parent = tempfile::tempdir().expect("a directory for the test");
+        let dir = tempfile::tempdir_in(&parent).expect("a directory in it");
         let cwd = dir.path().canonicalize().expect("the directory exists");
         let env = SandboxEnv::new(base_env());
         let mut config = SessionConfig::new(cwd.to_str().expect("a text path"), env.clone(), image);
         config.env = own;
         config.state = state.map(std::sync::Arc::new);
         let session = Session::new(config, Spawner::new(identity)).expect("a session can be made");
-        Self { session, env, dir, delegated: None }
+        Self { session, env, dir, parent, delegated: None }
     }
 
     /// Runs a text and insists on a result.
