@@ -50,6 +50,8 @@ pub struct Fake {
     /// Where agents run: not necessarily where the server does, so that they can outlive it.
     agents: Handle,
     running: Arc<Mutex<HashMap<InstanceId, Running>>>,
+    /// What tests say that sandboxes use.
+    stats: Arc<Mutex<Stats>>,
 }
 
 impl std::fmt::Debug for Fake {
@@ -72,12 +74,18 @@ impl Fake {
             entry: Arc::new(move |start| Box::pin(entry(start))),
             agents: Handle::current(),
             running: Arc::default(),
+            stats: Arc::default(),
         }
     }
 
     /// Kills an instance's agent as the kernel would; its files stay.
     pub fn kill(&self, id: &InstanceId) -> Result<()> {
         self.with(id, |running| running.task.abort())
+    }
+
+    /// Says what every instance uses from now on.
+    pub fn set_stats(&self, stats: Stats) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
     fn with<T>(&self, id: &InstanceId, f: impl FnOnce(&Running) -> T) -> Result<T> {
@@ -204,7 +212,7 @@ impl Driver for Fake {
     }
 
     fn stats<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Stats>> {
-        Box::pin(async move { self.with(id, |_| Stats::default()) })
+        Box::pin(async move { self.with(id, |_| *self.stats.lock().unwrap_or_else(PoisonError::into_inner)) })
     }
 }
 

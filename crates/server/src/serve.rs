@@ -126,10 +126,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Locks the data directory, opens the store, takes up what an earlier server left, and listens.
+    /// Locks the data directory, opens the store, listens, and takes up what an earlier server left.
     ///
     /// # Errors
-    /// Before anything was listened on or changed in a sandbox, except that left-overs of interrupted creations may
+    /// Before anything was answered or changed in a sandbox, except that left-overs of interrupted creations may
     /// have been removed.
     pub async fn start(options: Options, driver: Arc<dyn Driver>) -> Result<Self, ServeError> {
         let lock = lock(&options.data_dir)?;
@@ -142,11 +142,12 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let context = Context { store: store.clone(), driver, metrics: metrics.clone() };
         let sandboxes = Sandboxes::new(Arc::new(context));
-        lifecycle::reconcile(&sandboxes).await?;
-
+        // First, so that who connects meanwhile waits instead of being refused.
         let listen = |source| ServeError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        lifecycle::reconcile(&sandboxes).await?;
+
         let app =
             App { sandboxes, routes, auth, hosts: options.hosts, cors: options.cors, metrics, document };
         let key_file = options.data_dir.join(auth::KEY_FILE);

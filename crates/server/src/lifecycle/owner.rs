@@ -33,13 +33,20 @@ use sandcrab_api::exec::Oom;
 use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode};
-use sandcrab_runtime::{DriverError, Exit, InstanceId};
+use sandcrab_runtime::{DriverError, Exit, InstanceId, Stats};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// How often a running sandbox's count of kills for want of memory is read. A kill of its commands in the last moments
+/// before its agent is killed cannot be told from the agent's own.
+const COUNT_KILLS: Duration = Duration::from_secs(5);
+/// The signal by which the kernel kills for want of memory.
+const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 
 /// What others ask of an owner.
 pub(super) enum Message {
@@ -77,16 +84,32 @@ pub(super) struct Identity {
 pub(super) enum State {
     Absent,
     Making { it: Identity, work: Work<Result<Started, ApiError>>, first: Message },
-    Running { it: Identity, live: Arc<Live>, exit: Work<Result<Exit, DriverError>> },
+    Running { it: Identity, live: Arc<Live>, exit: Work<End> },
     Stopped { it: Identity, ending: Ending },
-    Starting { it: Identity, ending: Ending, work: Work<Result<Started, ApiError>> },
+    Starting { it: Identity, ending: Ending, cause: Cause, work: Work<Result<Started, ApiError>> },
     Destroying { it: Identity, work: Work<Result<(), ApiError>>, waiting: Vec<Reply<()>> },
     Condemned { it: Identity },
 }
 
+/// Why a sandbox is being started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It had stopped, and someone uses it.
+    Used,
+    /// The server started, and its agent runs: it is only to introduce itself.
+    Found,
+}
+
+/// How an agent ended.
+pub(super) struct End {
+    exit: Result<Exit, DriverError>,
+    /// Kills for want of memory that were counted before.
+    kills_before: u64,
+}
+
 enum Progress {
     Started(Result<Started, ApiError>),
-    Ended(Result<Exit, DriverError>),
+    Ended(End),
     Destroyed(Result<(), ApiError>),
 }
 
@@ -151,22 +174,32 @@ pub(super) fn spawn(all: &Sandboxes, key: Key, state: State, first: Option<Messa
 }
 
 /// The state of a sandbox whose agent runs: until it ends, what it tells of is written into the log.
-pub(super) fn running(context: &Arc<Context>, key: &Key, it: Identity, live: Arc<Live>) -> State {
+fn running(context: &Arc<Context>, key: &Key, it: Identity, started: Started) -> State {
+    let Started { live, limits, mut kills } = started;
     let (context, key, agent) = (context.clone(), key.clone(), live.clone());
     let exit = async move {
-        let driver = context.driver.clone();
+        let count_kills = async {
+            loop {
+                tokio::time::sleep(COUNT_KILLS).await;
+                kills = start::kills(&context, &agent.instance).await;
+            }
+        };
         let follow = async {
             match agent.hello.features.iter().any(|feature| feature == follow::FEATURE) {
                 true => follow::follow(&context, &key, &agent).await,
                 false => std::future::pending().await,
             }
         };
-        tokio::select! {
-            exit = driver.wait_exit(&agent.instance) => exit,
+        // In this order: what is counted when the agent has ended may be its own end.
+        let exit = tokio::select! {
+            biased;
+            exit = context.driver.wait_exit(&agent.instance) => exit,
+            never = count_kills => never,
             never = follow => match never {},
-        }
+        };
+        End { exit, kills_before: kills }
     };
-    State::Running { it, live, exit: Box::pin(exit) }
+    State::Running { it: Identity { limits, ..it }, live, exit: Box::pin(exit) }
 }
 
 impl Owner {
@@ -275,9 +308,8 @@ impl Owner {
     async fn advance(&mut self, state: State, progress: Progress) -> State {
         match (state, progress) {
             (State::Making { mut it, first, .. }, Progress::Started(Ok(started))) => {
-                it.limits = started.limits;
                 it.last_change = Timestamp::now();
-                let state = running(&self.context, &self.key, it, started.live);
+                let state = running(&self.context, &self.key, it, started);
                 self.publish(&state);
                 match first {
                     Message::Put(_, reply) => {
@@ -301,19 +333,31 @@ impl Owner {
                 self.fail_deferred(&error);
                 state
             }
-            (State::Starting { mut it, .. }, Progress::Started(Ok(started))) => {
-                it.limits = started.limits;
-                it.last_change = Timestamp::now();
-                let what = by_agent(event("started", "api", "used after it had stopped"), &started.live);
-                self.note(StoredStatus::Running, what).await;
-                running(&self.context, &self.key, it, started.live)
+            (State::Starting { mut it, cause, .. }, Progress::Started(Ok(started))) => {
+                match cause {
+                    Cause::Used => {
+                        it.last_change = Timestamp::now();
+                        let what = event("started", "api", "used after it had stopped");
+                        self.note(StoredStatus::Running, by_agent(what, &started.live)).await;
+                    }
+                    Cause::Found => {
+                        let what =
+                            by_agent(event("recovered", "server", "the server started"), &started.live);
+                        let written = self.context.store.event(self.key.0, &self.key.1, what).await;
+                        if let Err(error) = written {
+                            log_unwritten(&self.key, &error);
+                        }
+                    }
+                }
+                running(&self.context, &self.key, it, started)
             }
             (State::Starting { it, ending, .. }, Progress::Started(Err(error))) => {
+                tracing::warn!(sandbox = %self.key.1, %error, "a sandbox did not come up");
                 self.fail_deferred(&error);
                 State::Stopped { it, ending }
             }
-            (State::Running { mut it, live, .. }, Progress::Ended(exit)) => {
-                let ending = self.ending(&it, exit).await;
+            (State::Running { mut it, live, .. }, Progress::Ended(end)) => {
+                let ending = self.ending(&it, end).await;
                 it.last_change = Timestamp::now();
                 // Published before it is written: requests whose connection broke wait to hear of it.
                 let state = State::Stopped { it, ending };
@@ -365,7 +409,7 @@ impl Owner {
 
     fn start(&mut self, it: Identity, ending: Ending) -> State {
         let work = Box::pin(start::start(self.context.clone(), self.key.clone(), it.instance.clone()));
-        State::Starting { it, ending, work }
+        State::Starting { it, ending, cause: Cause::Used, work }
     }
 
     async fn destroy(&mut self, it: Identity, mut waiting: Vec<Reply<()>>) -> State {
@@ -408,16 +452,18 @@ impl Owner {
     }
 
     /// How the agent ended, with what the driver can still say about its memory.
-    async fn ending(&self, it: &Identity, exit: Result<Exit, DriverError>) -> Ending {
-        let exit = exit.unwrap_or_else(|error| {
+    async fn ending(&self, it: &Identity, end: End) -> Ending {
+        let exit = end.exit.unwrap_or_else(|error| {
             tracing::warn!(sandbox = %self.key.1, error = crate::chain(&error), "waiting for the agent's end failed");
             Exit::Unknown
         });
         let stats = match exit {
-            Exit::Signal(_) | Exit::Unknown => self.context.driver.stats(&it.instance).await.ok(),
-            Exit::Code(_) => None,
+            Exit::Signal(KILL) | Exit::Unknown => self.context.driver.stats(&it.instance).await.ok(),
+            Exit::Signal(_) | Exit::Code(_) => None,
         };
-        let oom = stats.filter(|stats| stats.oom_kills.is_some_and(|kills| kills > 0)).map(|stats| Oom {
+        // The count is of the whole sandbox: a command that was killed long ago is not why the agent ended.
+        let is_new = |stats: &Stats| stats.oom_kills.is_some_and(|kills| kills > end.kills_before);
+        let oom = stats.filter(is_new).map(|stats| Oom {
             limit: it.limits.memory.map_or(0, |limit| limit.0),
             peak: stats.memory_peak.unwrap_or_default(),
         });

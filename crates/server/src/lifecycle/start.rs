@@ -18,6 +18,8 @@ pub(super) struct Started {
     pub(super) live: Arc<Live>,
     /// The limits in force.
     pub(super) limits: Limits,
+    /// Kills for want of memory that were counted in it by then.
+    pub(super) kills: u64,
 }
 
 /// Makes a new sandbox. On error the caller calls [`undo`].
@@ -41,7 +43,7 @@ pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Res
         }
     });
     context.metrics.created(began.elapsed());
-    Ok(Started { live, limits: instance.spec.limits })
+    Ok(Started { live, limits: instance.spec.limits, kills: 0 })
 }
 
 /// Takes away what a failed creation may have left.
@@ -62,8 +64,24 @@ pub(super) async fn start(
 ) -> Result<Started, ApiError> {
     let started = tokio::time::timeout(START, context.driver.start(&instance)).await;
     let instance = started.map_err(|_| took_too_long(&key.1))?.map_err(|error| refused(&key.1, &error))?;
-    let live = introduce(&context, &key.1, &instance).await?;
-    Ok(Started { live, limits: instance.spec.limits })
+    meet(context, key.1, instance).await
+}
+
+/// Meets the agent of an instance that runs already.
+pub(super) async fn meet(
+    context: Arc<Context>,
+    id: SandboxId,
+    instance: Instance,
+) -> Result<Started, ApiError> {
+    let live = introduce(&context, &id, &instance).await?;
+    let kills = kills(&context, &instance.id).await;
+    Ok(Started { live, limits: instance.spec.limits, kills })
+}
+
+/// How many processes of an instance were killed for want of memory; 0 where that is not counted.
+pub(super) async fn kills(context: &Context, instance: &InstanceId) -> u64 {
+    let stats = context.driver.stats(instance).await;
+    stats.ok().and_then(|stats| stats.oom_kills).unwrap_or_default()
 }
 
 /// Takes a sandbox away and forgets it.
@@ -75,7 +93,7 @@ pub(super) async fn destroy(context: Arc<Context>, key: Key, instance: InstanceI
 }
 
 /// Meets the agent of an instance: opens a connection and asks for its version and features.
-pub(super) async fn introduce(
+async fn introduce(
     context: &Arc<Context>,
     id: &SandboxId,
     instance: &Instance,

@@ -52,6 +52,11 @@ pub(crate) fn counted(starts: Arc<std::sync::atomic::AtomicUsize>) -> Fake {
     })
 }
 
+/// The same, whose agents take connections but say nothing while they are frozen.
+pub(crate) fn freezable(frozen: tokio::sync::watch::Receiver<bool>) -> Fake {
+    Fake::new(move |start| serve_unless(start, Shared::default(), frozen.clone()))
+}
+
 #[derive(Clone)]
 struct Sandbox {
     shared: Shared,
@@ -59,6 +64,15 @@ struct Sandbox {
 }
 
 async fn serve(start: AgentStart, shared: Shared) -> i32 {
+    let (_thawed, frozen) = tokio::sync::watch::channel(false);
+    serve_unless(start, shared, frozen).await
+}
+
+async fn serve_unless(
+    start: AgentStart,
+    shared: Shared,
+    mut frozen: tokio::sync::watch::Receiver<bool>,
+) -> i32 {
     let state = Sandbox { shared, dir: start.dir };
     let router = axum::Router::new()
         .route("/agent", get(async || Json(json!({"version": "0.0.1", "features": []}))))
@@ -74,6 +88,8 @@ async fn serve(start: AgentStart, shared: Shared) -> i32 {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        // The last word of a sender that is gone holds.
+        let _gone = frozen.wait_for(|frozen| !frozen).await;
         let service = hyper_util::service::TowerToHyperService::new(router.clone());
         let io = hyper_util::rt::TokioIo::new(stream);
         connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));

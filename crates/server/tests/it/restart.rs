@@ -142,3 +142,53 @@ async fn a_lost_database_takes_no_sandbox_with_it() {
     assert!(refused.is_err());
     only_instance(&driver).await;
 }
+
+/// Every one of these agents holds its introduction until its bound; the server does not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l05_frozen_sandboxes_do_not_keep_a_server_from_starting() {
+    const FROZEN: usize = 12;
+    let dir = tempfile::tempdir().unwrap();
+    let (frozen, seen) = tokio::sync::watch::channel(false);
+    let driver = peers::freezable(seen);
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    for number in 0..FROZEN {
+        server.exec(&format!("s{number}"), "true").await.ok();
+    }
+    server.stop().await;
+    frozen.send(true).unwrap();
+    let began = std::time::Instant::now();
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    assert_eq!(server.get("/v1/sandboxes/s0").await.ok()["status"], "starting");
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "it served after {took:?}");
+    // Others are made and a frozen one is destroyed meanwhile; one that thaws is found as it was.
+    server.delete("/v1/sandboxes/s1").await.ok();
+    frozen.send(false).unwrap();
+    server.exec("other", "true").await.ok();
+    server.exec("s2", "true").await.ok();
+    assert_eq!(server.events("s2").await, ["created", "recovered"]);
+    assert_eq!(driver.list().await.unwrap().len(), FROZEN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e02_only_a_kill_that_was_not_counted_before_is_why_an_agent_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = peers::good(Shared::default());
+    let killed = |kills| sandcrab_runtime::Stats { oom_kills: Some(kills), ..Default::default() };
+    let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
+    server.exec("a", "true").await.ok();
+    // A command of the sandbox was killed some time ago; the agent is killed by someone else.
+    driver.set_stats(killed(1));
+    let copy = as_killed(dir.path());
+    let server = TestServer::start_with(options(copy.path()), Arc::new(driver.clone())).await;
+    let instance = only_instance(&driver).await;
+    driver.kill(&instance).unwrap();
+    server.until_status("a", "stopped").await;
+    server.exec("a", "true").await.ok();
+    assert_eq!(server.events("a").await, ["created", "recovered", "stopped", "started"]);
+    driver.set_stats(killed(2));
+    driver.kill(&instance).unwrap();
+    server.until_status("a", "stopped").await;
+    server.exec("a", "true").await.ok();
+    assert_eq!(server.events("a").await[4..], ["oom", "started"]);
+}
