@@ -225,6 +225,7 @@ impl Executor {
                 None => symlink(target, at)?,
             },
             Op::Directory { path, uid, gid, mode } => self.directory(path, *uid, *gid, *mode)?,
+            Op::OwnDirectory { path, uid, gid, mode } => own_directory(path, *uid, *gid, *mode)?,
             Op::File { path, uid, gid, mode, content } => {
                 if let Some(parent) = path.parent() {
                     self.directory(parent, *uid, *gid, 0o755)?;
@@ -302,8 +303,11 @@ impl Executor {
             Op::LoopbackUp => sys::net::loopback_up()?,
             Op::HostName { name } => rustix::system::sethostname(name.as_bytes())?,
             Op::ProveWritable { path } => {
-                drop(std::fs::File::create_new(path)?);
-                std::fs::remove_file(path)?;
+                // A name that nobody can have put there before.
+                let mut name = path.clone().into_os_string();
+                name.push(format!("-{:016x}", rand::random::<u64>()));
+                drop(std::fs::File::create_new(&name)?);
+                std::fs::remove_file(&name)?;
             }
             Op::Landlock => {
                 let Handed { agent, cgroup, memory_cgroup, .. } = &self.handed;
@@ -430,6 +434,25 @@ fn config_file(plan: &LaunchPlan) -> io::Result<OwnedFd> {
         SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
     )?;
     Ok(writer.into())
+}
+
+/// A directory that is one's own, whatever the people of the sandbox have put in its place.
+fn own_directory(path: &Path, uid: u32, gid: u32, mode: u32) -> StepResult {
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => {}
+        Ok(_) => {
+            rustix::fs::unlinkat(CWD, path, AtFlags::empty())?;
+            rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700))?;
+        }
+        Err(rustix::io::Errno::NOENT) => rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700))?,
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    let owner = (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
+    rustix::fs::fchown(&directory, owner.0, owner.1)?;
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode))?;
+    Ok(())
 }
 
 fn missing_is_none<T>(result: StepResult<T>) -> StepResult<Option<T>> {

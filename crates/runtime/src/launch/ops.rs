@@ -39,6 +39,8 @@ pub enum Op {
     Link { target: PathBuf, at: PathBuf },
     /// A directory with owner and mode, and those above it; what exists stays as it is.
     Directory { path: PathBuf, uid: u32, gid: u32, mode: u32 },
+    /// A directory with owner and mode, whatever was there: what is no directory is replaced.
+    OwnDirectory { path: PathBuf, uid: u32, gid: u32, mode: u32 },
     /// A new file with its owner, mode and content; directories above it are made if missing.
     File { path: PathBuf, uid: u32, gid: u32, mode: u32, content: String },
     /// Stacks layers (topmost first) under a writable one. Held as a mount that is not attached yet.
@@ -122,7 +124,9 @@ impl fmt::Display for Op {
             Self::Disk { device, at } => write!(f, "mount disk {} on {}", device.display(), at.display()),
             Self::Layer { source, at, .. } => write!(f, "map layer {} to {}", source.display(), at.display()),
             Self::Link { target, at } => write!(f, "link {} to {}", at.display(), target.display()),
-            Self::Directory { path, .. } => write!(f, "make directory {}", path.display()),
+            Self::Directory { path, .. } | Self::OwnDirectory { path, .. } => {
+                write!(f, "make directory {}", path.display())
+            }
             Self::File { path, .. } => write!(f, "write file {}", path.display()),
             Self::Overlay { name, .. } => write!(f, "mount overlay {name}"),
             Self::HoldMount { name, source } => write!(f, "copy mount {} as {name}", source.display()),

@@ -244,7 +244,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     for (path, mode) in [("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/root", 0o700), ("/workspace", 0o755)] {
         inside.push(Op::Directory { path: path.into(), uid: user, gid: user, mode });
     }
-    inside.push(Op::Directory { path: SPOOL.into(), uid: 0, gid: 0, mode: 0o700 });
+    inside.push(Op::OwnDirectory { path: SPOOL.into(), uid: 0, gid: 0, mode: 0o700 });
     if root {
         inside.push(Op::UserNamespace { name: USER_NAMESPACE.into(), first: user, count: ID_COUNT });
     }
