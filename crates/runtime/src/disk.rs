@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SMALLEST: u64 = 16 << 20;
 /// Sizes are rounded up to this, which bounds how many templates a caller can make the server keep.
 const GRAIN: u64 = 16 << 20;
+/// How the names of files begin in which templates are made.
+const TEMPLATE: &str = ".template-";
 /// Templates that are kept; past that, all are made anew.
 const KEPT: usize = 64;
 /// One inode for this many bytes, as mke2fs has it by default.
@@ -106,6 +108,22 @@ impl Disks {
         Ok(template)
     }
 
+    /// Removes templates that were being made when a server was killed.
+    pub(crate) fn remove_left_overs(&self) -> Result<()> {
+        // While this is held none is being made.
+        let _templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        let remove = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.work)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(TEMPLATE) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        remove().map_err(DriverError::io("clear", self.work.display()))
+    }
+
     /// Makes an empty disk. The file must not exist.
     pub(crate) fn create(&self, image: &Path, size: u64) -> Result<()> {
         let template = self.template(size)?;
@@ -163,8 +181,10 @@ pub(crate) fn repair(image: &Path) -> Result<()> {
 const SYSTEM_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
 fn make_template(work: &Path, size: u64) -> Result<Template> {
-    let file =
-        tempfile::NamedTempFile::new_in(work).map_err(DriverError::io("make a file in", work.display()))?;
+    let file = tempfile::Builder::new()
+        .prefix(TEMPLATE)
+        .tempfile_in(work)
+        .map_err(DriverError::io("make a file in", work.display()))?;
     file.as_file().set_len(size).map_err(DriverError::io("size", file.path().display()))?;
     let inodes = (size / BYTES_PER_INODE).min(MOST_INODES);
     #[expect(clippy::disallowed_methods, reason = "the driver is one of the places that start programs")]

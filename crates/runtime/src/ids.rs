@@ -8,8 +8,9 @@ use crate::driver::{DriverError, InstanceId, Result};
 use crate::launch::plan::{ID_COUNT, Ids};
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The first id: systemd's table of uids (UIDS-GIDS.md) leaves 0x70000000 to 0x7ffcffff unused, past the ranges that
 /// containers and subuid files take.
@@ -24,6 +25,8 @@ pub(crate) struct Table {
     dir: PathBuf,
     /// Where to look first: past the range taken last, so that a range is reused as late as possible.
     next: AtomicU32,
+    /// Held while a range is being taken.
+    taking: Mutex<()>,
 }
 
 impl Table {
@@ -32,11 +35,12 @@ impl Table {
         fs::create_dir_all(&dir).map_err(DriverError::io("create", dir.display()))?;
         // Servers with different data directories on one machine begin at different places.
         let start = rand::random_range(0..RANGES);
-        Ok(Self { dir, next: AtomicU32::new(start) })
+        Ok(Self { dir, next: AtomicU32::new(start), taking: Mutex::default() })
     }
 
     /// Takes a free range for an instance.
     pub(crate) fn take(&self, instance: &InstanceId) -> Result<u32> {
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..RANGES {
             let range = self.next.fetch_add(1, Ordering::Relaxed) % RANGES;
             let path = self.dir.join(range.to_string());
@@ -54,29 +58,46 @@ impl Table {
     /// Gives back the ranges of instances of which nothing exists: a server that died right after taking one.
     pub(crate) fn give_back_orphans(&self, exists: impl Fn(&InstanceId) -> bool) -> Result<()> {
         let failed = || DriverError::io::<io::Error, _>("list id ranges in", self.dir.display().to_string());
+        // While this is held no file is one that is not written yet: without an id it is of a server that was killed.
+        let _taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         for entry in fs::read_dir(&self.dir).map_err(failed())? {
             let path = entry.map_err(failed())?.path();
-            // A name or a text that is none of ours, or not written yet, is left alone.
-            let range = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
-            let id = fs::read_to_string(&path).ok().and_then(|text| InstanceId::parse(&text).ok());
-            if let (Some(range), Some(id)) = (range, id)
-                && !exists(&id)
-            {
-                self.give_back(range)?;
+            // A name that is none of ours is left alone.
+            if path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()).is_none() {
+                continue;
+            }
+            let text = match fs::read_to_string(&path) {
+                // Given back meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                text => text.map_err(DriverError::io("read", path.display()))?,
+            };
+            if !InstanceId::parse(&text).is_ok_and(|id| exists(&id)) {
+                remove(&path)?;
             }
         }
         Ok(())
     }
 
-    /// Gives an instance's range back. Only for when nothing is left that could bear its ids.
-    pub(crate) fn give_back(&self, range: u32) -> Result<()> {
+    /// Gives an instance's range back, if it is still the instance's. Only for when nothing is left that could bear its
+    /// ids.
+    pub(crate) fn give_back(&self, range: u32, instance: &InstanceId) -> Result<()> {
         let path = self.dir.join(range.to_string());
-        match fs::remove_file(&path) {
+        match fs::read_to_string(&path) {
+            Ok(owner) if owner == instance.as_str() => remove(&path),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(DriverError::io("give back id range", path.display())(error))
+                Err(DriverError::io("read", path.display())(error))
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DriverError::io("give back id range", path.display())(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -113,6 +134,8 @@ mod tests {
         let (alive, gone) = (InstanceId::random(), InstanceId::random());
         let kept = table.take(&alive).unwrap();
         table.take(&gone).unwrap();
+        // Killed between making the file and writing it.
+        fs::write(table.dir.join(format!("{}", (kept + 5) % RANGES)), "").unwrap();
         table.give_back_orphans(|id| *id == alive).unwrap();
         let left: Vec<_> =
             fs::read_dir(&table.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -123,14 +146,17 @@ mod tests {
     fn c09_a_range_is_not_given_twice() {
         let dir = tempfile::tempdir().unwrap();
         let table = Table::open(dir.path().join("ids")).unwrap();
-        let other =
-            Table { dir: table.dir.clone(), next: AtomicU32::new(table.next.load(Ordering::Relaxed)) };
+        let next = AtomicU32::new(table.next.load(Ordering::Relaxed));
+        let other = Table { dir: table.dir.clone(), next, taking: Mutex::default() };
         let (a, b) = (InstanceId::random(), InstanceId::random());
         let first = table.take(&a).unwrap();
         let second = other.take(&b).unwrap();
         assert_ne!(first, second);
-        table.give_back(first).unwrap();
-        table.give_back(first).unwrap();
+        table.give_back(first, &b).unwrap();
+        table.next.store(first, Ordering::Relaxed);
+        assert_ne!(table.take(&b).unwrap(), first, "it is not given back by who does not have it");
+        table.give_back(first, &a).unwrap();
+        table.give_back(first, &a).unwrap();
         table.next.store(first, Ordering::Relaxed);
         assert_eq!(table.take(&b).unwrap(), first);
     }

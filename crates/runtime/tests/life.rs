@@ -291,3 +291,139 @@ async fn e09_many_at_once_leave_nothing() {
     let mounted = on_host(&format!("grep -c {} /proc/self/mountinfo || true", data.display()));
     assert_eq!(mounted, "0\n");
 }
+
+/// Waits for nothing: all that is asked for at once takes turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l06_destroying_what_is_being_made_or_started_leaves_nothing() {
+    let home = std::sync::Arc::new(Home::new());
+    let asked = spec("turns");
+    for round in 0..6 {
+        let id = InstanceId::random();
+        let creating = {
+            let (home, id, asked) = (home.clone(), id.clone(), asked.clone());
+            tokio::spawn(async move { home.driver.create(&id, &asked).await })
+        };
+        // At another point of the creation each time.
+        tokio::time::sleep(std::time::Duration::from_millis(round * 7)).await;
+        home.destroy(&id).await;
+        let created = creating.await.unwrap();
+        // It was destroyed when it was made, or before anyone had begun to make it.
+        home.destroy(&id).await;
+        assert_eq!(traces(&home, &id), Vec::<String>::new(), "round {round}: {created:?}");
+    }
+    for round in 0..6 {
+        let id = home.create("turns").await;
+        let pid = rustix::process::Pid::from_raw(home.pid(&id)).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        home.driver.wait_exit(&id).await.unwrap();
+        let starting: Vec<_> = (0..2)
+            .map(|_| {
+                let (home, id) = (home.clone(), id.clone());
+                tokio::spawn(async move { home.driver.start(&id).await })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(round * 7)).await;
+        home.destroy(&id).await;
+        for start in starting {
+            match start.await.unwrap() {
+                Ok(instance) => assert!(instance.running),
+                Err(error) => assert!(matches!(error, DriverError::NotFound { .. }), "{}", chain(&error)),
+            }
+        }
+        assert_eq!(traces(&home, &id), Vec::<String>::new(), "round {round}");
+    }
+    let data = home.dir.path().join("data");
+    for dir in ["instances", "sockets", "ids"] {
+        assert_eq!(std::fs::read_dir(data.join(dir)).unwrap().count(), 0, "{dir}");
+    }
+}
+
+/// Each point at which a server can be killed while it makes or removes an instance, by what it leaves.
+#[tokio::test]
+async fn e09_left_overs_of_a_kill_at_any_point_are_removed() {
+    let home = Home::new();
+    let data = home.dir.path().join("data");
+    let instances = data.join("instances");
+    let dir = |id: &InstanceId| instances.join(id.as_str());
+    let fresh = || Native::open(config(home.dir.path())).unwrap();
+    let nothing_is_left = || {
+        for name in ["instances", "sockets", "ids"] {
+            let left: Vec<_> =
+                std::fs::read_dir(data.join(name)).unwrap().map(|e| e.unwrap().path()).collect();
+            assert_eq!(left, Vec::<PathBuf>::new());
+        }
+    };
+
+    // The range was taken, and named or not; the directory was made, and the record was not yet in its place.
+    let id = InstanceId::random();
+    std::fs::write(data.join("ids/17"), id.as_str()).unwrap();
+    std::fs::write(data.join("ids/18"), "").unwrap();
+    std::fs::create_dir(dir(&id)).unwrap();
+    std::fs::write(dir(&id).join("record.new"), "{").unwrap();
+    // A disk's template was being made.
+    std::fs::write(instances.join(".template-x"), "").unwrap();
+    assert_eq!(fresh().list().await.unwrap(), []);
+    nothing_is_left();
+
+    // It was being removed: no longer whole, some of its files gone, or all but its record, or that too.
+    for gone in [&["ready"][..], &["ready", "pid"], &["ready", "pid", "device", "disk.img", "agent.log"]] {
+        let id = home.create("cut").await;
+        let pid = rustix::process::Pid::from_raw(home.pid(&id)).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        home.driver.wait_exit(&id).await.unwrap();
+        for name in gone {
+            std::fs::remove_file(dir(&id).join(name)).unwrap();
+        }
+        assert_eq!(fresh().list().await.unwrap(), [], "{gone:?}");
+        assert_eq!(traces(&home, &id), Vec::<String>::new(), "{gone:?}");
+        nothing_is_left();
+        home.destroy(&id).await;
+    }
+    let id = InstanceId::random();
+    std::fs::create_dir(dir(&id)).unwrap();
+    assert_eq!(fresh().list().await.unwrap(), []);
+    nothing_is_left();
+}
+
+#[tokio::test]
+async fn a07_what_is_planted_in_a_sandbox_does_not_keep_it_from_starting() {
+    let home = Home::new();
+    let id = home.create("planted").await;
+    for plant in [
+        "rm -rf /.sandcrab; echo planted > /.sandcrab; echo planted > /.writable",
+        "rm -rf /.sandcrab /.writable; ln -s /etc /.sandcrab; ln -s /etc/passwd /.writable",
+        "rm -rf /.sandcrab /.writable; mkdir -m 777 /.sandcrab /.writable; touch /.sandcrab/planted",
+    ] {
+        // Renamed, because it is the agent's: who owns / may put something else there.
+        let planted =
+            home.run(&id, ROOT, &format!("mv /.sandcrab /moved-$RANDOM; {plant}; ls -d /.sandcrab")).await;
+        assert_eq!(planted.stdout, "/.sandcrab\n", "{}", planted.stderr);
+        let pid = rustix::process::Pid::from_raw(home.pid(&id)).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        home.driver.wait_exit(&id).await.unwrap();
+        home.driver.start(&id).await.unwrap_or_else(|error| panic!("{plant}: {}", chain(&error)));
+        let ran =
+            home.run(&id, ROOT, "stat -c '%F %a' /.sandcrab; stat -c %a /etc; touch /.sandcrab/x").await;
+        assert_eq!(ran.stdout, "directory 700\n755\n", "{plant}");
+        assert!(ran.stderr.contains("Permission denied"), "{plant}: {}", ran.stderr);
+    }
+    home.destroy(&id).await;
+}
+
+#[tokio::test]
+async fn e02_a_sandbox_for_which_nothing_was_asked_has_limits() {
+    let home = Home::new();
+    let id = home.create("e02").await;
+    let limits = home.driver.inspect(&id).await.unwrap().unwrap().spec.limits;
+    let total = on_host("awk '/^MemTotal/ { print $2 * 1024 }' /proc/meminfo");
+    let half = total.trim().parse::<f64>().unwrap() as u64 / 2;
+    let memory = limits.memory.expect("memory is limited").0;
+    // The kernel counts in whole kibibytes.
+    assert!(memory <= 4 << 30 && memory.abs_diff(half.min(4 << 30)) < 4096, "{memory} of {half}");
+    assert!(limits.disk.is_some() && limits.pids.is_some(), "{limits:?}");
+    let set = format!(
+        "find /sys/fs/cgroup -path '*{id}/memory.max' -o -path '*{id}/memory.limit_in_bytes' | xargs cat"
+    );
+    assert_eq!(on_host(&set).trim().parse::<u64>().unwrap(), memory / 4096 * 4096);
+    home.destroy(&id).await;
+}

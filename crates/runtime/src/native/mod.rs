@@ -16,6 +16,7 @@
 mod launcher;
 mod process;
 mod record;
+mod turns;
 
 use crate::cgroup::Hierarchies;
 use crate::disk;
@@ -41,6 +42,8 @@ use tokio::sync::{oneshot, watch};
 
 /// The disk of a sandbox for which nobody has said more: 10 GiB. It takes of the host's disk what is written to it.
 const DEFAULT_DISK: u64 = 10 << 30;
+/// The memory of a sandbox for which nobody has said more: 4 GiB, and no more than half of the machine's.
+const DEFAULT_MEMORY: u64 = 4 << 30;
 /// The name of the image that is always there.
 const HOST_IMAGE: &str = "host";
 /// How long the host's image is taken to show the host as it is.
@@ -86,10 +89,22 @@ impl Config {
             allow_missing: BTreeSet::new(),
             launch: program("__launch"),
             agent: program("agent"),
-            defaults: Limits { pids: Some(4096), disk: Some(ByteSize(DEFAULT_DISK)), ..Limits::default() },
+            defaults: Limits {
+                memory: Some(default_memory()),
+                pids: Some(4096),
+                disk: Some(ByteSize(DEFAULT_DISK)),
+                ..Limits::default()
+            },
             host_image_exclude: Vec::new(),
         }
     }
+}
+
+/// How much memory a sandbox may use for which nobody has said more: 4 GiB or half of the machine's, whichever is less.
+fn default_memory() -> ByteSize {
+    let system = rustix::system::sysinfo();
+    let total = system.totalram.saturating_mul(u64::from(system.mem_unit));
+    ByteSize(DEFAULT_MEMORY.min(total / 2))
 }
 
 /// The driver.
@@ -109,6 +124,7 @@ struct Shared {
     disks: Option<disk::Disks>,
     /// The filter of user code.
     seccomp: String,
+    turns: Arc<turns::Turns>,
     /// Instances that this server is creating now.
     creating: Mutex<std::collections::HashSet<InstanceId>>,
     /// Instances that this server knows to be whole, with how they ended.
@@ -175,6 +191,7 @@ impl Native {
                 machine,
                 disks: quota.is_ok().then_some(disks),
                 seccomp,
+                turns: Arc::default(),
                 creating: Mutex::default(),
                 live: Mutex::default(),
                 images: Mutex::default(),
@@ -307,7 +324,7 @@ impl Shared {
         if let Err(error) = self.files.write(&record) {
             // Nothing else exists yet, and the directory may be that of another instance with the same id.
             if let (Some(ids), Some(range)) = (&self.ids, range) {
-                ids.give_back(range)?;
+                ids.give_back(range, id)?;
             }
             return Err(error);
         }
@@ -435,14 +452,35 @@ impl Shared {
         self.stop(record)?;
         self.files.remove(&record.id)?;
         if let (Some(ids), Some(range)) = (&self.ids, record.range) {
-            ids.give_back(range)?;
+            ids.give_back(range, &record.id)?;
         }
         Ok(())
     }
 
+    /// Starts an instance again on its files, unless it runs; to be called by who has its turn.
+    fn start_again(&self, id: &InstanceId) -> Result<Instance> {
+        let live = self.find(id)?;
+        if live.exit.borrow().is_none() {
+            return Ok(live.instance());
+        }
+        self.stop(&live.record)?;
+        self.files.forget_work(id)?;
+        match self.start(&live.record, &[]) {
+            Ok(process) => Ok(self.adopt(live.record, process)),
+            Err(error) => {
+                self.stop(&live.record)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// To be called by who has the instance's turn.
     fn destroy(&self, id: &InstanceId) -> Result<()> {
-        let Some(record) = self.files.read(id)? else { return Ok(()) };
-        self.remove(&record)?;
+        match self.files.read(id)? {
+            Some(record) => self.remove(&record)?,
+            // The record is removed last but for its directory.
+            None => self.files.remove(id)?,
+        }
         self.live().remove(id);
         Ok(())
     }
@@ -482,7 +520,11 @@ impl Driver for Native {
             let (shared, id, spec) = (self.shared.clone(), id.clone(), spec.clone());
             let (send, receive) = oneshot::channel();
             shared.creating().insert(id.clone());
+            // Here and not on the thread, which may have to wait for its start: who destroys the instance meanwhile
+            // waits for this.
+            let turn = shared.turns.try_take(&id);
             tokio::task::spawn_blocking(move || {
+                let _turn = turn.unwrap_or_else(|| shared.turns.take(&id));
                 let created =
                     shared.create(&id, &spec).map(|(record, process)| shared.adopt(record, process));
                 shared.creating().remove(&id);
@@ -503,15 +545,9 @@ impl Driver for Native {
     fn start<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Instance>> {
         Box::pin(async move {
             let (shared, id) = (self.shared.clone(), id.clone());
-            let live = shared.find(&id)?;
-            if live.exit.borrow().is_none() {
-                return Ok(live.instance());
-            }
             blocking(move || {
-                shared.stop(&live.record)?;
-                shared.files.forget_work(&id)?;
-                let process = shared.start(&live.record, &[])?;
-                Ok(shared.adopt(live.record, process))
+                let _turn = shared.turns.take(&id);
+                shared.start_again(&id)
             })
             .await
         })
@@ -534,8 +570,13 @@ impl Driver for Native {
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (shared, id) = (self.shared.clone(), id.clone());
-            let live = shared.live().get(&id).cloned();
-            blocking(move || shared.destroy(&id)).await?;
+            let live = blocking(move || {
+                let _turn = shared.turns.take(&id);
+                let live = shared.live().get(&id).cloned();
+                shared.destroy(&id)?;
+                Ok(live)
+            })
+            .await?;
             // Its first process has ended; it is gone when the one who watches it has taken its status.
             if let Some(Live { mut exit, .. }) = live {
                 let _watcher_ended = exit.wait_for(Option::is_some).await.is_err();
@@ -550,11 +591,13 @@ impl Driver for Native {
             let found = blocking(move || {
                 let mut found = Vec::new();
                 for id in shared.files.instances()? {
-                    if shared.creating().contains(&id) || shared.live().contains_key(&id) {
+                    // Whoever changes it now knows of it.
+                    let Some(_turn) = shared.turns.try_take(&id) else { continue };
+                    if shared.live().contains_key(&id) {
                         continue;
                     }
                     let Some(record) = shared.files.read(&id)? else {
-                        // The server died before it had written what it was about to make: then it made nothing.
+                        // The server died before it had made anything, or when it had removed all but this.
                         shared.files.remove(&id)?;
                         continue;
                     };
@@ -564,6 +607,9 @@ impl Driver for Native {
                     } else {
                         shared.remove(&record)?;
                     }
+                }
+                if let Some(disks) = &shared.disks {
+                    disks.remove_left_overs()?;
                 }
                 shared.collect_images()?;
                 if let Some(ids) = &shared.ids {

@@ -27,6 +27,10 @@ impl Record {
     }
 }
 
+/// The name of an instance's record, and of the file that says that its creation was finished.
+const RECORD: &str = "record.json";
+const READY: &str = "ready";
+
 /// Paths below the data directory.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
@@ -114,7 +118,7 @@ impl Files {
     pub(super) fn write(&self, record: &Record) -> Result<()> {
         let dir = self.dir(&record.id);
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(DriverError::io("create", dir.display()))?;
-        let (temporary, path) = (dir.join("record.new"), dir.join("record.json"));
+        let (temporary, path) = (dir.join("record.new"), dir.join(RECORD));
         let text = serde_json::to_vec(record)
             .map_err(|source| DriverError::Record { path: path.clone(), source })?;
         fs::write(&temporary, text)
@@ -124,7 +128,7 @@ impl Files {
 
     /// An instance's record; none if there is no such instance.
     pub(super) fn read(&self, id: &InstanceId) -> Result<Option<Record>> {
-        let path = self.dir(id).join("record.json");
+        let path = self.dir(id).join(RECORD);
         match fs::read(&path) {
             Ok(text) => {
                 serde_json::from_slice(&text).map(Some).map_err(|source| DriverError::Record { path, source })
@@ -136,12 +140,12 @@ impl Files {
 
     /// Says that an instance's creation is finished.
     pub(super) fn mark_ready(&self, id: &InstanceId) -> Result<()> {
-        let path = self.dir(id).join("ready");
+        let path = self.dir(id).join(READY);
         fs::write(&path, "").map_err(DriverError::io("write", path.display()))
     }
 
     pub(super) fn is_ready(&self, id: &InstanceId) -> bool {
-        self.dir(id).join("ready").exists()
+        self.dir(id).join(READY).exists()
     }
 
     /// All instances that have a directory.
@@ -184,12 +188,29 @@ impl Files {
         forget().map_err(DriverError::io("clear", disk.display()))
     }
 
-    /// Removes an instance's writable layers and its record, the record last.
+    /// Removes an instance's directory in an order that can be cut off anywhere: first what says that it is whole, last
+    /// what says what it has.
     pub(super) fn remove(&self, id: &InstanceId) -> Result<()> {
-        let disk = self.directory(id);
-        ignore_missing(remove_tree(&disk)).map_err(DriverError::io("remove", disk.display()))?;
         let dir = self.dir(id);
-        ignore_missing(fs::remove_dir_all(&dir)).map_err(DriverError::io("remove", dir.display()))
+        let record = dir.join(RECORD);
+        let remove = || -> io::Result<()> {
+            ignore_missing(fs::remove_file(dir.join(READY)))?;
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    remove_tree(&entry.path())?;
+                } else if entry.file_name() != RECORD {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            ignore_missing(fs::remove_file(&record))?;
+            ignore_missing(fs::remove_dir(&dir))
+        };
+        remove().map_err(DriverError::io("remove", dir.display()))
     }
 }
 
