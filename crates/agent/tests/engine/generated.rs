@@ -79,7 +79,9 @@ fn ender(dice: &mut Dice) -> Step {
 fn oracle(steps: &[&[u8]], cwd: &std::path::Path) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
     let args = steps.iter().map(|text| std::ffi::OsString::from_vec(text.to_vec()));
     #[expect(clippy::disallowed_methods, reason = "the oracle is a plain bash")]
-    let mut child = Command::new("bash")
+    // Whoever runs the tests in the background ignores SIGINT and SIGQUIT; a session's shell never does.
+    let mut child = Command::new("env")
+        .args(["--default-signal", "bash"])
         .args([
             "--norc",
             "--noprofile",
