@@ -16,10 +16,16 @@ pub(crate) struct Cmd {
     limit: Duration,
 }
 
+/// The option of `env` (coreutils) that comes before each program.
+const DEFAULT_SIGNALS: &str = "--default-signal=INT,QUIT";
+
 /// A command by the name or path of its program, with half an hour to finish.
 pub(crate) fn cmd(program: impl AsRef<OsStr>) -> Cmd {
     #[expect(clippy::disallowed_methods, reason = "the one place where these commands start programs")]
-    let mut inner = Command::new(program);
+    let mut inner = Command::new("env");
+    // Run in the background by a script, this program ignores SIGINT and SIGQUIT; what it starts must not inherit that:
+    // tests send these signals.
+    inner.args([DEFAULT_SIGNALS.as_ref(), program.as_ref()]);
     inner.stdin(Stdio::null());
     Cmd { inner, limit: Duration::from_secs(30 * 60) }
 }
@@ -108,8 +114,7 @@ impl Cmd {
 
     /// The command as a person would type it.
     fn shown(&self) -> String {
-        let words = std::iter::once(self.inner.get_program()).chain(self.inner.get_args());
-        words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+        self.inner.get_args().skip(1).map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
     }
 }
 
