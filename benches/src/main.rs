@@ -8,6 +8,7 @@
 
 mod bare;
 mod figure;
+mod machine;
 mod memory;
 mod rows;
 mod server;
@@ -76,6 +77,7 @@ fn main() -> Result<()> {
 }
 
 fn all(options: &All) -> Result<()> {
+    let load = machine::load();
     std::fs::create_dir_all(&options.dir).with_context(|| format!("create {}", options.dir.display()))?;
     let scratch = tempfile::tempdir_in(&options.dir).context("make a folder for this run")?;
     let server = server::Server::start(
@@ -102,6 +104,7 @@ fn all(options: &All) -> Result<()> {
     println!(
         "{table}\nTimes are medians, with the 99th percentile in brackets. {broken} promises are not kept."
     );
+    println!("{}", machine::described(load));
     Ok(())
 }
 

@@ -3,7 +3,11 @@
 //! Each command does all of its set-up itself on a Debian machine that has Rust and Node, and reads nothing outside the
 //! repository but the system's own tools. Everything it writes lies under `target/`, but for generated files, which are
 //! committed and have a `--check`.
-#![expect(clippy::print_stdout, reason = "these commands talk to a person in a terminal")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these commands talk to a person in a terminal"
+)]
 
 mod bench;
 mod build;
@@ -50,7 +54,15 @@ enum Command {
     Docs(generate::Args),
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    // An error is a sentence for a person; a trace of this program's own frames would bury it.
+    run().unwrap_or_else(|error| {
+        eprintln!("\nerror: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let ws = Workspace::here()?;
     match Cli::parse().command {
         Command::Run(args) => run::run(&ws, &args)?,

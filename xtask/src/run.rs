@@ -32,7 +32,7 @@ const TOUR: &[&[&str]] = &[
     &["exec", "-s", "test", "tour", "echo $STAGE; pwd"],
     &["exec", "-s", "prod", "tour", "exit 7"],
     &["exec", "-s", "prod", "tour", "greet"],
-    &["exec", "tour", "ps -o pid,user,args; hostname; ls /"],
+    &["exec", "tour", "ps -o pid,user,comm; hostname; ls -x -w 100 /"],
     &["ps", "tour"],
 ];
 

@@ -77,7 +77,7 @@ impl Server {
         let sandboxes: Vec<Listed> = serde_json::from_str(&listed).context("read the list of sandboxes")?;
         if !sandboxes.is_empty() {
             let ids = sandboxes.iter().map(|sandbox| sandbox.id.as_str());
-            self.cli(["rm", "--force", "--"].into_iter().chain(ids)).run()?;
+            self.cli(["rm", "--force", "--"].into_iter().chain(ids)).read()?;
         }
         kill_process(Pid::from_child(&self.child), Signal::TERM).context("tell the server to end")?;
         let status = wait(&mut self.child, Duration::from_secs(30)).context("wait for the server's end")?;
