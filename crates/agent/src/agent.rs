@@ -141,7 +141,10 @@ impl Agent {
     pub async fn serve(self: Arc<Self>, listener: UnixListener) -> Result<(), StartError> {
         listener.set_nonblocking(true).map_err(StartError::Listen)?;
         let listener = tokio::net::UnixListener::from_std(listener).map_err(StartError::Listen)?;
-        axum::serve(listener, crate::http::app(self)).await.map_err(StartError::Listen)
+        let app = crate::http::app(self);
+        // The routes were made together with their document, which only the server publishes: megabytes.
+        crate::sys::release_free_memory();
+        axum::serve(listener, app).await.map_err(StartError::Listen)
     }
 
     /// Makes a session, and its working directory.
