@@ -8,9 +8,11 @@
 //! As PID 1 the agent also inherits orphans; [`Spawner::reap_orphans`] runs for as long as the agent does and reaps
 //! what is not in the table. A process that is not PID 1 does not run it and reaps only what it started.
 
+pub(crate) mod group;
 mod identity;
 mod reaper;
 
+pub use group::Group;
 pub use identity::{Identity, IdentityError};
 pub use reaper::{Child, Exit};
 
@@ -65,7 +67,7 @@ impl SpawnError {
 }
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SpawnSpec<'a> {
     /// Path of the program; `PATH` is not searched.
     pub program: &'a CStr,

@@ -3,19 +3,14 @@
 //! The shell is a subreaper, so whatever a command started stays below it, however often it forked and detached. What
 //! lived below the shell before a command began is set apart by (pid, start time).
 
-use super::{Held, KILLED_WITHIN, all_ended, read_proc};
+use crate::spawn::group::descent::{Identity, below, is_zombie, stat};
+use crate::spawn::group::held::{Held, all_ended, read_proc};
+use crate::spawn::group::{KILLED_WITHIN, ROUNDS};
 use rustix::process::{Pid, Signal};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Listings of the tree while stopping it: each one finds what was forked during the one before. Whoever still gains on
-/// this many is a fork bomb, whose forks fail once the shell's limit on processes is reached.
-const ROUNDS: usize = 200;
-
-/// A process and when it started, in clock ticks since boot: together they name one process for good.
-type Identity = (i32, u64);
 
 /// The processes below one session's shell.
 #[derive(Debug, Default)]
@@ -49,7 +44,7 @@ impl Tree {
         if let Some(held) = Held::open(shell)? {
             held.signal(Signal::STOP);
             // A shell that executed a program is that program now.
-            if held.is_shell(shell_line) { &mut shells } else { &mut programs }.push(held);
+            if held.has_line(shell_line) { &mut shells } else { &mut programs }.push(held);
         }
         for _ in 0..ROUNDS {
             let fresh = self.stop_new(shell_raw, shell_line, &mut seen, &mut shells, &mut programs)?;
@@ -71,7 +66,7 @@ impl Tree {
                     continue;
                 }
                 let Some(held) = Pid::from_raw(pid).map(Held::open).transpose()?.flatten() else { continue };
-                if held.is_shell(shell_line) {
+                if held.has_line(shell_line) {
                     held.signal(Signal::STOP);
                     shells.push(held);
                 } else {
@@ -106,7 +101,7 @@ impl Tree {
             let Some(held) = Pid::from_raw(pid).map(Held::open).transpose()?.flatten() else { continue };
             held.signal(Signal::STOP);
             fresh = true;
-            if held.is_shell(shell_line) { &mut *shells } else { &mut *programs }.push(held);
+            if held.has_line(shell_line) { &mut *shells } else { &mut *programs }.push(held);
         }
         Ok(fresh)
     }
@@ -153,53 +148,4 @@ impl Tree {
         all_ended(&held, Instant::now() + KILLED_WITHIN).await?;
         Ok(())
     }
-}
-
-struct Stat {
-    state: u8,
-    parent: i32,
-    start: u64,
-}
-
-/// proc(5): after the name in parentheses, which may hold anything, fields 3 (state), 4 (parent) and 22 (start time).
-fn stat(pid: Pid) -> io::Result<Stat> {
-    let text = read_proc(pid, "stat")?;
-    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
-    let rest = &text[text.iter().rposition(|b| *b == b')').ok_or_else(invalid)? + 1..];
-    let rest = std::str::from_utf8(rest).map_err(|_| invalid())?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next().and_then(|s| s.bytes().next()).ok_or_else(invalid)?;
-    let parent = fields.next().and_then(|s| s.parse().ok()).ok_or_else(invalid)?;
-    let start = fields.nth(17).and_then(|s| s.parse().ok()).ok_or_else(invalid)?;
-    Ok(Stat { state, parent, start })
-}
-
-fn is_zombie(pid: Pid) -> bool {
-    stat(pid).map_or(true, |stat| stat.state == b'Z')
-}
-
-/// Every living process below `root`.
-fn below(root: i32) -> io::Result<Vec<Identity>> {
-    let mut children: HashMap<i32, Vec<Identity>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
-            continue;
-        };
-        // A process may end while /proc is read.
-        if let Ok(stat) = stat(pid)
-            && stat.state != b'Z'
-        {
-            children.entry(stat.parent).or_default().push((pid.as_raw_nonzero().get(), stat.start));
-        }
-    }
-    let mut all = Vec::new();
-    let mut todo = vec![root];
-    while let Some(parent) = todo.pop() {
-        for &(pid, start) in children.get(&parent).into_iter().flatten() {
-            all.push((pid, start));
-            todo.push(pid);
-        }
-    }
-    Ok(all)
 }
