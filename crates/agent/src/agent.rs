@@ -8,7 +8,7 @@ use crate::files::http::{CwdOf, FilesState};
 use crate::files::{FilePath, Files};
 use crate::memory::MemoryCgroup;
 use crate::session::queue::Job;
-use crate::session::registry::{Session, Sessions};
+use crate::session::registry::{Session, Sessions, StartPoint};
 use crate::session::task::Context;
 use crate::shell::SandboxEnv;
 use crate::shell::image::ShellImage;
@@ -157,6 +157,14 @@ impl Agent {
         let directory = FilePath::new(workspace, cwd.clone());
         self.files.mkdir(directory, true, None).await.map_err(|error| error.with("field", "cwd"))?;
         self.sessions.create(request, cwd)
+    }
+
+    /// Where a program that belongs to a session begins (contract S14): see [`Sessions::start_point`].
+    ///
+    /// # Errors
+    /// `COMMAND_EXECUTION_ERROR` if the session's state cannot be read.
+    pub async fn start_point(&self, session: Option<&SessionId>) -> Result<StartPoint, ApiError> {
+        self.sessions.start_point(session).await
     }
 
     /// Puts a command into its session's queue. The command that has the same id already is returned instead, so that

@@ -14,3 +14,4 @@ mod sys;
 
 pub use agent::{Agent, StartError};
 pub use persona::main;
+pub use session::registry::StartPoint;

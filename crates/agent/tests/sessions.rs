@@ -400,3 +400,48 @@ async fn s06_endless_output_does_not_keep_its_timeout_or_others_from_running() {
     assert_eq!((answer.0, &answer.1["code"]), (StatusCode::REQUEST_TIMEOUT, &json!("COMMAND_TIMEOUT")));
     assert!(others > 3, "another session had {others} answers meanwhile");
 }
+
+#[tokio::test]
+async fn s14_programs_of_a_session_start_as_of_its_last_completed_command() {
+    let sandbox = Sandbox::start();
+    let workspace = sandbox.dir.path().join("workspace").display().to_string();
+    let (cwd, env) = sandbox.start_point(None).await;
+    assert_eq!((cwd.as_str(), env["LANG"].as_str()), (workspace.as_str(), "C.UTF-8"));
+    assert_eq!(sandbox.start_point(Some("a")).await, (cwd, env), "a session that does not exist yet");
+
+    sandbox.exec("a", "cd /usr; export A=exported; plain=1; f() { echo f; }; export -f f; unset LANG").await;
+    let (cwd, env) = sandbox.start_point(Some("a")).await;
+    assert_eq!((cwd.as_str(), env["A"].as_str()), ("/usr", "exported"));
+    assert!(env.contains_key("BASH_FUNC_f%%") && !env.contains_key("plain") && !env.contains_key("LANG"));
+    assert!(!sandbox.start_point(None).await.1.contains_key("A"), "it is the session's alone");
+
+    // A command that runs, or was killed, is none that completed.
+    let mut stream = sandbox
+        .stream(json!({ "command": "cd /; export A=running; echo; sleep 100", "sessionId": "a" }))
+        .await;
+    let exec_id = stream.next().await.unwrap().1["execId"].as_str().unwrap().to_owned();
+    stream.next().await.unwrap();
+    let (cwd, env) = sandbox.start_point(Some("a")).await;
+    assert_eq!((cwd.as_str(), env["A"].as_str()), ("/usr", "exported"));
+    sandbox.call("POST", &format!("/execs/{exec_id}/cancel"), None).await;
+    stream.rest().await;
+    assert_eq!(sandbox.start_point(Some("a")).await.0, "/usr");
+}
+
+#[tokio::test]
+async fn s11_variables_that_were_set_since_reach_programs_at_once() {
+    let sandbox = Sandbox::start();
+    sandbox.exec("a", "export OWN=session; export PATH=$PATH:/own").await;
+    sandbox.call("PATCH", "/sessions/a/env", Some(&json!({ "env": { "GIVEN": "1" } }))).await;
+    let all =
+        json!({ "env": { "NEW": "2", "OWN": "sandbox", "GIVEN": "sandbox", "PATH": "/p", "TERM": null } });
+    sandbox.call("PATCH", "/env", Some(&all)).await;
+    let seen = async |session| {
+        let (_, env) = sandbox.start_point(session).await;
+        ["NEW", "OWN", "GIVEN", "TERM"].map(|name| env.get(name).cloned().unwrap_or_default()).join(" ")
+    };
+    assert_eq!(seen(None).await, "2 sandbox sandbox ");
+    assert_eq!(seen(Some("a")).await, "2 session 1 ", "before the next command");
+    assert!(sandbox.start_point(Some("a")).await.1["PATH"].ends_with(":/own"), "the session's own stands");
+    assert_eq!(sandbox.stdout("a", "echo \"$NEW $OWN $GIVEN $TERM\"").await, "2 session 1 \n");
+}

@@ -85,6 +85,11 @@ impl Queue {
         self.lock().env.extend(changes);
     }
 
+    /// Changes of the session's own variables that its next command will bring in.
+    pub(crate) fn waiting_env(&self) -> EnvChanges {
+        self.lock().env.clone()
+    }
+
     /// Whether a command runs, and how many wait behind it.
     pub(crate) fn load(&self) -> (bool, usize) {
         let inner = self.lock();

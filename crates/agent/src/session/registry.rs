@@ -2,14 +2,14 @@
 
 use super::queue::{Job, Queue};
 use super::task::{self, Context};
-use crate::shell::{self, SessionConfig, Snapshot};
+use crate::shell::{self, SessionConfig, Snapshot, change};
 use sandcrab_api::limits::{MAX_ENV_BYTES, MAX_SESSIONS};
 use sandcrab_api::session::{CreateSession, EnvChanges, SessionInfo};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, SessionId};
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Session {
 
     fn cwd_in(&self, snapshot: &Snapshot) -> PathBuf {
         let exported = snapshot.state.as_ref().and_then(|state| state.exported().ok());
-        let cwd = exported.and_then(|exported| exported.cwd).map(|bytes| OsString::from_vec(bytes).into());
+        let cwd = exported.and_then(|exported| exported.cwd).map(into_path);
         cwd.unwrap_or_else(|| self.first_cwd.clone().into())
     }
 
@@ -71,6 +71,18 @@ impl Session {
     async fn cwd(&self) -> PathBuf {
         self.settled(Instant::now() + SETTLED_WITHIN).await;
         self.cwd_in(&self.snapshot.borrow())
+    }
+
+    /// Where a program that it starts now begins.
+    async fn start_point(&self, context: &Context) -> Result<StartPoint, ApiError> {
+        self.settled(Instant::now() + SETTLED_WITHIN).await;
+        let exported = self.snapshot.borrow().exported(&context.env, &self.queue.waiting_env());
+        let exported = exported.map_err(|error| {
+            let message = format!("the state of session {:?} cannot be read: {error}", self.id);
+            ApiError::new(ErrorCode::CommandExecutionError, message).with("sessionId", self.id.as_str())
+        })?;
+        let cwd = exported.cwd.map_or_else(|| self.first_cwd.clone().into(), into_path);
+        Ok(StartPoint { environment: exported.environment, cwd })
     }
 
     async fn settled(&self, deadline: Instant) {
@@ -95,6 +107,45 @@ impl Session {
 #[derive(Debug, Default)]
 struct Inner {
     sessions: HashMap<SessionId, Arc<Session>>,
+}
+
+/// What a program that belongs to a session starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartPoint {
+    /// Its environment, as an exec takes it. Values are bytes: not every one is text.
+    pub environment: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+}
+
+impl StartPoint {
+    /// Applies what the caller asked for explicitly, which wins: variables, and a directory, which is relative to the
+    /// session's. Either must be checked already.
+    #[must_use]
+    pub fn with(mut self, env: &EnvChanges, cwd: Option<&str>) -> Self {
+        change(&mut self.environment, env);
+        if let Some(cwd) = cwd {
+            self.cwd.push(cwd);
+        }
+        self
+    }
+
+    /// As `execve` takes it, `PWD` included; a value that no exec can take is left out.
+    pub fn for_exec(&self) -> (Vec<CString>, CString) {
+        let cwd = CString::new(self.cwd.as_os_str().as_bytes()).unwrap_or_else(|_| c"/".to_owned());
+        let others = self.environment.iter().filter(|(name, _)| *name != b"PWD");
+        let env = others.filter_map(|(name, value)| CString::new([name, &b"="[..], value].concat()).ok());
+        let pwd = CString::new([b"PWD=", cwd.as_bytes()].concat()).ok();
+        (env.chain(pwd).collect(), cwd)
+    }
+}
+
+fn into_path(bytes: Vec<u8>) -> PathBuf {
+    OsString::from_vec(bytes).into()
+}
+
+fn as_bytes(variables: BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    variables.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect()
 }
 
 /// The registry.
@@ -229,6 +280,23 @@ impl Sessions {
             Some(session) => session.cwd().await,
             // A session that does not exist yet would start in the workspace.
             None => self.context.workspace.clone().into(),
+        }
+    }
+
+    /// Where a program that belongs to a session begins: with the session's exported variables and working directory as
+    /// of its last completed command (contract S14). Without a session, or in one that does not exist yet, with the
+    /// sandbox's variables, in the workspace. Never waits for a command.
+    ///
+    /// # Errors
+    /// `COMMAND_EXECUTION_ERROR` if the session's state cannot be read.
+    pub(crate) async fn start_point(&self, id: Option<&SessionId>) -> Result<StartPoint, ApiError> {
+        let session = id.and_then(|id| self.lock().sessions.get(id).cloned());
+        match session {
+            Some(session) => session.start_point(&self.context).await,
+            None => Ok(StartPoint {
+                environment: as_bytes(self.context.env.variables()),
+                cwd: self.context.workspace.clone().into(),
+            }),
         }
     }
 

@@ -6,6 +6,7 @@
 //! before the next command.
 
 use super::protocol::Assignment;
+use super::state::Exported;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,6 +71,71 @@ impl SandboxEnv {
     }
 }
 
+/// The variables of a session beside those that its shell has handed over: what a program that the session starts now
+/// gets on top of the saved state (contract S11, S14).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// The session's own, all that were ever given.
+    own: Changes,
+    /// Those of them that the saved state does not have yet.
+    due: Changes,
+    /// The sandbox's variables as the saved state has them.
+    saved: Arc<Snapshot>,
+}
+
+impl Standing {
+    /// The environment to start a program in. `state` is the session's saved state, if it has one, and `waiting` what
+    /// was given to the session after all else.
+    pub(super) fn environment(
+        &self,
+        state: Option<Exported>,
+        sandbox: &SandboxEnv,
+        waiting: &Changes,
+    ) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let now = sandbox.snapshot();
+        let mut all = match state {
+            None => {
+                let mut all = as_bytes(&now.variables);
+                change(&mut all, &self.own);
+                all
+            }
+            Some(exported) => {
+                let mut all = exported.environment;
+                let names: BTreeSet<_> = now.variables.keys().chain(self.saved.variables.keys()).collect();
+                for name in names {
+                    let (before, after) = (self.saved.variables.get(name), now.variables.get(name));
+                    let stands = all.get(name.as_bytes()).map(Vec::as_slice) == before.map(String::as_bytes);
+                    if before != after && stands && !self.own.contains_key(name) {
+                        match after {
+                            Some(value) => drop(all.insert(name.clone().into(), value.clone().into())),
+                            None => drop(all.remove(name.as_bytes())),
+                        }
+                    }
+                }
+                change(&mut all, &self.due);
+                all
+            }
+        };
+        change(&mut all, waiting);
+        all
+    }
+}
+
+/// Variables as an exec takes them.
+pub(super) fn as_bytes(variables: &BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    variables.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes())).collect()
+}
+
+/// Sets and unsets variables.
+pub(crate) fn change(all: &mut BTreeMap<Vec<u8>, Vec<u8>>, changes: &Changes) {
+    for (name, value) in changes {
+        match value {
+            Some(value) => drop(all.insert(name.clone().into(), value.clone().into())),
+            None => drop(all.remove(name.as_bytes())),
+        }
+    }
+}
+
 /// What one session's shell has been given.
 #[derive(Debug)]
 pub(super) struct Layers {
@@ -88,6 +154,8 @@ pub(super) struct Layers {
     completed: Arc<Snapshot>,
     /// The same as of the last saved state.
     saved: Arc<Snapshot>,
+    /// As last told; none when something of it has changed.
+    standing: Option<Arc<Standing>>,
 }
 
 impl Layers {
@@ -101,7 +169,19 @@ impl Layers {
             applied: Arc::default(),
             completed: Arc::default(),
             saved: Arc::default(),
+            standing: None,
         }
+    }
+
+    /// What programs of the session start with beside the saved state.
+    pub(super) fn standing(&mut self) -> Arc<Standing> {
+        Arc::clone(self.standing.get_or_insert_with(|| {
+            let mut due = self.unsaved.clone();
+            for later in [&self.running, &self.pending] {
+                due.extend(later.iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
+            Arc::new(Standing { own: self.own.clone(), due, saved: Arc::clone(&self.saved) })
+        }))
     }
 
     /// The environment of a shell that starts without a state.
@@ -115,6 +195,7 @@ impl Layers {
             }
         }
         self.completed = Arc::clone(&self.applied);
+        self.standing = None;
         for given in [&mut self.pending, &mut self.running, &mut self.unsaved] {
             given.clear();
         }
@@ -123,6 +204,9 @@ impl Layers {
 
     /// Gives variables to the session. They win over the sandbox's from now on.
     pub(super) fn give(&mut self, changes: &Changes) {
+        if !changes.is_empty() {
+            self.standing = None;
+        }
         for (name, value) in changes {
             self.own.insert(name.clone(), value.clone());
             self.pending.insert(name.clone(), value.clone());
@@ -159,6 +243,9 @@ impl Layers {
 
     /// The state as of the last completed command is saved.
     pub(super) fn saved(&mut self) {
+        if !self.unsaved.is_empty() || !Arc::ptr_eq(&self.saved, &self.completed) {
+            self.standing = None;
+        }
         self.unsaved.clear();
         self.saved = Arc::clone(&self.completed);
     }

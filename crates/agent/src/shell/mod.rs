@@ -31,6 +31,7 @@ mod protocol;
 mod session;
 mod state;
 
+pub(crate) use env::change;
 pub use env::{Changes, SandboxEnv};
 pub use session::{
     Dropped, Ended, RunError, RunOutcome, RunRequest, Session, SessionConfig, Snapshot, StopReason,

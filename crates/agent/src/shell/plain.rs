@@ -119,11 +119,6 @@ impl Plain {
     }
 }
 
-/// The environment of a fresh session, as bytes.
-pub(super) fn as_bytes(environment: &BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    environment.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes())).collect()
-}
-
 /// Makes the changes that are due in an environment.
 pub(super) fn apply(environment: &mut BTreeMap<Vec<u8>, Vec<u8>>, due: &[Assignment]) {
     for change in due {

@@ -1,6 +1,6 @@
 //! The session: one shell, one command at a time.
 
-use super::env::{Changes, Layers, SandboxEnv};
+use super::env::{self, Changes, Layers, SandboxEnv, Standing};
 use super::image::{Kind, ShellImage};
 use super::live::{Event, Live, StartError};
 use super::plain::{self, Plain};
@@ -179,6 +179,21 @@ pub struct Snapshot {
     pub state: Option<Arc<State>>,
     /// Whether `state` is that of the last command that completed, as opposed to still being on its way.
     pub settled: bool,
+    standing: Arc<Standing>,
+}
+
+impl Snapshot {
+    /// The environment and, if it is known, the directory in which a program that the session starts now begins: as of
+    /// the last command that completed (contract S14), with variables that were set since on the sandbox or on the
+    /// session (contract S11). `waiting` are those that nobody has given to the session yet.
+    ///
+    /// # Errors
+    /// If the state cannot be read.
+    pub fn exported(&self, sandbox: &SandboxEnv, waiting: &Changes) -> io::Result<Exported> {
+        let mut state = self.state.as_ref().map(|state| state.exported()).transpose()?;
+        let cwd = state.as_mut().and_then(|exported| exported.cwd.take());
+        Ok(Exported { environment: self.standing.environment(state, sandbox, waiting), cwd })
+    }
 }
 
 /// A session's shell and what outlives it.
@@ -247,9 +262,10 @@ impl Session {
     /// A session without a shell yet: the first command starts one.
     pub fn new(config: SessionConfig, spawner: Spawner) -> io::Result<Self> {
         let processes = Processes::new(spawner.identity())?;
-        let layers = Layers::new(config.sandbox_env.clone(), config.env.clone());
+        let mut layers = Layers::new(config.sandbox_env.clone(), config.env.clone());
         let state = config.state.clone();
-        let (snapshot, _) = watch::channel(Snapshot { state: state.clone(), settled: true });
+        let standing = layers.standing();
+        let (snapshot, _) = watch::channel(Snapshot { state: state.clone(), settled: true, standing });
         Ok(Self {
             config,
             spawner,
@@ -276,6 +292,7 @@ impl Session {
     pub fn set_env(&mut self, changes: &Changes) -> Result<(), RunError> {
         changes.iter().try_for_each(|(name, value)| check_variable(name, value.as_deref()))?;
         self.layers.give(changes);
+        self.tell_standing();
         Ok(())
     }
 
@@ -540,6 +557,7 @@ impl Session {
                     if !settles_later {
                         self.layers.saved();
                     }
+                    self.tell_standing();
                     self.snapshot.send_if_modified(|s| {
                         std::mem::replace(&mut s.settled, !settles_later) == settles_later
                     });
@@ -564,7 +582,7 @@ impl Session {
         let (_, program) = self.config.image.choose();
         let mut before = match &self.state {
             Some(state) => state.exported().map_err(failed("reading the session's state"))?,
-            None => Exported { environment: plain::as_bytes(&self.layers.fresh()), cwd: None },
+            None => Exported { environment: env::as_bytes(&self.layers.fresh()), cwd: None },
         };
         let cwd = before.cwd.get_or_insert_with(|| self.config.cwd.clone().into_bytes()).clone();
         plain::apply(&mut before.environment, &self.layers.deliver());
@@ -668,9 +686,20 @@ impl Session {
         self.publish();
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let settled = !self.unsettled;
-        self.snapshot.send_replace(Snapshot { state: self.state.clone(), settled });
+        let standing = self.layers.standing();
+        self.snapshot.send_replace(Snapshot { state: self.state.clone(), settled, standing });
+    }
+
+    /// Publishes what was given to the session, if that changed.
+    fn tell_standing(&mut self) {
+        let standing = self.layers.standing();
+        self.snapshot.send_if_modified(|snapshot| {
+            let same = Arc::ptr_eq(&snapshot.standing, &standing);
+            snapshot.standing = standing;
+            !same
+        });
     }
 
     /// The shell has exited: takes the state that it left and lets go of it.

@@ -5,9 +5,11 @@ use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use sandcrab_agent::Agent;
-use sandcrab_api::SandboxId;
 use sandcrab_api::launch::{AgentConfig, UserIdentity};
+use sandcrab_api::{SandboxId, SessionId};
 use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -16,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Sandbox {
     app: axum::Router,
-
+    agent: Arc<Agent>,
     pub(crate) dir: tempfile::TempDir,
 }
 
@@ -42,7 +44,7 @@ impl Sandbox {
             memory_cgroup_fd: None,
         };
         let agent = Agent::start(&config).unwrap();
-        Self { app: sandcrab_agent::http::app(agent), dir }
+        Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir }
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
@@ -76,6 +78,15 @@ impl Sandbox {
 
     pub(crate) async fn exec(&self, session: &str, command: &str) -> Value {
         self.exec_with(json!({ "command": command, "sessionId": session })).await
+    }
+
+    /// Where a program of this session begins: its directory, and a variable's value by its name.
+    pub(crate) async fn start_point(&self, session: Option<&str>) -> (String, HashMap<String, String>) {
+        let id = session.map(|id| SessionId::parse(id).unwrap());
+        let point = self.agent.start_point(id.as_ref()).await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let variables = point.environment.into_iter().map(|(name, value)| (text(name), text(value)));
+        (point.cwd.to_str().unwrap().to_owned(), variables.collect())
     }
 
     pub(crate) async fn stdout(&self, session: &str, command: &str) -> String {
