@@ -7,6 +7,7 @@
 pub mod error;
 pub mod exec;
 pub mod files;
+pub mod git;
 pub mod ids;
 pub mod launch;
 pub mod limits;

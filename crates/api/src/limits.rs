@@ -39,3 +39,13 @@ pub const KILL_GRACE_MS: u64 = 2000;
 pub const MAX_READ_BYTES: u64 = 32 << 20;
 /// Entries that one listing may have; each is about 300 bytes of JSON.
 pub const MAX_LIST_ENTRIES: usize = 100_000;
+/// The longest URL of a repository, in bytes. Hosts and proxies stop at half of it or less.
+pub const MAX_GIT_URL_BYTES: usize = 4096;
+/// The longest name of a branch or tag, and of a user of a git host, in bytes.
+pub const MAX_GIT_BRANCH_BYTES: usize = 1024;
+/// The longest password or token for a git host, in bytes: what fits a line of an HTTP header that servers take.
+pub const MAX_GIT_PASSWORD_BYTES: usize = 16 << 10;
+/// How long a clone may take unless the caller says otherwise, in milliseconds.
+pub const DEFAULT_CLONE_TIMEOUT_MS: u64 = 600_000;
+/// Clones that one sandbox may run at once (attack E07). Each is a handful of processes.
+pub const MAX_GIT_CHECKOUTS: usize = 32;

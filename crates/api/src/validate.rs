@@ -68,8 +68,8 @@ pub fn env(changes: &EnvChanges) -> Checked {
     Ok(())
 }
 
-/// A time limit in milliseconds.
-fn timeout(field: &str, value: Option<u64>, minimum: u64) -> Checked {
+/// A time limit in milliseconds, from `minimum` to a week.
+pub fn timeout(field: &str, value: Option<u64>, minimum: u64) -> Checked {
     match value {
         Some(ms) if ms < minimum || ms > limits::MAX_TIMEOUT_MS => Err(ApiError::invalid(
             field,
