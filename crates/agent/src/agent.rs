@@ -6,6 +6,7 @@ use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
 use crate::files::http::{CwdOf, FilesState};
 use crate::files::{FilePath, Files};
+use crate::git::Checkouts;
 use crate::memory::MemoryCgroup;
 use crate::session::queue::Job;
 use crate::session::registry::{Session, Sessions, StartPoint};
@@ -42,6 +43,7 @@ pub struct Agent {
     pub(crate) context: Arc<Context>,
     pub(crate) sessions: Sessions,
     pub(crate) files: Files,
+    pub(crate) checkouts: Checkouts,
 }
 
 impl std::fmt::Debug for Agent {
@@ -121,7 +123,8 @@ impl Agent {
             env: SandboxEnv::new(config.env.clone()),
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
         });
-        let this = Arc::new(Self { sessions: Sessions::new(Arc::clone(&context)), context, files });
+        let sessions = Sessions::new(Arc::clone(&context));
+        let this = Arc::new(Self { sessions, context, files, checkouts: Checkouts::default() });
         let agent = Arc::clone(&this);
         tokio::spawn(async move { agent.context.executions.expire_in_time().await });
         if rustix::process::getpid().is_init() {
@@ -223,7 +226,8 @@ impl Agent {
     }
 }
 
-fn random_id() -> Result<ExecId, ApiError> {
+/// A name for a command whose client gave it none.
+pub(crate) fn random_id() -> Result<ExecId, ApiError> {
     // Cannot fail: the text keeps the rule of ids.
     ExecId::parse(&format!("{:032x}", rand::random::<u128>()))
         .map_err(|error| ApiError::invalid("execId", error.to_string()))

@@ -4,6 +4,7 @@ mod agent;
 mod events;
 mod exec;
 pub mod files;
+mod git;
 pub mod http;
 mod memory;
 mod persona;

@@ -18,11 +18,13 @@ mod root;
 mod stream;
 mod sys;
 mod upload;
+mod vacate;
 mod walk;
 mod write;
 
 pub use root::FilePath;
 pub use stream::Content;
+pub(crate) use vacate::Vacancy;
 
 use error::FileError;
 use identity::{Identity, Rights};

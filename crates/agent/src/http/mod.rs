@@ -26,6 +26,7 @@ pub fn router() -> OpenApiRouter<Arc<Agent>> {
         .merge(sessions::router())
         .merge(exec::router())
         .merge(crate::files::http::router())
+        .merge(crate::git::http::router())
 }
 
 /// Everything that the agent serves: the sandbox-scoped routes, and its introduction to the server.
@@ -62,7 +63,7 @@ fn operation(method: &Method, path: &str) -> Option<&'static str> {
 /// Says which agent this is.
 #[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
 async fn hello() -> axum::Json<AgentHello> {
-    let features = ["sessions", "exec", "files", "events"].map(str::to_owned).to_vec();
+    let features = ["sessions", "exec", "files", "events", "git"].map(str::to_owned).to_vec();
     axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
 }
 

@@ -149,7 +149,7 @@ fn tell(context: &Context, execution: &Execution, outcome: &RunOutcome) {
 }
 
 /// An error and everything that led to it, on one line.
-fn reasons(error: &dyn std::error::Error) -> String {
+pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
