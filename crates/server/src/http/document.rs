@@ -38,6 +38,7 @@ const USE: [(u16, &str); 7] = [
     components(schemas(ApiError, SandboxId)),
     tags(
         (name = "server", description = "The server itself"),
+        (name = "git", description = "Repositories that are cloned inside a sandbox"),
         (name = "sandboxes", description = "Sandboxes as wholes"),
     )
 )]

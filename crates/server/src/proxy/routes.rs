@@ -145,8 +145,9 @@ fn route(path: &str, method: Method, operation: &Operation) -> Result<Route, Rou
     };
     let id = operation.operation_id.clone();
     Ok(Route {
-        // Everything about commands may be as late as a command's end.
+        // Everything about commands may be as late as a command's end, and so may a checkout, which is one.
         may_wait: path == "/exec"
+            || path == "/git/checkout"
             || path.starts_with("/exec/")
             || path.starts_with("/execs/")
             || media("application/octet-stream"),
