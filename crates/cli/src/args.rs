@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Work in a session of a sandbox, line by line
     Shell(ShellArgs),
+    /// Clone a repository inside a sandbox
+    Checkout(CheckoutArgs),
     /// List sandboxes, or files of one
     Ls(LsArgs),
     /// List a sandbox's sessions and what they do
@@ -158,6 +160,43 @@ pub(crate) struct ShellArgs {
     pub session: String,
     /// The sandbox; created if it does not exist
     pub sandbox: String,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Prints the directory of the working tree. Ctrl-C ends it; what fails or is ended leaves nothing behind.
+A password or token comes from SANDCRAB_GIT_PASSWORD or, with --password-stdin, from the first line of stdin. It is lent to
+git for this one call and written nowhere.")]
+pub(crate) struct CheckoutArgs {
+    /// Start from this session's exported variables and working directory [default: the sandbox's and /workspace]
+    #[arg(short, long)]
+    pub session: Option<String>,
+    /// The branch or tag [default: the remote's own]
+    #[arg(short, long)]
+    pub branch: Option<String>,
+    /// Fetch only so many of the newest commits
+    #[arg(long, value_name = "COMMITS")]
+    pub depth: Option<u32>,
+    /// Leave objects out until they are needed: blob:none, blob:limit=1m, tree:0
+    #[arg(long)]
+    pub filter: Option<String>,
+    /// End it after this time: 30s, 5m, 1h, or seconds [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Who to be for the repository's host
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Take the password or token from stdin
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// The sandbox; created if it does not exist
+    pub sandbox: String,
+    /// https, http, git or ssh URL, or user@host:path
+    #[arg(value_name = "URL")]
+    pub repository: String,
+    /// Where to: an empty directory or a new one [default: the repository's name]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,9 +5,9 @@ use crate::plan::CommandPlan;
 use crate::report::{Report, chain};
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
-use sandcrab_client::api::ErrorCode;
 use sandcrab_client::api::exec::OutputEncoding;
 use sandcrab_client::api::limits::MAX_STDIN_BYTES;
+use sandcrab_client::api::{ErrorCode, ExecId};
 use sandcrab_client::{ClientError, Exec, ExecEvent, ExecOutput, Sandbox};
 use serde_json::json;
 use std::io::{IsTerminal as _, Read as _};
@@ -67,21 +67,34 @@ pub(crate) async fn run(
     interrupts: &Interrupts,
     report: Report,
 ) -> Result<u8> {
-    let before = interrupts.count();
     let id = exec.id().clone();
-    let (opened, mut is_open) = watch::channel(false);
+    let (opened, is_open) = watch::channel(false);
     let work = async {
         match report.json {
             true => result(exec, &opened, report).await,
             false => stream(sandbox, exec, &opened).await,
         }
     };
+    attend(sandbox, &id, is_open, work, interrupts, report).await
+}
+
+/// Waits for `work`, the command of this id. An interrupt cancels the command; a second one leaves it. `is_open` says
+/// when the server is sure to know it.
+pub(crate) async fn attend(
+    sandbox: &Sandbox,
+    id: &ExecId,
+    mut is_open: watch::Receiver<bool>,
+    work: impl Future<Output = Result<u8>>,
+    interrupts: &Interrupts,
+    report: Report,
+) -> Result<u8> {
+    let before = interrupts.count();
     let stop = async {
         interrupts.reach(before + 1).await;
-        if let Err(error) = sandbox.cancel(&id).await {
+        if let Err(error) = sandbox.cancel(id).await {
             // The signal may have overtaken the command itself.
             if error.code() == Some(ErrorCode::ExecNotFound) && is_open.wait_for(|open| *open).await.is_ok() {
-                sandbox.cancel(&id).await.map(drop)?;
+                sandbox.cancel(id).await.map(drop)?;
             } else {
                 report.note(format_args!("cancel the command: {}", chain(&error.into())));
             }

@@ -1,6 +1,8 @@
 //! What the arguments mean: everything is checked here, once.
 
-use crate::args::{Args, Command, CommandOptions, CpArgs, ExecArgs, LsArgs, RunArgs, ServeArgs};
+use crate::args::{
+    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, LsArgs, RunArgs, ServeArgs,
+};
 use crate::commands::serve::Logging;
 use crate::quote;
 use anyhow::{Context as _, Result, bail};
@@ -35,6 +37,7 @@ pub(crate) enum Action {
     Run { options: SandboxOptions, command: CommandPlan, allow_missing: Vec<Feature> },
     Exec { sandbox: SandboxId, session: SessionId, command: CommandPlan },
     Shell { sandbox: SandboxId, session: SessionId },
+    Checkout { sandbox: SandboxId, plan: CheckoutPlan },
     ListSandboxes { labels: Vec<(String, String)> },
     ListFiles { place: Place, all: bool, recursive: bool },
     Ps { sandbox: SandboxId },
@@ -53,6 +56,26 @@ pub(crate) struct CommandPlan {
     pub env: Vec<(String, String)>,
     pub cwd: Option<String>,
     pub timeout: Option<Duration>,
+}
+
+/// A repository for a sandbox. Nothing of it is printed: it may hold a password.
+pub(crate) struct CheckoutPlan {
+    pub session: Option<SessionId>,
+    pub url: String,
+    pub directory: Option<String>,
+    pub branch: Option<String>,
+    pub depth: Option<u32>,
+    pub filter: Option<String>,
+    pub timeout: Option<Duration>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub password_stdin: bool,
+}
+
+impl std::fmt::Debug for CheckoutPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CheckoutPlan").finish_non_exhaustive()
+    }
 }
 
 /// A path in a sandbox.
@@ -83,6 +106,7 @@ impl Plan {
             Command::Doctor(doctor) => return Ok(Self::Doctor { data_dir: doctor.data_dir }),
             Command::Run(run) => run_action(run)?,
             Command::Exec(exec) => exec_action(exec)?,
+            Command::Checkout(checkout) => checkout_action(checkout)?,
             Command::Shell(shell) => {
                 Action::Shell { sandbox: shell.sandbox.parse()?, session: shell.session.parse()? }
             }
@@ -155,6 +179,26 @@ fn exec_action(exec: ExecArgs) -> Result<Action> {
     })
 }
 
+fn checkout_action(checkout: CheckoutArgs) -> Result<Action> {
+    let password = std::env::var("SANDCRAB_GIT_PASSWORD").ok().filter(|password| !password.is_empty());
+    if checkout.username.is_some() && password.is_none() && !checkout.password_stdin {
+        bail!("--username needs a password, in SANDCRAB_GIT_PASSWORD or with --password-stdin");
+    }
+    let plan = CheckoutPlan {
+        session: checkout.session.as_deref().map(str::parse).transpose()?,
+        url: checkout.repository,
+        directory: checkout.directory,
+        branch: checkout.branch,
+        depth: checkout.depth,
+        filter: checkout.filter,
+        timeout: timeout(checkout.timeout.as_deref())?,
+        username: checkout.username,
+        password,
+        password_stdin: checkout.password_stdin,
+    };
+    Ok(Action::Checkout { sandbox: checkout.sandbox.parse()?, plan })
+}
+
 fn ls_action(ls: LsArgs) -> Result<Action> {
     let Some(place) = ls.place else {
         let labels = ls.label.iter().map(|label| {
@@ -171,6 +215,15 @@ fn ls_action(ls: LsArgs) -> Result<Action> {
     Ok(Action::ListFiles { place, all: ls.all, recursive: ls.recursive })
 }
 
+fn timeout(text: Option<&str>) -> Result<Option<Duration>> {
+    let timeout =
+        text.map(|text| text.parse::<IdleTime>().context("--timeout")).transpose()?.map(|time| time.0);
+    if timeout == Some(Duration::ZERO) {
+        bail!("--timeout must be more than 0");
+    }
+    Ok(timeout)
+}
+
 fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
     let mut env = Vec::new();
     for entry in options.env {
@@ -184,13 +237,7 @@ fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
         };
         env.push((name, value));
     }
-    let timeout = match &options.timeout {
-        Some(text) => Some(text.parse::<IdleTime>().context("--timeout")?.0),
-        None => None,
-    };
-    if timeout == Some(Duration::ZERO) {
-        bail!("--timeout must be more than 0");
-    }
+    let timeout = timeout(options.timeout.as_deref())?;
     Ok(CommandPlan { text: quote::command(words), env, cwd: options.cwd, timeout })
 }
 
@@ -290,6 +337,8 @@ mod tests {
             (&["run", "--allow-missing", "walls", "true"], "--allow-missing"),
             (&["run", "--timeout", "soon", "true"], "--timeout"),
             (&["run", "--timeout", "0", "true"], "more than 0"),
+            (&["checkout", "--timeout", "0", "box", "https://h/r"], "more than 0"),
+            (&["checkout", "--username", "me", "box", "https://h/r"], "SANDCRAB_GIT_PASSWORD"),
             (&["run", "--env", "SANDCRAB_TEST_NOT_SET", "true"], "SANDCRAB_TEST_NOT_SET"),
             (&["cp", "a", "b"], "neither side"),
             (&["cp", "x:/a", "y:/b"], "both sides"),

@@ -241,12 +241,12 @@ pub(crate) fn decode(encoding: OutputEncoding, text: Cow<'_, str>) -> Option<Byt
     }
 }
 
-fn new_id() -> ExecId {
+pub(crate) fn new_id() -> ExecId {
     let text = format!("{:032x}", rand::random::<u128>());
     // 32 hexadecimal digits are within the rule of these ids.
     ExecId::parse(&text).unwrap_or_else(|_| unreachable!("{text} is an exec id"))
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

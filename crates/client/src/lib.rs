@@ -29,6 +29,7 @@ mod error;
 mod exec;
 mod files;
 mod follow;
+mod git;
 mod options;
 mod path;
 mod retry;
@@ -42,6 +43,7 @@ pub use error::{ClientError, ConnectError};
 pub use exec::{Exec, ExecOutput};
 pub use files::{FileReader, Files, ListOptions, MkdirOptions, WriteOptions};
 pub use follow::{ExecEvent, ExecStream};
+pub use git::Checkout;
 pub use options::{ClientOptions, DEFAULT_URL, KEY_FILE, default_data_dir, local_key};
 pub use sandbox::Sandbox;
 /// How a sandbox is made, when its first use makes it.

@@ -3,6 +3,7 @@
 use crate::exec::{Exec, ExecOutput};
 use crate::files::Files;
 use crate::follow::ExecStream;
+use crate::git::Checkout;
 use crate::session::Session;
 use crate::transport::{Call, Transport};
 use crate::{ClientError, SandboxOptions, path};
@@ -221,6 +222,11 @@ impl Sandbox {
     pub async fn cancel(&self, id: &ExecId) -> Result<ExecInfo, ClientError> {
         let call = Call::post("cancelExec", self.target.exec_path(id, "/cancel")).repeatable();
         self.target.transport.json(&call).await
+    }
+
+    /// A repository to be cloned by the sandbox's own git, by default below `/workspace`. Begins when it is awaited.
+    pub fn git_checkout(&self, repo_url: impl Into<String>) -> Checkout {
+        Checkout::new(Arc::clone(&self.target), None, repo_url.into())
     }
 
     /// Its files; relative paths start at `/workspace`.

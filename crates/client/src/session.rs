@@ -2,6 +2,7 @@
 
 use crate::exec::Exec;
 use crate::files::Files;
+use crate::git::Checkout;
 use crate::sandbox::Target;
 use crate::transport::Call;
 use crate::{ClientError, path};
@@ -71,6 +72,12 @@ impl Session {
     /// `SESSION_NOT_FOUND`; `VALIDATION_FAILED` for the default session, which stays.
     pub async fn delete(&self) -> Result<SessionDeleted, ClientError> {
         self.target.json(&Call::new("deleteSession", Method::DELETE, self.path())).await
+    }
+
+    /// A repository to be cloned with this session's exported variables, by default below its working directory. Begins
+    /// when it is awaited, and waits for no command of the session.
+    pub fn git_checkout(&self, repo_url: impl Into<String>) -> Checkout {
+        Checkout::new(Arc::clone(&self.target), Some(self.id.clone()), repo_url.into())
     }
 
     /// The sandbox's files; relative paths start at this session's working directory.

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod checkout;
 mod cp;
 pub(crate) mod doctor;
 mod exec;
@@ -28,6 +29,9 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         }
         Action::Shell { sandbox, session } => {
             return shell::run(&handle(&client()?, &sandbox)?, &session, report).await;
+        }
+        Action::Checkout { sandbox, plan } => {
+            return checkout::run(&handle(&client()?, &sandbox)?, plan, report).await;
         }
         Action::Remove { sandboxes, force } => {
             return show::remove(&client()?, &sandboxes, force, report).await;

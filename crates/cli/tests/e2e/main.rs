@@ -1,6 +1,8 @@
 //! The command line as people run it: real processes, a real server, real sandboxes of the native driver. Needs root.
 
 #[cfg(test)]
+mod checkout;
+#[cfg(test)]
 mod copying;
 #[cfg(test)]
 mod errors;
