@@ -36,6 +36,9 @@ def map_body(ctx, body):
     operation = ctx.operation.definition.raw.get("operationId")
     if operation in ("exec", "execStream") and isinstance(body.get("command"), str):
         return {**body, "timeout": body["timeout"] if bounded(body.get("timeout")) else 2000}
+    if operation == "gitCheckout":
+        limit = body.get("cloneTimeoutMs")
+        return {**body, "cloneTimeoutMs": limit if bounded(limit) else 2000}
     return body
 
 

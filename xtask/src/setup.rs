@@ -24,6 +24,7 @@ pub(crate) const TEST: &[(&str, &str)] = &[
     ("e2fsprogs", "file system images"),
     ("gawk", "one of the tools behind /etc/alternatives"),
     ("iproute2", "looks at network namespaces"),
+    ("openssl", "the private CA of the git host that checkouts are tried with"),
     ("procps", "looks at processes from inside a sandbox"),
     ("python3-pip", "installs a local wheel inside a sandbox"),
     ("python3-venv", "the environment that schemathesis runs in"),

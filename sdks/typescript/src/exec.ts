@@ -11,7 +11,7 @@ import type * as wire from "./wire.js";
  * How long the server keeps a finished command: until then its id cannot have been forgotten, and sending it again
  * attaches to the command instead of running it twice (contract S12).
  */
-const RETENTION_MS = 5 * 60 * 1000;
+export const RETENTION_MS: number = 5 * 60 * 1000;
 
 /** Runs a command and returns its result. */
 export async function exec(
@@ -131,7 +131,7 @@ async function openStream(
  * Does `work`; on abort first has the server kill the command, then rejects with the signal's reason. A dropped
  * connection alone would kill nothing.
  */
-function cancellable<T>(
+export function cancellable<T>(
   target: Target,
   execId: string,
   signal: AbortSignal,

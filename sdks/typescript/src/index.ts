@@ -2,6 +2,7 @@ export { type Connection, type ConnectOptions, connect } from "./connect.js";
 export { ConnectionError, SandboxSecurityError } from "./errors.js";
 export { collectFile, streamFile } from "./file-stream.js";
 export * from "./generated/errors.js";
+export type { GitCheckoutOptions, GitCheckoutResult } from "./git.js";
 export { isExecResult, isProcess, isProcessStatus, type ProcessStatus } from "./guards.js";
 export { ExecutionSession } from "./operations.js";
 export { getSandbox, Sandbox, type SandboxOptions, type SandboxSetup } from "./sandbox.js";

@@ -1,5 +1,6 @@
 import { exec, execStream } from "./exec.js";
 import * as files from "./files.js";
+import { type GitCheckoutOptions, type GitCheckoutResult, gitCheckout } from "./git.js";
 import type { Target } from "./target.js";
 import type * as types from "./types.js";
 import type * as wire from "./wire.js";
@@ -108,6 +109,17 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   moveFile(sourcePath: string, destinationPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
     const body = { path: sourcePath, newPath: destinationPath, sessionId: this.#sessionOf(options) };
     return this.target.json("moveFile", "POST", "/files/move", body);
+  }
+
+  /**
+   * Clones a repository with the sandbox's own git. It starts with the session's exported variables in its working
+   * directory, and waits for no command of the session. What fails leaves nothing behind.
+   *
+   * @throws GitAuthenticationError, GitRepositoryNotFoundError, GitBranchNotFoundError, GitNetworkError,
+   * InvalidGitUrlError, FileExistsError when `targetDir` is not empty, CommandTimeoutError after `cloneTimeoutMs`.
+   */
+  gitCheckout(repoUrl: string, options?: GitCheckoutOptions & Scope): Promise<GitCheckoutResult> {
+    return gitCheckout(this.target, this.#sessionOf(options), repoUrl, options);
   }
 
   /** Lists a directory by name. */

@@ -10,6 +10,7 @@ export type ExecResult = Schemas["ExecResult"];
 export type ExistsResult = Schemas["ExistsResult"];
 export type FileChanged = Schemas["FileChanged"];
 export type FileEvent = Schemas["FileEvent"];
+export type GitCheckoutResult = Schemas["GitCheckoutResult"];
 export type ListFilesResult = Schemas["ListFilesResult"];
 export type OutputEncoding = Schemas["OutputEncoding"];
 export type ReadFileResult = Schemas["ReadFileResult"];

@@ -338,6 +338,69 @@ export interface components {
          * @enum {string}
          */
         FileType: "file" | "directory" | "symlink" | "other";
+        /** @description A user name and a password or token. Its `Debug` form shows neither. */
+        GitAuth: {
+            /** @description Password or token. */
+            password: string;
+            /** @description Default: the URL's own, else `x-access-token`, which hosts take beside a token. */
+            username?: string;
+        };
+        /**
+         * @description Clone a repository with the sandbox's own git.
+         *
+         *     Its `Debug` form shows neither `auth` nor the URL, which may hold a password too.
+         */
+        GitCheckout: {
+            /** @description Who to be for the repository's host; for http and https. It is written nowhere. */
+            auth?: components["schemas"]["GitAuth"];
+            /** @description The branch or tag to check out. Default: the remote's own. */
+            branch?: string;
+            /**
+             * Format: int64
+             * @description Milliseconds after which git is killed with all its processes and what it had made is removed. Default 600000.
+             */
+            cloneTimeoutMs?: number;
+            /**
+             * Format: int32
+             * @description Fetch only so many of the newest commits of the one branch. Default: all.
+             */
+            depth?: number;
+            /**
+             * @description The client's name for this call, as of a command: sending the same id again attaches to the call that has it, and
+             *     cancelling the command of this id ends it.
+             */
+            execId?: components["schemas"]["ExecId"];
+            /**
+             * @description Leave objects out until they are needed (a partial clone): `blob:none`, `blob:limit=1m`, `tree:0`, as git's
+             *     `--filter`. Servers that know no filters send everything.
+             */
+            filter?: string;
+            /**
+             * @description `https`, `http`, `git` or `ssh` URL, or `user@host:path` for ssh. A user name and password in an http(s) URL are
+             *     taken out of it and handed to git as those of `auth` are.
+             */
+            repoUrl: string;
+            /** @description The session whose exported variables and working directory are its start point. */
+            sessionId?: components["schemas"]["SessionId"];
+            /**
+             * @description Where the working tree goes: a directory that is empty or does not exist. Default: the repository's name, below
+             *     `/workspace` or the session's working directory.
+             */
+            targetDir?: string;
+        };
+        /** @description A repository that was cloned. */
+        GitCheckoutResult: {
+            /** @description The branch or tag that is checked out. */
+            branch: string;
+            /** @description The URL without a user name and password. */
+            repoUrl: string;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description The working tree, from the root. */
+            targetDir: string;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
         /** @description The answer of `GET /health`. */
         Health: {
             /** @description Always `ok`: a server that is not does not answer. */
