@@ -95,7 +95,9 @@ fn all(options: &All) -> Result<()> {
     };
     // Two threads, as the machine that the promises are made for has two cores.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut rows = runtime.block_on(rows::measure(&bench))?;
+    // In a task, as a program would: the thread that blocks on a runtime is woken by a worker for each answer.
+    let measure = runtime.spawn(async move { rows::measure(&bench).await });
+    let mut rows = runtime.block_on(measure).context("the measuring panicked")??;
     if let Some(script) = &options.typescript {
         let url = runtime.block_on(rows::floor())?;
         typescript(script, &server, &url, &options.only, &mut rows)?;

@@ -19,6 +19,7 @@ use sandcrab_api::launch::AgentConfig;
 use sandcrab_api::limits::DEFAULT_MAX_OUTPUT_BYTES;
 use sandcrab_api::session::CreateSession;
 use sandcrab_api::{ApiError, ErrorCode, ExecId, SessionId, validate};
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -137,17 +138,16 @@ impl Agent {
         Ok(this)
     }
 
-    /// Serves the agent's API; returns only when the listener fails.
+    /// Serves the agent's API; returns only if the socket cannot be used.
     ///
     /// # Errors
     /// If the socket is no listening Unix socket.
-    pub async fn serve(self: Arc<Self>, listener: UnixListener) -> Result<(), StartError> {
-        listener.set_nonblocking(true).map_err(StartError::Listen)?;
-        let listener = tokio::net::UnixListener::from_std(listener).map_err(StartError::Listen)?;
+    pub async fn serve(self: Arc<Self>, listener: UnixListener) -> Result<Infallible, StartError> {
+        let listener = sandcrab_socket::Listener::new(listener).map_err(StartError::Listen)?;
         let app = crate::http::app(self);
         // The routes were made together with their document, which only the server publishes: megabytes.
         crate::sys::release_free_memory();
-        axum::serve(listener, app).await.map_err(StartError::Listen)
+        Ok(crate::http::serve::serve(listener, app).await)
     }
 
     /// Makes a session, and its working directory.

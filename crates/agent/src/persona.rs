@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, take};
 use sandcrab_api::launch::AgentConfig;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -31,17 +32,13 @@ enum PersonaError {
 /// Runs the agent with the arguments that follow `agent`; never returns while the sandbox lives.
 pub fn main(arguments: &[OsString]) -> ExitCode {
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(source, "{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = run(arguments);
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    tracing::error!(source, "{error}");
+    ExitCode::FAILURE
 }
 
-fn run(arguments: &[OsString]) -> Result<(), PersonaError> {
+fn run(arguments: &[OsString]) -> Result<Infallible, PersonaError> {
     let [flag, fd] = arguments else { return Err(PersonaError::Usage) };
     let fd = fd
         .to_str()
@@ -63,6 +60,6 @@ fn run(arguments: &[OsString]) -> Result<(), PersonaError> {
         .map_err(PersonaError::Runtime)?;
     runtime.block_on(async {
         let agent = Agent::start(&config)?;
-        Ok(agent.serve(listener).await?)
+        Ok::<_, PersonaError>(agent.serve(listener).await?)
     })
 }

@@ -168,7 +168,7 @@ impl Driver for Fake {
             if ended {
                 return Err(DriverError::NotRunning { id: id.clone() });
             }
-            let stream = tokio::net::UnixStream::connect(&socket)
+            let stream = sandcrab_socket::Stream::connect(&socket)
                 .await
                 .map_err(DriverError::io("connect to", socket.display()))?;
             Ok(Box::new(stream) as BoxStream)

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 const RULE: &[(&str, &[&str])] = &[
     ("sandcrab-api", &[]),
     ("sandcrab-client", &["sandcrab-api"]),
-    ("sandcrab-runtime", &["sandcrab-api"]),
-    ("sandcrab-agent", &["sandcrab-api"]),
+    ("sandcrab-socket", &[]),
+    ("sandcrab-runtime", &["sandcrab-api", "sandcrab-socket"]),
+    ("sandcrab-agent", &["sandcrab-api", "sandcrab-socket"]),
     ("sandcrab-server", &["sandcrab-api", "sandcrab-runtime", "sandcrab-agent"]),
     (
         "sandcrab",

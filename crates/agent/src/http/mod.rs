@@ -3,6 +3,7 @@
 pub mod error;
 mod exec;
 pub mod extract;
+pub(crate) mod serve;
 mod sessions;
 
 use crate::agent::Agent;

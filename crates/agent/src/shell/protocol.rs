@@ -147,17 +147,19 @@ pub(super) enum Received {
 #[derive(Debug)]
 pub(super) struct Control {
     socket: AsyncFd<OwnedFd>,
+    /// The same socket while a request waits for room. Only then: a shell's reading would wake the agent each time.
+    room: Option<AsyncFd<OwnedFd>>,
     /// The other end is closed. The poller would report that again and again.
     closed: bool,
 }
 
 impl Control {
     pub(super) fn new(fd: OwnedFd) -> std::io::Result<Self> {
-        Ok(Self { socket: crate::sys::watch(fd, Interest::READABLE | Interest::WRITABLE)?, closed: false })
+        Ok(Self { socket: crate::sys::watch(fd, Interest::READABLE)?, room: None, closed: false })
     }
 
     /// Sends a request with its descriptors.
-    pub(super) async fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
+    pub(super) async fn send(&mut self, message: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<()> {
         let mut fds = fds;
         for chunk in message.chunks(MAX_DATAGRAM) {
             loop {
@@ -170,12 +172,22 @@ impl Control {
                 match sendmsg(self.socket.get_ref().as_fd(), &[IoSlice::new(chunk)], &mut ancillary, flags) {
                     Ok(_) => break,
                     Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => self.socket.writable().await?.clear_ready(),
+                    Err(Errno::AGAIN) => {
+                        let room = match &self.room {
+                            Some(room) => room,
+                            None => {
+                                let again = self.socket.get_ref().try_clone()?;
+                                self.room.insert(crate::sys::watch(again, Interest::WRITABLE)?)
+                            }
+                        };
+                        room.writable().await?.clear_ready();
+                    }
                     Err(e) => return Err(e.into()),
                 }
             }
             fds = &[];
         }
+        self.room = None;
         Ok(())
     }
 

@@ -15,10 +15,11 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::Signal;
 use std::ffi::CString;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
 
 /// How long a shell may take to start and to restore its state. Far above both; a shell that takes longer is broken.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -204,6 +205,7 @@ pub struct Session {
     processes: Processes,
     layers: Layers,
     live: Option<Live>,
+    patience: Patience,
     /// The shell of the running command, where commands have shells of their own.
     plain: Option<Plain>,
     state: Option<Arc<State>>,
@@ -214,6 +216,28 @@ pub struct Session {
     abandoned: bool,
     last_status: i32,
     dropped: Vec<Dropped>,
+}
+
+/// A timer that outlives a command. It runs for the first of many commands and is set anew only when it has run out: to
+/// set one per command would wake the thread's own poller each time.
+#[derive(Debug, Default)]
+struct Patience(Option<Pin<Box<Sleep>>>);
+
+impl Patience {
+    /// Waits until `deadline`. Cancel-safe.
+    async fn until(&mut self, deadline: Instant) {
+        loop {
+            let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if timer.deadline() > deadline {
+                timer.as_mut().reset(deadline);
+            }
+            timer.as_mut().await;
+            self.0 = None;
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
 }
 
 /// What became of a shell that was started.
@@ -272,6 +296,7 @@ impl Session {
             processes,
             layers,
             live: None,
+            patience: Patience::default(),
             plain: None,
             state,
             snapshot,
@@ -517,27 +542,22 @@ impl Session {
             self.last_status,
         );
         let fds = [request.stdin.as_fd(), request.stdout.as_fd(), request.stderr.as_fd()];
-        let sending = {
-            let Self { live, .. } = self;
-            let live = live.as_mut().ok_or(RunError::Broken("is gone"))?;
-            tokio::time::timeout(BEGUN_WITHIN, async {
-                tokio::select! {
-                    // A send that fails is the end of the shell, which is seen below.
-                    _ = live.control.send(&message, &fds) => {}
-                    _ = live.child.wait() => {}
-                }
-            })
-            .await
+        let deadline = Instant::now() + BEGUN_WITHIN;
+        let sent = tokio::select! {
+            biased;
+            // A send that fails is the end of the shell, which is seen below.
+            _ = live.control.send(&message, &fds) => true,
+            _ = live.child.wait() => true,
+            () = self.patience.until(deadline) => false,
         };
-        let mut begun =
-            std::pin::pin!(tokio::time::sleep(if sending.is_ok() { BEGUN_WITHIN } else { Duration::ZERO }));
+        let deadline = Instant::now() + if sent { BEGUN_WITHIN } else { Duration::ZERO };
         let (mut is_begun, mut given_up) = (false, false);
         loop {
             let Some(live) = &mut self.live else { return Ok(Answer::NotBegun) };
             let event = tokio::select! {
                 biased;
                 event = live.next() => event.map_err(failed("waiting for a command"))?,
-                () = &mut begun, if !is_begun => {
+                () = self.patience.until(deadline), if !is_begun => {
                     is_begun = live.page().is_ok_and(|page| page.begun == nonce);
                     if !is_begun {
                         // Something else has read the request, or the shell is stopped. What is certain after the

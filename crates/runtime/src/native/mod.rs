@@ -560,7 +560,7 @@ impl Driver for Native {
                 return Err(DriverError::NotRunning { id: id.clone() });
             }
             let socket = self.shared.files.socket(id);
-            let stream = tokio::net::UnixStream::connect(&socket)
+            let stream = sandcrab_socket::Stream::connect(&socket)
                 .await
                 .map_err(DriverError::io("connect to agent", id))?;
             Ok(Box::new(stream) as BoxStream)

@@ -14,6 +14,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
+/// No line of `cgroup.procs` is longer.
+const LINE: usize = 16;
+
 /// How long a freeze may take before it goes on without: a process in an uninterruptible wait does not freeze, but
 /// neither does it run.
 const FROZEN_WITHIN: Duration = Duration::from_millis(500);
@@ -74,11 +77,12 @@ impl CgroupDir {
         let mut all = Vec::new();
         loop {
             let n = rustix::io::pread(&self.procs, &mut text, at)?;
-            if n == 0 {
-                break;
-            }
             at += n as u64;
             all.extend_from_slice(&text[..n]);
+            // The kernel writes whole lines until the next one has no room.
+            if n + LINE < text.len() {
+                break;
+            }
         }
         // A process that is not visible in this pid namespace shows as 0 and cannot be signalled from here.
         Ok(all
