@@ -5,6 +5,7 @@ use super::root::Access;
 use super::{FilePath, Files, broken_off, joined};
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::{Json, Query};
+use crate::http::{Api, routes};
 use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderValue, header};
@@ -23,8 +24,6 @@ use sandcrab_api::{ApiError, SessionId, validate};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 /// Says where relative paths of a session start: its working directory as of its last completed command, or the
 /// workspace where no session is named (contract S14).
@@ -41,12 +40,12 @@ pub struct FilesState {
 }
 
 /// The routes of the file API.
-pub fn router<S>() -> OpenApiRouter<S>
+pub fn router<S>() -> Api<S>
 where
     FilesState: FromRef<S>,
     S: Clone + Send + Sync + 'static,
 {
-    OpenApiRouter::new()
+    Api::new()
         .routes(routes!(read_file))
         .routes(routes!(write_file))
         .routes(routes!(get_content, put_content))

@@ -5,16 +5,15 @@ use crate::exec::execution::{Execution, Finish};
 use crate::exec::spool::Piece;
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::Json;
+use crate::http::{Api, routes};
 use axum::extract::State;
 use sandcrab_api::exec::StreamName;
 use sandcrab_api::git::{GitCheckout, GitCheckoutResult};
 use sandcrab_api::{ApiError, ErrorCode};
 use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-pub(crate) fn router() -> OpenApiRouter<Arc<Agent>> {
-    OpenApiRouter::new().routes(routes!(checkout))
+pub(crate) fn router() -> Api<Arc<Agent>> {
+    Api::new().routes(routes!(checkout))
 }
 
 /// Clones a repository with the sandbox's own git and checks it out.

@@ -2,6 +2,7 @@
 
 use super::error::{Answer, Errors};
 use super::extract::{Json, Path, Query};
+use super::{Api, routes};
 use crate::agent::{Agent, Keep};
 use crate::exec::answer;
 use crate::exec::execution::{Execution, StopReason};
@@ -14,11 +15,9 @@ use sandcrab_api::{ApiError, ExecId};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<Arc<Agent>> {
-    OpenApiRouter::new()
+pub(super) fn router() -> Api<Arc<Agent>> {
+    Api::new()
         .routes(routes!(exec))
         .routes(routes!(exec_stream))
         .routes(routes!(list))

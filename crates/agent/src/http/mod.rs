@@ -1,64 +1,53 @@
 //! The agent's API over HTTP, which is the sandbox-scoped part of Sandcrab's API.
 
+pub(crate) mod api;
 pub mod error;
 mod exec;
 pub mod extract;
 pub(crate) mod serve;
 mod sessions;
 
+pub use api::Api;
+
 use crate::agent::Agent;
+pub(crate) use api::routes;
 use axum::extract::State;
 use axum::http::Method;
 use sandcrab_api::ApiError;
 use sandcrab_api::sandbox::{AgentEvent, AgentHello};
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use utoipa::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(ApiError)))]
 struct Document;
 
 /// The sandbox-scoped routes and their document: what the server mounts below `/v1/sandboxes/{id}`.
-pub fn router() -> OpenApiRouter<Arc<Agent>> {
-    OpenApiRouter::with_openapi(Document::openapi())
+pub fn router() -> Api<Arc<Agent>> {
+    Api::new()
         .merge(sessions::router())
         .merge(exec::router())
         .merge(crate::files::http::router())
         .merge(crate::git::http::router())
 }
 
+/// The document of the sandbox-scoped routes.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi();
+    document.merge(router().into_openapi());
+    document
+}
+
 /// Everything that the agent serves: the sandbox-scoped routes, and its introduction to the server.
 pub fn app(agent: Arc<Agent>) -> axum::Router {
-    let (routes, _document) = router().routes(routes!(hello)).split_for_parts();
+    let routes = router().routes(routes!(hello)).into_router();
     let routes = routes.route("/agent/events", axum::routing::get(events));
     routes.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(agent)
 }
 
-/// The operation that a route of the document stands for. Only refusals ask.
-fn operation(method: &Method, path: &str) -> Option<&'static str> {
-    static OPERATIONS: OnceLock<HashMap<String, String>> = OnceLock::new();
-    let operations = OPERATIONS.get_or_init(|| {
-        let mut operations = HashMap::new();
-        for (path, item) in router().into_openapi().paths.paths {
-            let methods = [
-                ("GET", item.get),
-                ("POST", item.post),
-                ("PUT", item.put),
-                ("PATCH", item.patch),
-                ("DELETE", item.delete),
-            ];
-            for (method, operation) in methods {
-                if let Some(id) = operation.and_then(|operation| operation.operation_id) {
-                    operations.insert(format!("{method} {path}"), id);
-                }
-            }
-        }
-        operations
-    });
-    operations.get(&format!("{method} {path}")).map(String::as_str)
+/// The operation that a route stands for. Only refusals ask.
+fn operation(method: &Method, path: &str) -> Option<String> {
+    router().operation(method, path)
 }
 
 /// Says which agent this is.

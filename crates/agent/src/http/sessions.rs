@@ -2,6 +2,7 @@
 
 use super::error::{Answer, Errors};
 use super::extract::{Json, Path};
+use super::{Api, routes};
 use crate::agent::Agent;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,11 +10,9 @@ use sandcrab_api::session::{CreateSession, Done, SessionDeleted, SessionInfo, Se
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{SessionId, validate};
 use std::sync::Arc;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-pub(super) fn router() -> OpenApiRouter<Arc<Agent>> {
-    OpenApiRouter::new()
+pub(super) fn router() -> Api<Arc<Agent>> {
+    Api::new()
         .routes(routes!(create, list))
         .routes(routes!(describe, delete))
         .routes(routes!(set_session_env))

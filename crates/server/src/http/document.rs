@@ -59,7 +59,7 @@ pub enum DocumentError {
 pub(crate) fn document() -> Result<(OpenApi, Routes), DocumentError> {
     let mut document = Document::openapi();
     document.merge(service::documented().into_openapi());
-    let agent = sandcrab_agent::http::router().into_openapi();
+    let agent = sandcrab_agent::http::document();
     let routes = Routes::from_document(&agent)?;
     for (path, item) in &mut document.paths.paths {
         let uses = path.starts_with("/v1/sandboxes/{id}");
