@@ -15,6 +15,7 @@ mod check;
 mod clock;
 mod command;
 mod generate;
+mod python_lock;
 mod run;
 mod server;
 mod setup;
@@ -52,6 +53,8 @@ enum Command {
     Clients(generate::Args),
     /// Write docs/ERRORS.md, from the table of errors
     Docs(generate::Args),
+    /// Write the locks of the image `python` anew: the newest wheels that go together
+    PythonLock,
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn run() -> Result<ExitCode> {
         Command::Openapi(args) => generate::openapi(&ws, &args)?,
         Command::Clients(args) => generate::clients(&ws, &args)?,
         Command::Docs(args) => generate::docs(&ws, &args)?,
+        Command::PythonLock => python_lock::run(&ws)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ pub(crate) const TEST: &[(&str, &str)] = &[
     ("iproute2", "looks at network namespaces"),
     ("openssl", "the private CA of the git host that checkouts are tried with"),
     ("procps", "looks at processes from inside a sandbox"),
-    ("python3-pip", "installs a local wheel inside a sandbox"),
+    ("python3-pip", "installs wheels inside sandboxes, the image `python` among them"),
     ("python3-venv", "the environment that schemathesis runs in"),
     ("util-linux", "nsenter, unshare, prlimit: what the attack tests call"),
 ];

@@ -130,6 +130,7 @@ pub fn examine(data_dir: &Path) -> Vec<Check> {
         system_files(root),
         data_directory(data_dir),
         proc_file_system(),
+        python_image(),
     ];
     checks.extend([cgroups(), seccomp(), landlock(), quota(root, data_dir), out_of_memory()]);
     if !root {
@@ -240,6 +241,38 @@ fn data_directory(dir: &Path) -> Check {
         Err(error) => {
             Check::bad(NAME, Status::Missing, format!("{shown}: {error}"), "choose another with `--data-dir`")
         }
+    }
+}
+
+/// What the image `python` is built with, as sandboxes see it: below /usr. Looked at, not run.
+fn python_image() -> Check {
+    const NAME: &str = "python image";
+    let weak = |detail: String, remedy: &str| Check::bad(NAME, Status::Degraded, detail, remedy);
+    let programs = ["/usr/local/bin/python3", "/usr/bin/python3"];
+    let Some(program) = programs.iter().find_map(|path| fs::canonicalize(path).ok()) else {
+        let remedy = "install python3 and python3-pip (Debian, Ubuntu: `apt-get install python3-pip`)";
+        return weak("there is no python3 below /usr: the image cannot be built".into(), remedy);
+    };
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let version = name.strip_prefix("python").unwrap_or_default();
+    if crate::image::python::lock(version, std::env::consts::ARCH).is_none() {
+        let targets: Vec<&str> = crate::image::python::targets().collect();
+        let remedy = format!("the image is made for {}; elsewhere use `host` and pip", targets.join(", "));
+        return weak(format!("{} on {} has no lock", program.display(), std::env::consts::ARCH), &remedy);
+    }
+    let libraries = ["/usr/lib", "/usr/local/lib", "/usr/lib64"];
+    let packages = ["python3/dist-packages".to_owned()]
+        .into_iter()
+        .chain(["dist-packages", "site-packages"].map(|place| format!("python{version}/{place}")));
+    let has_pip =
+        |place: String| libraries.iter().any(|lib| Path::new(lib).join(&place).join("pip").is_dir());
+    if packages.into_iter().any(has_pip) {
+        Check::good(NAME, format!("can be built with {} and its pip", program.display()))
+    } else {
+        weak(
+            format!("{} has no pip: the image cannot be built", program.display()),
+            "install it (Debian, Ubuntu: `apt-get install python3-pip`)",
+        )
     }
 }
 

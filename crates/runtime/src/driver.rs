@@ -135,6 +135,21 @@ pub struct Stats {
     pub disk: Option<u64>,
 }
 
+/// An image that sandboxes can be made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether somebody must build it before its first use: it is not simply there.
+    pub is_built: bool,
+    /// What names its content, once it is there.
+    pub key: Option<String>,
+    /// Bytes that it adds to what it is based on, once it is there.
+    pub size: Option<u64>,
+    /// How many instances are made of it, in whatever state it was then.
+    pub instances: usize,
+}
+
 /// One way to isolate.
 ///
 /// All methods may be called at the same time; the caller sees to it that one instance is created or destroyed by one
@@ -168,6 +183,26 @@ pub trait Driver: Send + Sync + 'static {
     /// Resolves when the instance's agent has ended, by event and not by polling.
     fn wait_exit<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Exit>>;
 
+    /// The images that the driver knows, by name.
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>>>;
+
+    /// Publishes what an image adds to the one that instance `built_in` is made of: from then on `create` takes it, for
+    /// as long as its base is what it is now. `archive` is a file of the server's: a plain ustar with paths relative to
+    /// the root, in which an empty file `.wh.NAME` says that NAME is gone. It comes from the instance and is not
+    /// trusted. What is published already stays as it is.
+    fn add_layer<'a>(
+        &'a self,
+        image: &'a str,
+        built_in: &'a InstanceId,
+        archive: &'a std::path::Path,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// Removes what was built for an image; false if it was not built. Instances of it that exist keep it from that.
+    fn remove_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<bool>>;
+
+    /// What an instance wrote for people last, as its agent's last words: a few lines, for an error's message.
+    fn last_words<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, String>;
+
     /// What the instance uses now.
     fn stats<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Stats>>;
 }
@@ -189,13 +224,29 @@ pub enum DriverError {
         id: InstanceId,
     },
     /// The driver has no such image.
-    #[error("there is no image {image:?}")]
+    #[error("there is no image {image:?}; there are {}", known.join(", "))]
     ImageNotFound {
         /// The name that was asked for.
         image: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// The image must be built first.
+    #[error("image {image:?} is not built")]
+    ImageNotBuilt {
+        /// Its name.
+        image: String,
+    },
+    /// Instances are made of the image.
+    #[error("{instances} sandboxes use image {image:?}")]
+    ImageInUse {
+        /// Its name.
+        image: String,
+        /// How many.
+        instances: usize,
     },
     /// The image could not be made.
-    #[error("the image of this host cannot be made")]
+    #[error("the image cannot be made")]
     Image(#[from] crate::image::ImageError),
     /// A limit that cannot be met.
     #[error("limit {limit}: {reason}")]

@@ -2,7 +2,8 @@
 //! Unix socket and a directory of its own.
 
 use crate::driver::{
-    BoxFuture, BoxStream, Driver, DriverError, Exit, Instance, InstanceId, Result, SandboxSpec, Stats,
+    BoxFuture, BoxStream, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Result, SandboxSpec,
+    Stats,
 };
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
@@ -95,7 +96,7 @@ impl Fake {
 
     fn make(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<Instance> {
         if spec.image != "host" {
-            return Err(DriverError::ImageNotFound { image: spec.image.clone() });
+            return Err(unknown_image(&spec.image));
         }
         let dir = tempfile::tempdir().map_err(DriverError::io("make a directory for", id))?;
         let root = dir.path().join("root");
@@ -137,6 +138,10 @@ impl Fake {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
         Ok(instance)
     }
+}
+
+fn unknown_image(image: &str) -> DriverError {
+    DriverError::ImageNotFound { image: image.to_owned(), known: vec!["host".to_owned()] }
 }
 
 fn listen(path: &Path) -> std::io::Result<UnixListener> {
@@ -209,6 +214,31 @@ impl Driver for Fake {
                 Err(_aborted) => Ok(Exit::Signal(libc::SIGKILL)),
             }
         })
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>>> {
+        Box::pin(async move {
+            let instances = self.running.lock().unwrap_or_else(PoisonError::into_inner).len();
+            let key = Some("host".to_owned());
+            Ok(vec![ImageInfo { name: "host".into(), is_built: false, key, size: None, instances }])
+        })
+    }
+
+    fn add_layer<'a>(
+        &'a self,
+        image: &'a str,
+        _built_in: &'a InstanceId,
+        _archive: &'a Path,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move { Err(unknown_image(image)) })
+    }
+
+    fn remove_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move { if image == "host" { Ok(false) } else { Err(unknown_image(image)) } })
+    }
+
+    fn last_words<'a>(&'a self, _id: &'a InstanceId) -> BoxFuture<'a, String> {
+        Box::pin(async move { String::new() })
     }
 
     fn stats<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Stats>> {

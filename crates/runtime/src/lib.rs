@@ -13,4 +13,4 @@ pub mod probe;
 pub mod seccomp;
 mod sys;
 
-pub use driver::{Driver, DriverError, Exit, Instance, InstanceId, SandboxSpec, Stats};
+pub use driver::{Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, SandboxSpec, Stats};

@@ -32,6 +32,16 @@ pub enum ImageError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// What was built for a layer is not what a layer may hold.
+    #[error("{}: {reason}: {}", archive.display(), entry.display())]
+    Archive {
+        /// The archive.
+        archive: PathBuf,
+        /// The entry; empty where its header cannot be read.
+        entry: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A path to leave out is not absolute, or holds `.` or `..`.
     #[error("the path to leave out of the host image must be absolute and without `..`: {}", path.display())]
     BadExclude {

@@ -26,6 +26,20 @@ pub fn files(hostname: &str) -> Vec<IdentityFile> {
     ]
 }
 
+/// How names are looked up in a sandbox that shares the host's network: as on the host.
+pub(crate) fn name_servers() -> IdentityFile {
+    // Without it, names are not looked up: as on a host that has none.
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    IdentityFile { path: PathBuf::from("/etc/resolv.conf"), content: resolv_conf(&text), mode: 0o644 }
+}
+
+/// What resolv.conf(5) knows of a file; comments are for the machine's owner.
+fn resolv_conf(text: &str) -> String {
+    let known = ["nameserver", "search", "domain", "options", "sortlist"];
+    let says = |line: &&str| line.split_whitespace().next().is_some_and(|word| known.contains(&word));
+    text.lines().filter(says).map(|line| format!("{line}\n")).collect()
+}
+
 /// The content of `/etc/hosts` for this host name.
 pub(crate) fn hosts(hostname: &str) -> String {
     format!(
@@ -57,6 +71,12 @@ mod tests {
         assert_eq!(text.len(), 33);
         assert!(text.trim_end().chars().all(|digit| digit.is_ascii_digit() || ('a'..='f').contains(&digit)));
         assert_eq!(&text[12..13], "4");
+    }
+
+    #[test]
+    fn name_servers_come_without_comments() {
+        let text = "# by hand: ask Bob\nnameserver 10.0.0.1\n; x\n  options edns0\n\nsearch a b\n";
+        assert_eq!(resolv_conf(text), "nameserver 10.0.0.1\n  options edns0\nsearch a b\n");
     }
 
     #[test]

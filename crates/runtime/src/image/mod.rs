@@ -4,13 +4,18 @@
 //! overlay with an upper directory of the sandbox's own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub mod error;
 pub mod host;
 pub mod identity;
+pub mod layer;
+pub mod python;
 
 pub use error::ImageError;
 
@@ -36,4 +41,61 @@ pub struct Tree {
     pub at: PathBuf,
     /// The lower directories, topmost first: the order that overlayfs's `lowerdir=` takes.
     pub layers: Vec<PathBuf>,
+}
+
+/// Opens a file that is made if it is missing, and locks it until it is dropped. The kernel drops it with the process,
+/// so no lock is ever stale.
+fn lock(path: &Path, operation: FlockOperation) -> Result<File, ImageError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let fd =
+        rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(ImageError::io("open", path))?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&fd, operation)).map_err(ImageError::io("lock", path))?;
+    Ok(File::from(fd))
+}
+
+/// Keeps [`put_away`] from an image's directory until the file is dropped.
+fn hold(dir: &Path) -> Result<File, ImageError> {
+    let file = File::open(dir).map_err(ImageError::io("open", dir))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).map_err(ImageError::io("hold", dir))?;
+    // It may have been put away in between: then its name leads nowhere.
+    fs::symlink_metadata(dir).map_err(ImageError::io("hold", dir))?;
+    Ok(file)
+}
+
+/// Gives an image's directory, unless a server holds it, another name, under which it is to be removed: half an image must
+/// not be found under its key. None if it is held.
+fn put_away(parent: &Path, name: &str) -> Result<Option<PathBuf>, ImageError> {
+    let path = parent.join(name);
+    let file = File::open(&path).map_err(ImageError::io("open", &path))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked.map_err(ImageError::io("lock", &path))?,
+    }
+    let old = parent.join(format!(".old-{name}-{:08x}", rand::random::<u32>()));
+    fs::rename(&path, &old).map_err(ImageError::io("put away", &path))?;
+    Ok(Some(old))
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn entries(dir: &Path) -> Result<Vec<String>, ImageError> {
+    let failed = || ImageError::io("list", dir);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed())? {
+        names.push(entry.map_err(failed())?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ImageError> {
+    let text = fs::read(path).map_err(ImageError::io("read", path))?;
+    serde_json::from_slice(&text).map_err(ImageError::io("parse", path))
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ImageError> {
+    let text = serde_json::to_vec_pretty(value).map_err(ImageError::io("write", path))?;
+    fs::write(path, text).map_err(ImageError::io("write", path))
 }

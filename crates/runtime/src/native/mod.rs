@@ -13,6 +13,7 @@
 //! ```
 //! A server that starts again finds its sandboxes by these records and checks each against the kernel.
 
+mod images;
 mod launcher;
 mod process;
 mod record;
@@ -22,35 +23,29 @@ use crate::cgroup::Hierarchies;
 use crate::disk;
 use crate::doctor::Feature;
 use crate::driver::{
-    BoxFuture, BoxStream, Driver, DriverError, Exit, Instance, InstanceId, Result, SandboxSpec, Stats,
+    BoxFuture, BoxStream, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Result, SandboxSpec,
+    Stats,
 };
 use crate::ids;
-use crate::image::Image;
 use crate::image::host::HostOptions;
-use crate::image::identity::IdentityFile;
+use crate::image::identity::{self, IdentityFile};
+use crate::image::layer::Recipe;
+use crate::image::{Image, python};
 use crate::launch::plan::{Disk, Ids, Setting, host_name};
 use crate::seccomp;
 pub(crate) use process::identity;
 use record::{Files, Record};
-use sandcrab_api::sandbox::Limits;
+use sandcrab_api::sandbox::{Limits, Network};
 use sandcrab_api::units::ByteSize;
-use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// The disk of a sandbox for which nobody has said more: 10 GiB. It takes of the host's disk what is written to it.
 const DEFAULT_DISK: u64 = 10 << 30;
 /// The memory of a sandbox for which nobody has said more: 4 GiB, and no more than half of the machine's.
 const DEFAULT_MEMORY: u64 = 4 << 30;
-/// The name of the image that is always there.
-const HOST_IMAGE: &str = "host";
-/// How long the host's image is taken to show the host as it is.
-const HOST_IMAGE_FRESH: Duration = Duration::from_secs(2);
-/// How often, at most, every file of the host's image is compared with the host: half a second of one CPU.
-const HOST_IMAGE_COMPARED: Duration = Duration::from_secs(600);
-
 /// A program of one's own to execute, with its leading arguments.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -75,6 +70,10 @@ pub struct Config {
     pub defaults: Limits,
     /// Host paths that the `host` image must not show.
     pub host_image_exclude: Vec<PathBuf>,
+    /// The data directory whose images are used, if not this one's own: that of another server, which may run.
+    pub images_of: Option<PathBuf>,
+    /// The images that can be built. Default: `python`.
+    pub recipes: Vec<Recipe>,
 }
 
 impl Config {
@@ -96,6 +95,8 @@ impl Config {
                 ..Limits::default()
             },
             host_image_exclude: Vec::new(),
+            images_of: None,
+            recipes: vec![python::recipe()],
         }
     }
 }
@@ -125,15 +126,11 @@ struct Shared {
     /// The filter of user code.
     seccomp: String,
     turns: Arc<turns::Turns>,
-    /// Instances that this server is creating now.
-    creating: Mutex<std::collections::HashSet<InstanceId>>,
+    /// Instances that this server is creating now, with the names of their images.
+    creating: Mutex<HashMap<InstanceId, String>>,
     /// Instances that this server knows to be whole, with how they ended.
     live: Mutex<HashMap<InstanceId, Live>>,
-    images: Mutex<HashMap<String, Arc<Image>>>,
-    /// The host's image, and when it was last compared with the host.
-    host_image: Mutex<Option<(Instant, Arc<Image>)>>,
-    /// When every file of it was last compared.
-    host_compared: Mutex<Instant>,
+    images: images::Images,
 }
 
 /// What the machine offers, found out once.
@@ -181,6 +178,12 @@ impl Native {
             Err("a disk is mounted by root only".into())
         };
         need(Feature::Quota, quota.clone().err())?;
+        let images = images::Images::open(
+            config.images_of.as_deref().unwrap_or(&config.data_dir),
+            config.images_of.is_none(),
+            HostOptions { exclude: config.host_image_exclude.clone() },
+            config.recipes.clone(),
+        )?;
         let ids = if machine.uid == 0 { Some(ids::Table::open(files.ids())?) } else { None };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -194,16 +197,14 @@ impl Native {
                 turns: Arc::default(),
                 creating: Mutex::default(),
                 live: Mutex::default(),
-                images: Mutex::default(),
-                host_image: Mutex::default(),
-                host_compared: Mutex::new(Instant::now()),
+                images,
             }),
         })
     }
 
     /// Makes an image known under a name, beside `host`.
     pub fn add_image(&self, name: &str, image: Image) {
-        self.shared.images().insert(name.to_owned(), Arc::new(image));
+        self.shared.images.add(name, image);
     }
 }
 
@@ -231,76 +232,33 @@ impl Shared {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn creating(&self) -> MutexGuard<'_, std::collections::HashSet<InstanceId>> {
+    fn creating(&self) -> MutexGuard<'_, HashMap<InstanceId, String>> {
         self.creating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn images(&self) -> MutexGuard<'_, HashMap<String, Arc<Image>>> {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn image(&self, name: &str) -> Result<Arc<Image>> {
-        if let Some(image) = self.images().get(name) {
-            return Ok(image.clone());
-        }
-        if name != HOST_IMAGE {
-            return Err(DriverError::ImageNotFound { image: name.to_owned() });
-        }
-        // Looking costs about a millisecond; what a package manager did a moment ago need not be seen at once.
-        let mut host = self.host_image.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((checked, image)) = &*host
-            && checked.elapsed() < HOST_IMAGE_FRESH
-        {
-            return Ok(image.clone());
-        }
-        let image = crate::image::host::ensure(&self.config.data_dir, &self.host_options())?;
-        let image = Arc::new(image);
-        *host = Some((Instant::now(), image.clone()));
-        self.compare_in_background(&image);
-        Ok(image)
-    }
-
-    /// Finds changes that the quick look does not see, such as a file deep in `/usr` that became private. The next
-    /// quick look finds the image that this makes.
-    fn compare_in_background(&self, image: &Arc<Image>) {
-        let mut compared = self.host_compared.lock().unwrap_or_else(PoisonError::into_inner);
-        if compared.elapsed() < HOST_IMAGE_COMPARED {
-            return;
-        }
-        *compared = Instant::now();
-        let (data_dir, options, image) = (self.config.data_dir.clone(), self.host_options(), image.clone());
-        std::thread::spawn(move || match crate::image::host::changed(&data_dir, &options, &image) {
-            Ok(true) => {
-                tracing::info!(former = image.key, "the host has changed: new sandboxes get a new image")
-            }
-            Ok(false) => {}
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the host cannot be compared with its image");
-            }
-        });
-    }
-
-    fn host_options(&self) -> HostOptions {
-        HostOptions { exclude: self.config.host_image_exclude.clone() }
-    }
-
-    /// Removes host images of former states of the machine that no instance uses.
+    /// Removes images of former states of the machine that no instance uses.
     fn collect_images(&self) -> Result<()> {
         // Held until the end: an instance that begins to be created has its image before it has a record.
         let creating = self.creating();
         if !creating.is_empty() {
             return Ok(());
         }
-        let mut keep = BTreeSet::new();
+        let mut used = BTreeSet::new();
         for id in self.files.instances()? {
-            keep.extend(self.files.read(&id)?.map(|record| record.image.key));
+            used.extend(self.files.read(&id)?.map(|record| record.image.key));
         }
-        let removed = crate::image::host::collect(&self.config.data_dir, &self.host_options(), &keep)?;
-        if !removed.is_empty() {
-            tracing::info!(?removed, "removed images of the host that nothing uses");
+        self.images.collect(&used)
+    }
+
+    /// How many instances are made of each image, by its name.
+    fn instances_by_image(&self) -> Result<BTreeMap<String, usize>> {
+        let mut count = BTreeMap::new();
+        for id in self.files.instances()? {
+            if let Some(record) = self.files.read(&id)? {
+                *count.entry(record.spec.image).or_default() += 1;
+            }
         }
-        Ok(())
+        Ok(count)
     }
 
     fn defaults(&self, spec: &SandboxSpec) -> SandboxSpec {
@@ -318,7 +276,7 @@ impl Shared {
     /// Creates an instance; blocks. What a failure leaves is taken away before it is returned.
     fn create(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<(Arc<Record>, process::Process)> {
         let spec = self.defaults(spec);
-        let image = self.image(&spec.image)?;
+        let image = self.images.get(&spec.image)?;
         let range = self.ids.as_ref().map(|ids| ids.take(id)).transpose()?;
         let record = Record { id: id.clone(), spec, range, image: Image::clone(&image) };
         if let Err(error) = self.files.write(&record) {
@@ -328,7 +286,10 @@ impl Shared {
             }
             return Err(error);
         }
-        let identity = crate::image::identity::files(&host_name(record.spec.sandbox.as_str()));
+        let mut identity = identity::files(&host_name(record.spec.sandbox.as_str()));
+        if record.spec.network == Network::Host {
+            identity.push(identity::name_servers());
+        }
         match self.start(&record, &identity) {
             Ok(process) => Ok((Arc::new(record), process)),
             Err(error) => {
@@ -519,7 +480,7 @@ impl Driver for Native {
         Box::pin(async move {
             let (shared, id, spec) = (self.shared.clone(), id.clone(), spec.clone());
             let (send, receive) = oneshot::channel();
-            shared.creating().insert(id.clone());
+            shared.creating().insert(id.clone(), spec.image.clone());
             // Here and not on the thread, which may have to wait for its start: who destroys the instance meanwhile
             // waits for this.
             let turn = shared.turns.try_take(&id);
@@ -614,7 +575,7 @@ impl Driver for Native {
                 shared.collect_images()?;
                 if let Some(ids) = &shared.ids {
                     ids.give_back_orphans(|id| {
-                        shared.creating().contains(id) || shared.files.dir(id).exists()
+                        shared.creating().contains_key(id) || shared.files.dir(id).exists()
                     })?;
                 }
                 Ok(found)
@@ -645,6 +606,54 @@ impl Driver for Native {
             let mut exit = self.shared.find(id)?.exit;
             let value = exit.wait_for(Option::is_some).await;
             Ok(value.ok().and_then(|value| *value).unwrap_or(Exit::Unknown))
+        })
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>>> {
+        Box::pin(async move {
+            let shared = self.shared.clone();
+            blocking(move || shared.images.list(&shared.instances_by_image()?)).await
+        })
+    }
+
+    fn add_layer<'a>(
+        &'a self,
+        image: &'a str,
+        built_in: &'a InstanceId,
+        archive: &'a Path,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (shared, image, archive) = (self.shared.clone(), image.to_owned(), archive.to_owned());
+            let base = self.shared.find(built_in)?.record;
+            blocking(move || {
+                let layer = shared.images.publish(&image, &base.image, &archive)?;
+                tracing::info!(image, key = layer.key, size = layer.size, "an image was built");
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn remove_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let (shared, image) = (self.shared.clone(), image.to_owned());
+            blocking(move || {
+                // Held until the end: who begins to be created has its image before it has a record.
+                let creating = shared.creating();
+                let instances = shared.instances_by_image()?.get(&image).copied().unwrap_or_default();
+                let begun = creating.values().filter(|name| **name == image).count();
+                let instances = instances.max(begun);
+                shared.images.remove(&image, instances)
+            })
+            .await
+        })
+    }
+
+    fn last_words<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, String> {
+        Box::pin(async move {
+            let (shared, id) = (self.shared.clone(), id.clone());
+            let words = blocking(move || Ok(shared.files.last_words(&id))).await;
+            words.unwrap_or_default()
         })
     }
 

@@ -4,7 +4,7 @@ use crate::driver::{DriverError, Instance, InstanceId, Result, SandboxSpec};
 use crate::image::Image;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ impl Record {
 /// The name of an instance's record, and of the file that says that its creation was finished.
 const RECORD: &str = "record.json";
 const READY: &str = "ready";
+/// How many bytes of an agent's log an error's message may have.
+const LAST_WORDS: u64 = 2048;
 
 /// Paths below the data directory.
 #[derive(Clone, Debug)]
@@ -106,6 +108,20 @@ impl Files {
 
     pub(super) fn log(&self, id: &InstanceId) -> PathBuf {
         self.dir(id).join("agent.log")
+    }
+
+    /// The end of what an instance's launch stage and agent wrote to stderr; empty if there is nothing.
+    pub(super) fn last_words(&self, id: &InstanceId) -> String {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut log = fs::File::open(self.log(id))?;
+            let length = log.metadata()?.len();
+            log.seek(io::SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
+            let mut bytes = Vec::new();
+            log.take(LAST_WORDS).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        // A log that cannot be read has nothing to add to the error that it is read for.
+        read().map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default()
     }
 
     /// The agent's socket by way of the open directory: sun_path holds 108 bytes.

@@ -94,6 +94,14 @@ pub fn ensure(data_dir: &Path, options: &HostOptions) -> Result<Image, ImageErro
     Store::new(Path::new("/"), data_dir, options)?.ensure()
 }
 
+/// The host image for the machine as it is now, if there is one.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn known(data_dir: &Path, options: &HostOptions) -> Result<Option<Image>, ImageError> {
+    Store::new(Path::new("/"), data_dir, options)?.present()
+}
+
 /// Whether the machine has moved on from the state that this image shows, so that new sandboxes get another one.
 ///
 /// Looks at every file of `/usr`: about half a second of one CPU. For a task in the background, at most every few
@@ -113,14 +121,22 @@ pub fn changed(data_dir: &Path, options: &HostOptions, image: &Image) -> Result<
 /// # Errors
 /// The image does not exist or is not readable.
 pub fn left_out(data_dir: &Path, image: &Image) -> Result<Vec<Hidden>, ImageError> {
-    store::read_json(&data_dir.join("images/host").join(&image.key).join("left-out.json"))
+    super::read_json(&data_dir.join("images/host").join(&image.key).join("left-out.json"))
 }
 
-/// Removes the host images that are neither in `keep` nor the one for the machine as it is now, and left-overs of
+/// Keeps an image from being collected by any server that shares the directory, until the file is dropped.
+///
+/// # Errors
+/// The image is not there (any more): [`ensure`] makes it anew.
+pub fn hold(data_dir: &Path, image: &Image) -> Result<std::fs::File, ImageError> {
+    super::hold(&data_dir.join("images/host").join(&image.key))
+}
+
+/// Removes the host images that are neither in `keep` nor held nor the one for the machine as it is now, and left-overs of
 /// interrupted builds; returns the removed keys.
 ///
-/// `keep` holds the keys that sandboxes use. The caller sees to it that no sandbox is between [`ensure`] and its place
-/// in `keep`: its image could be removed before it is mounted.
+/// `keep` holds the keys that sandboxes use. The caller sees to it that no sandbox of its own is between [`ensure`] and
+/// its place in `keep`: its image could be removed before it is mounted. Others [`hold`] theirs.
 ///
 /// # Errors
 /// The data directory cannot be read or written.

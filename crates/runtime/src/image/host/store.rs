@@ -5,14 +5,13 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use serde::Serialize;
+use rustix::fs::{FlockOperation, Mode};
 use sha2::{Digest, Sha256};
 
 use super::plan::{self, LeftOut, Node, Plan};
 use super::source::{Host, Kind};
 use super::{Hidden, HostOptions, PATH, copies, links, root, state, survey, write};
-use crate::image::{Image, ImageError, Tree};
+use crate::image::{self, Image, ImageError, Tree, entries, hex, read_json, write_json};
 
 /// How often the plan is made anew because the host changed meanwhile, before the last one is taken as it is.
 const MAX_TRIES: u32 = 3;
@@ -59,6 +58,11 @@ impl Store {
             Some(image) => Ok(image),
             None => self.load(&self.build()?),
         }
+    }
+
+    /// The image for the present state, if the cheap look finds one.
+    pub(super) fn present(&self) -> Result<Option<Image>, ImageError> {
+        Ok(self.known(&self.state()?))
     }
 
     /// Makes the image for the present state even if the cheap look found one; its key.
@@ -208,16 +212,17 @@ impl Store {
 
     pub(super) fn collect(&self, keep: &BTreeSet<String>) -> Result<Vec<String>, ImageError> {
         let _lock = self.lock()?;
-        let present = self.known(&self.state()?).map(|image| image.key);
+        let present = self.present()?.map(|image| image.key);
         let mut removed = Vec::new();
         for name in entries(&self.dir)? {
             let path = self.dir.join(&name);
             if name.starts_with(".new-") || name.starts_with(".old-") {
                 fs::remove_dir_all(&path).map_err(ImageError::io("remove", &path))?;
-            } else if name.starts_with("host-") && !keep.contains(&name) && present.as_ref() != Some(&name) {
-                // Out of sight first: half an image must not be found under its key.
-                let old = self.dir.join(format!(".old-{name}"));
-                fs::rename(&path, &old).map_err(ImageError::io("put away", &path))?;
+            } else if name.starts_with("host-")
+                && !keep.contains(&name)
+                && present.as_ref() != Some(&name)
+                && let Some(old) = image::put_away(&self.dir, &name)?
+            {
                 fs::remove_dir_all(&old).map_err(ImageError::io("remove", &old))?;
                 removed.push(name);
             }
@@ -232,14 +237,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// Held until the file is dropped. The kernel drops it with the process, so none is ever stale.
     fn lock(&self) -> Result<File, ImageError> {
-        let path = self.dir.join("lock");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600))
-            .map_err(ImageError::io("open", &path))?;
-        rustix::fs::flock(&fd, FlockOperation::LockExclusive).map_err(ImageError::io("lock", &path))?;
-        Ok(File::from(fd))
+        image::lock(&self.dir.join("lock"), FlockOperation::LockExclusive)
     }
 }
 
@@ -266,28 +265,4 @@ fn relative(path: &Path) -> Result<PathBuf, ImageError> {
         return Err(bad());
     }
     Ok(inside.components().collect())
-}
-
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn entries(dir: &Path) -> Result<Vec<String>, ImageError> {
-    let failed = || ImageError::io("list", dir);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed())? {
-        names.push(entry.map_err(failed())?.file_name().to_string_lossy().into_owned());
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ImageError> {
-    let text = fs::read(path).map_err(ImageError::io("read", path))?;
-    serde_json::from_slice(&text).map_err(ImageError::io("parse", path))
-}
-
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ImageError> {
-    let text = serde_json::to_vec_pretty(value).map_err(ImageError::io("write", path))?;
-    fs::write(path, text).map_err(ImageError::io("write", path))
 }

@@ -7,8 +7,8 @@ use std::sync::Barrier;
 
 use tempfile::TempDir;
 
-use super::store::entries;
 use super::*;
+use crate::image::entries;
 
 /// A host, and a data directory outside of it.
 struct Fake {
