@@ -9,6 +9,7 @@ pub mod exec;
 pub mod files;
 pub mod git;
 pub mod ids;
+pub mod image;
 pub mod launch;
 pub mod limits;
 mod object;

@@ -43,7 +43,8 @@ pub enum Network {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateSandbox {
-    /// The image. Default `host`. Fixed at creation.
+    /// The image: `host`, this machine's own programs (default), or `python`, these and a data stack, which the first
+    /// sandbox that is made of it waits for. Fixed at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Bounds on resources. Fixed at creation.

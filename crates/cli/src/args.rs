@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Show a sandbox, or the server
     Info(InfoArgs),
+    /// List, build and remove what sandboxes are made of
+    Image(ImageArgs),
     /// Say what this machine can do for isolation, and what to do about what it cannot
     Doctor(DoctorArgs),
 }
@@ -107,7 +109,7 @@ pub(crate) struct CommandOptions {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = QUOTING)]
 pub(crate) struct RunArgs {
-    /// The image [default: host, this machine's own programs]
+    /// The image: host, this machine's own programs, or python, these and a data stack [default: host]
     #[arg(long)]
     pub image: Option<String>,
     /// Memory: 512m, 2g
@@ -255,6 +257,31 @@ pub(crate) struct RmArgs {
 pub(crate) struct InfoArgs {
     /// The sandbox; without it the server
     pub sandbox: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+An image that is not built is built by the first sandbox that is made of it; `build` does so beforehand.
+python is the host's image with IPython, numpy, pandas and matplotlib. It is made anew when the host's /usr changes.")]
+pub(crate) struct ImageArgs {
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// List the images
+    Ls,
+    /// Build an image, unless it is there
+    Build(ImageName),
+    /// Remove what was built for an image that no sandbox is made of
+    Rm(ImageName),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImageName {
+    /// The image
+    pub name: String,
 }
 
 #[derive(Debug, ClapArgs)]

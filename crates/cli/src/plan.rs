@@ -1,7 +1,7 @@
 //! What the arguments mean: everything is checked here, once.
 
 use crate::args::{
-    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, LsArgs, RunArgs, ServeArgs,
+    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ImageCommand, LsArgs, RunArgs, ServeArgs,
 };
 use crate::commands::serve::Logging;
 use crate::quote;
@@ -46,6 +46,15 @@ pub(crate) enum Action {
     Remove { sandboxes: Vec<SandboxId>, force: bool },
     Info { sandbox: SandboxId },
     ServerInfo,
+    Image(ImageAction),
+}
+
+/// What to do with images.
+#[derive(Debug)]
+pub(crate) enum ImageAction {
+    List,
+    Build { name: String },
+    Remove { name: String },
 }
 
 /// A command for a session.
@@ -118,6 +127,11 @@ impl Plan {
                 sandboxes: rm.sandboxes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?,
                 force: rm.force,
             },
+            Command::Image(image) => Action::Image(match image.command {
+                ImageCommand::Ls => ImageAction::List,
+                ImageCommand::Build(image) => ImageAction::Build { name: image.name },
+                ImageCommand::Rm(image) => ImageAction::Remove { name: image.name },
+            }),
             Command::Info(info) => match info.sandbox {
                 Some(id) => Action::Info { sandbox: id.parse()? },
                 None => Action::ServerInfo,
@@ -138,6 +152,7 @@ fn serve_plan(serve: ServeArgs) -> Plan {
         cors_origins: serve.cors_origin,
         allow_missing: serve.allow_missing,
         host_image_exclude: serve.host_image_exclude,
+        images_of: None,
     };
     Plan::Serve { options, logging: Logging { filter: serve.log } }
 }

@@ -53,10 +53,10 @@ impl Embedded {
         let usual =
             default_data_dir().context("neither XDG_DATA_HOME nor HOME is set: no place for the data")?;
         // The usual directory has the images already. Another command like this one may have it for the moment.
-        match serve(&usual, allow_missing).await {
+        match serve(&usual, None, allow_missing).await {
             Err(error) if is_in_use(&error) => {
                 let own = usual.join("once").join(format!("{:016x}", rand::random::<u64>()));
-                let (client, mut server) = serve(&own, allow_missing).await?;
+                let (client, mut server) = serve(&own, Some(&usual), allow_missing).await?;
                 server.own = Some(own);
                 Ok((client, server))
             }
@@ -77,17 +77,24 @@ impl Embedded {
     }
 }
 
-async fn serve(data_dir: &Path, allow_missing: &[Feature]) -> Result<(Client, Embedded)> {
+/// Serves from a data directory, with the images of another one if that is named.
+async fn serve(
+    data_dir: &Path,
+    images_of: Option<&Path>,
+    allow_missing: &[Feature],
+) -> Result<(Client, Embedded)> {
     let key = format!("{:032x}", rand::random::<u128>());
     let options = ServeOptions {
         listen: "127.0.0.1:0".to_owned(),
         data_dir: Some(data_dir.to_owned()),
         api_key: Some(key.clone()),
         allow_missing: allow_missing.iter().map(ToString::to_string).collect(),
+        images_of: images_of.map(Path::to_owned),
         ..ServeOptions::default()
     };
     let driver = native::Config {
         allow_missing: allow_missing.iter().copied().collect(),
+        images_of: images_of.map(Path::to_owned),
         ..native::Config::new(data_dir.to_owned())
     };
     let driver = Arc::new(Native::open(driver)?);

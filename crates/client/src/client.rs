@@ -34,6 +34,10 @@ impl Client {
         Self::new(ClientOptions::from_env()?)
     }
 
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
     /// Whether the server is up, and its release. Needs no key.
     ///
     /// # Errors

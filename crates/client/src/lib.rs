@@ -30,6 +30,7 @@ mod exec;
 mod files;
 mod follow;
 mod git;
+mod images;
 mod options;
 mod path;
 mod retry;

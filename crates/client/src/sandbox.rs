@@ -57,6 +57,8 @@ impl Target {
 
     async fn put(&self) -> Result<SandboxInfo, ClientError> {
         let call = Call::new("createSandbox", Method::PUT, self.base.clone()).json(&self.options);
+        // An image may have to be built first, which the server bounds.
+        let call = if self.options.image.is_some() { call.unbounded() } else { call };
         self.transport.json(&call).await
     }
 

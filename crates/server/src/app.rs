@@ -3,6 +3,7 @@
 use crate::auth::Auth;
 use crate::cors::Cors;
 use crate::hosts::Hosts;
+use crate::images::Images;
 use crate::lifecycle::Sandboxes;
 use crate::metrics::Metrics;
 use crate::proxy::Routes;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 pub(crate) struct App {
     pub(crate) sandboxes: Sandboxes,
+    pub(crate) images: Images,
     pub(crate) routes: Routes,
     pub(crate) auth: Auth,
     pub(crate) hosts: Hosts,

@@ -8,6 +8,7 @@ mod auth;
 mod cors;
 mod hosts;
 mod http;
+mod images;
 mod lifecycle;
 mod metrics;
 mod options;

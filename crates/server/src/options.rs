@@ -28,6 +28,8 @@ pub struct ServeOptions {
     pub allow_missing: Vec<String>,
     /// Paths that the host image leaves out.
     pub host_image_exclude: Vec<PathBuf>,
+    /// The data directory of another server whose images are used. Default: this one's own.
+    pub images_of: Option<PathBuf>,
 }
 
 impl Default for ServeOptions {
@@ -42,6 +44,7 @@ impl Default for ServeOptions {
             cors_origins: Vec::new(),
             allow_missing: Vec::new(),
             host_image_exclude: Vec::new(),
+            images_of: None,
         }
     }
 }
@@ -64,6 +67,7 @@ pub struct Options {
     pub(crate) cors: Cors,
     pub(crate) allow_missing: Vec<Feature>,
     pub(crate) host_image_exclude: Vec<PathBuf>,
+    pub(crate) images_of: Option<PathBuf>,
 }
 
 /// What was typed makes no sense.
@@ -127,6 +131,7 @@ impl ServeOptions {
             cors: Cors::new(&self.cors_origins)?,
             allow_missing: allow_missing.collect::<Result<_, _>>()?,
             host_image_exclude: self.host_image_exclude,
+            images_of: self.images_of,
         })
     }
 }

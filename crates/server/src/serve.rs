@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::auth::{self, Auth, KeyError};
 use crate::http::{DocumentError, Front};
+use crate::images::Images;
 use crate::lifecycle::{self, Context, ReconcileError, Sandboxes};
 use crate::metrics::Metrics;
 use crate::options::{DriverKind, Options};
@@ -119,6 +120,7 @@ pub struct Started {
 pub struct Server {
     listener: TcpListener,
     front: Front,
+    images: Images,
     store: Store,
     started: Started,
     /// Held as long as the server lives: one server per data directory.
@@ -140,7 +142,10 @@ impl Server {
         let document = serde_json::to_vec(&document).map_err(DocumentError::from)?.into();
 
         let metrics = Arc::new(Metrics::new());
-        let context = Context { store: store.clone(), driver, metrics: metrics.clone() };
+        let image_dir = options.images_of.as_deref().unwrap_or(&options.data_dir).join("images");
+        let images = Images::new(driver.clone(), &image_dir);
+        let context =
+            Context { store: store.clone(), driver, images: images.clone(), metrics: metrics.clone() };
         let sandboxes = Sandboxes::new(Arc::new(context));
         // First, so that who connects meanwhile waits instead of being refused.
         let listen = |source| ServeError::Listen { address: options.listen, source };
@@ -148,8 +153,16 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         lifecycle::reconcile(&sandboxes).await?;
 
-        let app =
-            App { sandboxes, routes, auth, hosts: options.hosts, cors: options.cors, metrics, document };
+        let app = App {
+            sandboxes,
+            images: images.clone(),
+            routes,
+            auth,
+            hosts: options.hosts,
+            cors: options.cors,
+            metrics,
+            document,
+        };
         let key_file = options.data_dir.join(auth::KEY_FILE);
         let started = Started {
             address,
@@ -158,7 +171,7 @@ impl Server {
             new_key: key.filter(|_| key_is_new),
             data_dir: options.data_dir,
         };
-        Ok(Self { listener, front: Front::new(Arc::new(app)), store, started, _lock: lock })
+        Ok(Self { listener, front: Front::new(Arc::new(app)), images, store, started, _lock: lock })
     }
 
     /// What a person wants to know of it.
@@ -204,6 +217,7 @@ impl Server {
         }
         drop(self.listener);
         ending.send_replace(true);
+        self.images.end().await;
         let finish = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, finish).await.is_err() {
             tracing::info!(open = connections.len(), "connections that were still open are cut");
@@ -327,6 +341,7 @@ fn driver(options: &Options) -> Result<Arc<dyn Driver>, ServeError> {
             let config = native::Config {
                 allow_missing: options.allow_missing.iter().copied().collect(),
                 host_image_exclude: options.host_image_exclude.clone(),
+                images_of: options.images_of.clone(),
                 ..native::Config::new(options.data_dir.clone())
             };
             Ok(Arc::new(native::Native::open(config)?))

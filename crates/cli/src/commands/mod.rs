@@ -4,6 +4,7 @@ mod checkout;
 mod cp;
 pub(crate) mod doctor;
 mod exec;
+mod image;
 mod list;
 mod run;
 pub(crate) mod serve;
@@ -47,6 +48,7 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         }
         Action::Copy(copy) => cp::run(&client()?, copy, report).await?,
         Action::Info { sandbox } => show::sandbox(&handle(&client()?, &sandbox)?, report).await?,
+        Action::Image(action) => image::run(&client()?, &action, report).await?,
         Action::ServerInfo => show::server(&client()?, report).await?,
     }
     Ok(0)

@@ -20,6 +20,10 @@ pub(crate) async fn run(
     let stdin = attached::stdin().await?;
     let interrupts = Interrupts::listen()?;
     let (client, embedded) = server::client_or_embedded(url, allow_missing).await?;
+    if let Some(image) = &options.image {
+        // Whatever keeps it from answering this, the next request tells.
+        let _noted = super::image::note_a_build(&client, image, report).await;
+    }
     let outcome = in_throw_away(&client, options, plan, stdin, &interrupts, report).await;
     if let Some(server) = embedded {
         server.stop(report).await;

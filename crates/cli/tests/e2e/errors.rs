@@ -76,6 +76,11 @@ fn a29_doctor_tells_what_isolation_this_machine_has() {
     let missing = checks.iter().filter(|check| check["status"] == "missing").count();
     assert_eq!(done.code(), i32::from(missing > 0), "{done:?}");
     assert!(checks.iter().any(|check| check["name"] == "seccomp"), "{done:?}");
+    // These tests build the image, so this machine has what that takes.
+    assert!(
+        checks.iter().any(|check| check["name"] == "python image" && check["status"] == "good"),
+        "{done:?}"
+    );
     for check in checks.iter().filter(|check| check["status"] != "good") {
         assert!(!check["remedy"].as_str().unwrap().is_empty(), "{check}");
     }

@@ -9,6 +9,8 @@ mod errors;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
+mod image;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod rig;

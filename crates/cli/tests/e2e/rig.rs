@@ -38,8 +38,14 @@ pub(crate) fn program() -> Command {
 impl Server {
     /// Starts a server and waits until it says where it listens.
     pub(crate) fn start(listen: &str) -> Arc<Self> {
+        Self::start_with(listen, &[])
+    }
+
+    /// As [`Self::start`], with more variables.
+    pub(crate) fn start_with(listen: &str, env: &[(&str, &str)]) -> Arc<Self> {
         assert!(rustix::process::geteuid().is_root(), "these tests need root, for the native driver");
         let mut process = program()
+            .envs(env.iter().copied())
             .args(["serve", "--json", "--log", "warn", "--listen", listen, "--api-key", KEY])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -48,7 +54,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let started: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            panic!("the server did not start in {}; does another use it?", data_dir().display())
+            panic!("the server did not start in {} or {env:?}; does another use it?", data_dir().display())
         });
         let url = started["url"].as_str().unwrap().to_owned();
         Arc::new(Self { url, process: Mutex::new(process) })
@@ -214,6 +220,12 @@ impl Running {
         Self { child, stdin, output, errors, seen: Vec::new(), met: 0, until: Instant::now() + PATIENCE }
     }
 
+    /// Gives it more time than others need.
+    pub(crate) fn patiently(mut self, time: Duration) -> Self {
+        self.until = Instant::now() + time;
+        self
+    }
+
     fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
@@ -238,6 +250,14 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// What comes between what was waited for and `end`.
+    #[track_caller]
+    pub(crate) fn text_until(&mut self, end: &str) -> String {
+        let from = self.met;
+        self.wait_for(end);
+        String::from_utf8(self.seen[from..self.met - end.len()].to_vec()).unwrap()
     }
 
     /// Sends what was typed.

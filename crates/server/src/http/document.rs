@@ -19,11 +19,12 @@ const FRONT: [(u16, &str); 6] = [
     (500, "It failed"),
 ];
 /// Statuses of routes that make or use a sandbox.
-const USE: [(u16, &str); 7] = [
+const USE: [(u16, &str); 8] = [
     (409, "Clashes with what is there, or busy"),
     (413, "Too large"),
     (415, "The body is not application/json"),
     (429, "A limit is reached"),
+    (501, "The machine or the image lacks what this needs"),
     (502, "What runs in the sandbox did not answer as it should"),
     (503, "The sandbox could not be started"),
     (507, "No space is left"),
@@ -40,6 +41,7 @@ const USE: [(u16, &str); 7] = [
         (name = "server", description = "The server itself"),
         (name = "git", description = "Repositories that are cloned inside a sandbox"),
         (name = "sandboxes", description = "Sandboxes as wholes"),
+        (name = "images", description = "What sandboxes are made of"),
     )
 )]
 struct Document;
@@ -62,7 +64,7 @@ pub(crate) fn document() -> Result<(OpenApi, Routes), DocumentError> {
     let agent = sandcrab_agent::http::document();
     let routes = Routes::from_document(&agent)?;
     for (path, item) in &mut document.paths.paths {
-        let uses = path.starts_with("/v1/sandboxes/{id}");
+        let uses = path.starts_with("/v1/sandboxes/{id}") || path.starts_with("/v1/images/{name}");
         each_operation(item, |operation| {
             add_responses(operation, &FRONT);
             if uses {

@@ -2,6 +2,7 @@
 
 mod document;
 mod front;
+mod images;
 mod sandboxes;
 mod service;
 

@@ -129,7 +129,7 @@ async fn events(
     Ok(axum::Json(SandboxEvents { events }))
 }
 
-fn during(operation: &'static str) -> impl Fn(Refusal) -> Refusal {
+pub(super) fn during(operation: &'static str) -> impl Fn(Refusal) -> Refusal {
     move |refusal| Refusal(refusal.0.during(operation))
 }
 

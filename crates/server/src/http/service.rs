@@ -23,6 +23,9 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
         (_, "/v1/openapi.json") => "openapi",
         (_, "/metrics") => "metrics",
         (_, "/v1/sandboxes") => "listSandboxes",
+        (_, "/v1/images") => "listImages",
+        ("PUT", path) if path.starts_with("/v1/images/") => "buildImage",
+        ("DELETE", path) if path.starts_with("/v1/images/") => "removeImage",
         (_, path) if !path.starts_with("/v1/sandboxes/") => return None,
         (_, path) if path.ends_with("/events") => "listEvents",
         ("PUT", _) => "createSandbox",
@@ -40,6 +43,7 @@ pub(super) fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(openapi))
         .routes(routes!(metrics))
         .merge(super::sandboxes::router())
+        .merge(super::images::router())
 }
 
 /// The server's own routes.

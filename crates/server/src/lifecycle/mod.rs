@@ -12,6 +12,7 @@ mod start;
 pub use reconcile::ReconcileError;
 pub(crate) use reconcile::reconcile;
 
+use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::proxy::Pool;
 use crate::store::{AccountId, Event, NewEvent, Store};
@@ -32,6 +33,7 @@ const VERDICT: Duration = Duration::from_millis(500);
 pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) images: Images,
     pub(crate) metrics: Arc<Metrics>,
 }
 

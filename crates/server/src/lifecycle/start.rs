@@ -1,17 +1,20 @@
 //! The work behind an owner's transitions: to make, to start again, to take away.
 
 use super::owner::{self, Identity};
-use super::{Context, Key, Live, event, options::Options};
-use crate::proxy::Pool;
+use super::{Context, Key, Live, VERDICT, event, exit_text, options::Options};
+use crate::images;
+use crate::proxy::{Pool, PoolError};
 use crate::store::StoredStatus;
 use sandcrab_api::sandbox::Limits;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
-use sandcrab_runtime::{DriverError, Instance, InstanceId};
+use sandcrab_runtime::{DriverError, Instance, InstanceId, SandboxSpec};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a sandbox may take to start. The first one also waits for its image to be made.
+/// How long a sandbox may take to start. The first one also waits for the host's image to be made.
 const START: Duration = Duration::from_secs(120);
+/// How often an image is built for one sandbox.
+const BUILDS: u32 = 3;
 
 /// A sandbox that has come up.
 pub(super) struct Started {
@@ -30,10 +33,9 @@ pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Res
     // The record is made beside the sandbox, not before it: the next server takes away an instance without a record
     // and a record without an instance, and nothing is acknowledged before both are there.
     let stored = context.store.insert(row, event("created", "api", "first use"));
-    let made = tokio::time::timeout(START, context.driver.create(&it.instance, &spec));
-    let (stored, made) = tokio::join!(stored, made);
+    let (stored, made) = tokio::join!(stored, make(&context, &key.1, &it.instance, &spec));
     stored.map_err(|error| crate::http::internal("createSandbox", &error))?;
-    let instance = made.map_err(|_| took_too_long(&key.1))?.map_err(|error| refused(&key.1, &error))?;
+    let instance = made?;
     let live = introduce(&context, &key.1, &instance).await?;
     // Not waited for: a server that starts takes `starting` with a running instance for what it is.
     let written = context.store.set_status(key.0, &key.1, StoredStatus::Running, None);
@@ -44,6 +46,28 @@ pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Res
     });
     context.metrics.created(began.elapsed());
     Ok(Started { live, limits: instance.spec.limits, kills: 0 })
+}
+
+/// Has the driver make a sandbox; first its image, if that is not built.
+async fn make(
+    context: &Context,
+    id: &SandboxId,
+    instance: &InstanceId,
+    spec: &SandboxSpec,
+) -> Result<Instance, ApiError> {
+    let mut builds = 0;
+    loop {
+        let made = tokio::time::timeout(START, context.driver.create(instance, spec)).await;
+        match made.map_err(|_| took_too_long(id))? {
+            // Again if the host changed so that what was built is not what is needed now.
+            Err(DriverError::ImageNotBuilt { image }) if builds < BUILDS => {
+                builds += 1;
+                let built = context.images.ensure(&image).await;
+                built.map_err(|error| error.with("sandboxId", id.as_str()))?;
+            }
+            made => return made.map_err(|error| refused(id, &error)),
+        }
+    }
 }
 
 /// Takes away what a failed creation may have left.
@@ -99,14 +123,31 @@ async fn introduce(
     instance: &Instance,
 ) -> Result<Arc<Live>, ApiError> {
     let pool = Pool::new(context.driver.clone(), instance.id.clone());
-    let hello = pool.hello().await.map_err(|error| {
-        ApiError::new(
-            ErrorCode::ContainerUnavailable,
-            format!("sandbox {id} came up, but its agent did not introduce itself: {}", crate::chain(&error)),
-        )
-        .with("sandboxId", id.as_str())
-    })?;
-    Ok(Arc::new(Live { instance: instance.id.clone(), hello, pool }))
+    match pool.hello().await {
+        Ok(hello) => Ok(Arc::new(Live { instance: instance.id.clone(), hello, pool })),
+        Err(error) => Err(silent(context, id, instance, &error).await),
+    }
+}
+
+/// An agent that did not introduce itself: what it said last, and how it ended if it did, say why.
+async fn silent(context: &Context, id: &SandboxId, instance: &Instance, error: &PoolError) -> ApiError {
+    let exit = tokio::time::timeout(VERDICT, context.driver.wait_exit(&instance.id)).await;
+    let end = match exit {
+        Ok(Ok(exit)) => format!("it ended, {}", exit_text(exit)),
+        Ok(Err(error)) => crate::chain(&error),
+        Err(_elapsed) => "it runs".to_owned(),
+    };
+    let words = context.driver.last_words(&instance.id).await;
+    let words = if words.is_empty() { "nothing".to_owned() } else { words };
+    let error = crate::chain(error);
+    tracing::error!(sandbox = %id, instance = %instance.id, error, end, words, "an agent did not introduce itself");
+    ApiError::new(
+        ErrorCode::ContainerUnavailable,
+        format!(
+            "sandbox {id} came up, but its agent did not introduce itself: {error} ({end}; it said: {words})"
+        ),
+    )
+    .with("sandboxId", id.as_str())
 }
 
 /// The options as the store keeps them.
@@ -125,7 +166,7 @@ fn took_too_long(id: &SandboxId) -> ApiError {
 /// Why the driver did not start it: the caller's fault where it is, else the machine's.
 fn refused(id: &SandboxId, error: &DriverError) -> ApiError {
     let error = match error {
-        DriverError::ImageNotFound { .. } => ApiError::invalid("image", error.to_string()),
+        DriverError::ImageNotFound { .. } => images::unknown("image", error),
         DriverError::Limit { limit, reason } => {
             ApiError::invalid(&format!("limits.{}", limit.trim_start_matches("limits.")), reason.clone())
         }

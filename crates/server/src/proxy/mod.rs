@@ -8,6 +8,6 @@ mod pool;
 mod routes;
 
 pub(crate) use forward::forward;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, PoolError};
 pub use routes::RoutesError;
 pub(crate) use routes::{Found, Route, Routes};

@@ -2,14 +2,18 @@
 
 use super::body::Upload;
 use super::link::{Broken, Link};
-use http::{Request, Response};
-use http_body_util::{BodyExt, Limited};
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use sandcrab_api::sandbox::{AgentEvent, AgentHello};
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
 use serde::de::DeserializeOwned;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Idle links that are kept.
@@ -68,6 +72,9 @@ pub(crate) enum PoolError {
     /// What the server asked for itself was not answered.
     #[error("the agent's word to the server {0}")]
     Own(&'static str),
+    /// What the server asked for itself could not be kept.
+    #[error("keep what the agent sent")]
+    Keep(#[source] std::io::Error),
     /// What the server asked for itself could not be read.
     #[error("the agent's word to the server is not readable")]
     OwnForm(#[source] serde_json::Error),
@@ -175,20 +182,51 @@ impl Pool {
 
     /// Asks the agent something for the server's own use.
     async fn ask<T: DeserializeOwned>(&self, path: &str, bound: usize) -> Result<T, PoolError> {
-        let mut request = Request::new(Upload::empty());
+        let mut request = Request::new(Body::empty());
         *request.uri_mut() = path.parse().map_err(|_| PoolError::Own("has no address"))?;
-        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
-        let (answer, mut lease) = self.send(request).await.map_err(|unanswered| unanswered.error)?;
-        if answer.status() != http::StatusCode::OK {
+        let (status, body) = self.call(request, bound).await?;
+        if status != StatusCode::OK {
             return Err(PoolError::Own("has another status than 200"));
         }
-        let mut body = std::pin::pin!(Limited::new(answer.into_body(), bound).collect());
-        let body = std::future::poll_fn(|cx| {
-            lease.link.drive(cx);
-            body.as_mut().poll(cx)
-        });
-        let body = body.await.map_err(|_| PoolError::Own("broke off or is too long"))?;
+        serde_json::from_slice(&body).map_err(PoolError::OwnForm)
+    }
+
+    /// Sends a request of the server's own and reads its answer, of at most `bound` bytes.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Body>,
+        bound: usize,
+    ) -> Result<(StatusCode, Bytes), PoolError> {
+        let mut body = Vec::new();
+        let status = self.download(request, &mut body, bound as u64).await?;
+        Ok((status, body.into()))
+    }
+
+    /// As [`Self::call`], with the answer's body going to `to` as it comes.
+    pub(crate) async fn download<W: AsyncWrite + Unpin>(
+        &self,
+        mut request: Request<Body>,
+        to: &mut W,
+        bound: u64,
+    ) -> Result<StatusCode, PoolError> {
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
+        let (answer, mut lease) =
+            self.send(request.map(Upload::new)).await.map_err(|unanswered| unanswered.error)?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        let mut left = bound;
+        loop {
+            let frame = std::future::poll_fn(|cx| {
+                lease.link.drive(cx);
+                Pin::new(&mut body).poll_frame(cx)
+            });
+            let Some(frame) = frame.await else { break };
+            let Ok(data) = frame.map_err(PoolError::Exchange)?.into_data() else { break };
+            left = left.checked_sub(data.len() as u64).ok_or(PoolError::Own("is too long"))?;
+            to.write_all(&data).await.map_err(PoolError::Keep)?;
+        }
+        to.flush().await.map_err(PoolError::Keep)?;
         self.put(lease);
-        serde_json::from_slice(&body.to_bytes()).map_err(PoolError::OwnForm)
+        Ok(status)
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::harness::{TestServer, only_instance, within};
 use crate::peers::{self, Shared};
+use sandcrab_runtime::ImageInfo;
+use sandcrab_runtime::driver::{BoxFuture, Result};
 use sandcrab_runtime::fake::{AgentStart, Fake};
 use sandcrab_runtime::{Driver, InstanceId};
 use serde_json::json;
@@ -195,6 +197,23 @@ impl Driver for Slow {
     ) -> sandcrab_runtime::driver::BoxFuture<'a, sandcrab_runtime::driver::Result<sandcrab_runtime::Exit>>
     {
         self.inner.wait_exit(id)
+    }
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageInfo>>> {
+        self.inner.images()
+    }
+    fn add_layer<'a>(
+        &'a self,
+        image: &'a str,
+        built_in: &'a InstanceId,
+        archive: &'a std::path::Path,
+    ) -> BoxFuture<'a, Result<()>> {
+        self.inner.add_layer(image, built_in, archive)
+    }
+    fn remove_image<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<bool>> {
+        self.inner.remove_image(image)
+    }
+    fn last_words<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, String> {
+        self.inner.last_words(id)
     }
     fn stats<'a>(
         &'a self,

@@ -10,6 +10,8 @@ mod harness;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod peers;
