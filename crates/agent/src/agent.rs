@@ -8,6 +8,7 @@ use crate::files::http::{CwdOf, FilesState};
 use crate::files::{FilePath, Files};
 use crate::git::Checkouts;
 use crate::memory::MemoryCgroup;
+use crate::processes::{Ports, Processes};
 use crate::session::queue::Job;
 use crate::session::registry::{Session, Sessions, StartPoint};
 use crate::session::task::Context;
@@ -45,6 +46,8 @@ pub struct Agent {
     pub(crate) sessions: Sessions,
     pub(crate) files: Files,
     pub(crate) checkouts: Checkouts,
+    pub(crate) processes: Arc<Processes>,
+    pub(crate) ports: Ports,
 }
 
 impl std::fmt::Debug for Agent {
@@ -125,9 +128,12 @@ impl Agent {
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
         });
         let sessions = Sessions::new(Arc::clone(&context));
-        let this = Arc::new(Self { sessions, context, files, checkouts: Checkouts::default() });
+        let (checkouts, processes, ports) = (Checkouts::default(), Arc::default(), Ports::default());
+        let this = Arc::new(Self { sessions, context, files, checkouts, processes, ports });
         let agent = Arc::clone(&this);
         tokio::spawn(async move { agent.context.executions.expire_in_time().await });
+        let agent = Arc::clone(&this);
+        tokio::spawn(async move { agent.processes.expire_in_time().await });
         if rustix::process::getpid().is_init() {
             let spawner = this.context.spawner.clone();
             tokio::spawn(async move {

@@ -8,6 +8,7 @@ mod git;
 pub mod http;
 mod memory;
 mod persona;
+mod processes;
 mod session;
 pub mod shell;
 pub mod spawn;

@@ -5,6 +5,7 @@
     reason = "an integration test is a module of its own"
 )]
 
+#[expect(dead_code, reason = "shared with the tests of processes")]
 mod common;
 
 use axum::http::StatusCode;

@@ -86,6 +86,7 @@ codes! {
     ResourceBusy "RESOURCE_BUSY" 409 "Try again after Retry-After, or use another session.";
     SessionAlreadyExists "SESSION_ALREADY_EXISTS" 409 "Use getSession for a session that exists.";
     SandboxAlreadyExists "SANDBOX_ALREADY_EXISTS" 409 "What is fixed at creation cannot change; destroy the sandbox first.";
+    ProcessAlreadyExists "PROCESS_ALREADY_EXISTS" 409 "Use another processId, or clean up the process that has it.";
     ExecAlreadyExists "EXEC_ALREADY_EXISTS" 409 "Use a new execId for another command.";
     OperationInterrupted "OPERATION_INTERRUPTED" 409 "It was cancelled; run it again if that was not meant.";
     SessionTerminated "SESSION_TERMINATED" 410 "The session could not be brought back; create it anew.";

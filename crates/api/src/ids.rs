@@ -80,6 +80,12 @@ id!(
     ExecId, "exec", check_exec
 );
 
+id!(
+    /// A process's name: 1-64 characters of `A-Z a-z 0-9 _ . -`, not `.` or `..`, which are lost when a URL is
+    /// normalised.
+    ProcessId, "process", check_process
+);
+
 impl SessionId {
     /// The session that every sandbox has without being asked.
     pub const DEFAULT: &'static str = "default";
@@ -133,6 +139,17 @@ fn check_exec(id: &str) -> Result<(), &'static str> {
     }
     if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
         return Err("must be letters, digits, '_' and '-'");
+    }
+    Ok(())
+}
+
+fn check_process(id: &str) -> Result<(), &'static str> {
+    if id.is_empty() || id.len() > 64 {
+        return Err("must have 1 to 64 characters");
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if id == "." || id == ".." || !id.bytes().all(allowed) {
+        return Err("must be letters, digits, '_', '-' and '.', and not '.' or '..'");
     }
     Ok(())
 }

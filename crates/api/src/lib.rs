@@ -13,6 +13,7 @@ pub mod image;
 pub mod launch;
 pub mod limits;
 mod object;
+pub mod process;
 pub mod sandbox;
 pub mod session;
 pub mod time;
@@ -20,7 +21,7 @@ pub mod units;
 pub mod validate;
 
 pub use error::{ApiError, ErrorCode};
-pub use ids::{ExecId, SandboxId, SessionId};
+pub use ids::{ExecId, ProcessId, SandboxId, SessionId};
 
 /// The release this crate belongs to; server and agent exchange it when a connection opens.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

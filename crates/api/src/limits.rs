@@ -49,3 +49,20 @@ pub const MAX_GIT_PASSWORD_BYTES: usize = 16 << 10;
 pub const DEFAULT_CLONE_TIMEOUT_MS: u64 = 600_000;
 /// Clones that one sandbox may run at once (attack E07). Each is a handful of processes.
 pub const MAX_GIT_CHECKOUTS: usize = 32;
+/// Bytes kept of each output stream of a process unless the caller says otherwise (contract P03).
+pub const DEFAULT_MAX_LOG_BYTES: u64 = 16 << 20;
+/// The least that a caller may ask to have kept: two pieces as they are taken from a pipe, so that a follower who keeps
+/// up loses nothing.
+pub const MIN_LOG_BYTES: u64 = 128 << 10;
+/// Processes that one sandbox may run at a time (attack E07).
+pub const MAX_PROCESSES: usize = 1024;
+/// Processes that have ended and are still known, at the most; the oldest go first.
+pub const MAX_ENDED_PROCESSES: usize = 256;
+/// How long an ended process is known if it cleans up after itself, in seconds.
+pub const PROCESS_RETENTION_SECS: u64 = 300;
+/// How long a process has between the signal and SIGKILL, in milliseconds (contract P02).
+pub const PROCESS_KILL_GRACE_MS: u64 = 5000;
+/// Requests that may follow or wait for one process at a time (attack E07).
+pub const MAX_PROCESS_WAITERS: usize = 256;
+/// The longest text that a line of a log can be waited for, in bytes.
+pub const MAX_LOG_PATTERN_BYTES: usize = 4096;

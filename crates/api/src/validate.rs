@@ -3,6 +3,7 @@
 use crate::error::{ApiError, ErrorCode};
 use crate::exec::ExecRequest;
 use crate::limits;
+use crate::process::{Restart, StartProcess, StatusRange, WaitForExit, WaitForLog, WaitForPort};
 use crate::sandbox::{CreateSandbox, Limits};
 use crate::session::{CreateSession, EnvChanges};
 
@@ -79,28 +80,39 @@ pub fn timeout(field: &str, value: Option<u64>, minimum: u64) -> Checked {
     }
 }
 
-/// A command to run.
-pub fn exec(request: &ExecRequest) -> Checked {
-    if request.command.trim().is_empty() {
+/// A text for a shell.
+fn command(text: &str) -> Checked {
+    if text.trim().is_empty() {
         return Err(
             ApiError::new(ErrorCode::InvalidCommand, "command: must not be empty").with("command", "")
         );
     }
-    if request.command.contains('\0') {
+    if text.contains('\0') {
         return Err(ApiError::invalid("command", "must not hold NUL"));
     }
-    if request.command.len() > limits::MAX_COMMAND_BYTES {
+    if text.len() > limits::MAX_COMMAND_BYTES {
         return Err(ApiError::invalid(
             "command",
             format!("must have at most {} bytes; write a script file and run it", limits::MAX_COMMAND_BYTES),
         ));
     }
-    if request.stdin.as_ref().is_some_and(|text| text.len() > limits::MAX_STDIN_BYTES) {
+    Ok(())
+}
+
+fn stdin(text: Option<&str>) -> Checked {
+    if text.is_some_and(|text| text.len() > limits::MAX_STDIN_BYTES) {
         return Err(ApiError::invalid(
             "stdin",
             format!("must have at most {} bytes; write a file and redirect from it", limits::MAX_STDIN_BYTES),
         ));
     }
+    Ok(())
+}
+
+/// A command to run.
+pub fn exec(request: &ExecRequest) -> Checked {
+    command(&request.command)?;
+    stdin(request.stdin.as_deref())?;
     if request.fresh && request.session_id.is_some() {
         return Err(ApiError::invalid("fresh", "must not be given together with sessionId"));
     }
@@ -114,6 +126,72 @@ pub fn exec(request: &ExecRequest) -> Checked {
     timeout("queueTimeout", request.queue_timeout, 0)?;
     env(&request.env)?;
     request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
+}
+
+/// A process to start.
+pub fn start_process(request: &StartProcess) -> Checked {
+    command(&request.command)?;
+    stdin(request.stdin.as_deref())?;
+    if request.interactive && request.stdin.is_some() {
+        return Err(ApiError::invalid("interactive", "must not be given together with stdin"));
+    }
+    if request.interactive && request.restart == Restart::Always {
+        return Err(ApiError::invalid("interactive", "must not be given together with restart"));
+    }
+    let bounds = limits::MIN_LOG_BYTES..=limits::MAX_OUTPUT_BYTES;
+    if request.max_log_bytes.is_some_and(|bytes| !bounds.contains(&bytes)) {
+        return Err(ApiError::invalid(
+            "maxLogBytes",
+            format!("must be {} to {}", limits::MIN_LOG_BYTES, limits::MAX_OUTPUT_BYTES),
+        ));
+    }
+    timeout("timeout", request.timeout, 1)?;
+    env(&request.env)?;
+    request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
+}
+
+/// A wait for a process's end.
+pub fn wait_for_exit(request: &WaitForExit) -> Checked {
+    timeout("timeout", request.timeout, 0)
+}
+
+/// A wait for a line of a process's output.
+pub fn wait_for_log(request: &WaitForLog) -> Checked {
+    let text = request.text.as_str();
+    if text.is_empty() || text.len() > limits::MAX_LOG_PATTERN_BYTES || text.contains('\n') {
+        return Err(ApiError::invalid(
+            "text",
+            format!("must have 1 to {} bytes without a line feed", limits::MAX_LOG_PATTERN_BYTES),
+        ));
+    }
+    timeout("timeout", request.timeout, 0)
+}
+
+/// A wait for a port.
+pub fn wait_for_port(request: &WaitForPort) -> Checked {
+    if request.port == 0 {
+        let error = ApiError::new(ErrorCode::InvalidPort, "port: must be 1 to 65535");
+        return Err(error.with("port", 0).with("reason", "must be 1 to 65535"));
+    }
+    if let Some(path) = &request.path {
+        let printable = path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !path.starts_with('/') || path.len() > limits::MAX_PATH_BYTES || !printable {
+            return Err(ApiError::invalid(
+                "path",
+                format!(
+                    "must begin with '/' and have at most {} characters that a URL may hold",
+                    limits::MAX_PATH_BYTES
+                ),
+            ));
+        }
+    }
+    if let Some(StatusRange { min, max }) = request.status
+        && (min < 100 || max > 599 || min > max)
+    {
+        return Err(ApiError::invalid("status", "must be a range within 100 to 599"));
+    }
+    timeout("timeout", request.timeout, 0)?;
+    timeout("interval", request.interval, 1)
 }
 
 /// A new session.

@@ -1,7 +1,7 @@
 //! How a call can fail.
 
 use sandcrab_api::ids::IdError;
-use sandcrab_api::{ApiError, ErrorCode, ExecId};
+use sandcrab_api::{ApiError, ErrorCode, ExecId, ProcessId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +62,18 @@ pub enum ClientError {
         /// How long it was tried.
         tried_for: Duration,
         /// What the last attempt met; none when the server kept ending the stream without an end of the command.
+        source: Option<Box<ClientError>>,
+    },
+    /// A process's log broke off and could not be resumed in [`ClientOptions::reconnect_for`]. The process runs on.
+    ///
+    /// [`ClientOptions::reconnect_for`]: crate::ClientOptions::reconnect_for
+    #[error("the log of process {process_id} was lost and could not be resumed within {tried_for:?}")]
+    LogLost {
+        /// The process; follow it again by this id.
+        process_id: ProcessId,
+        /// How long it was tried.
+        tried_for: Duration,
+        /// What the last attempt met; none when the server kept ending the stream without an end of the process.
         source: Option<Box<ClientError>>,
     },
     /// No answer in time. Whether the server did what it was asked is unknown.

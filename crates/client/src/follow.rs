@@ -98,7 +98,7 @@ impl ExecStream {
             exec_id: exec_id.clone(),
             body: answer.body,
             parser: Parser::new(MAX_EVENT_BYTES),
-            offsets,
+            offsets: Offsets(offsets),
             started: false,
             ended: false,
             patience,
@@ -160,8 +160,7 @@ struct Follow {
     exec_id: ExecId,
     body: AnswerBody,
     parser: Parser,
-    /// Raw bytes of stdout and stderr that the caller has.
-    offsets: [u64; 2],
+    offsets: Offsets,
     started: bool,
     ended: bool,
     patience: Patience,
@@ -193,7 +192,7 @@ impl Follow {
     async fn resume(&mut self, mut cause: Option<ClientError>) -> Result<(), ClientError> {
         tracing::debug!(exec_id = %self.exec_id, offsets = ?self.offsets, ?cause, "stream lost");
         while self.patience.again().await {
-            let call = resume_call(&self.target, &self.exec_id, self.offsets);
+            let call = resume_call(&self.target, &self.exec_id, self.offsets.0);
             match self.target.transport.stream(&call).await {
                 Ok(Answer { body, .. }) => {
                     self.body = body;
@@ -261,32 +260,45 @@ impl Follow {
         })
     }
 
-    /// Moves the offset past an event of `length` raw bytes, which ends where its id says, and gives how many of them,
-    /// counted from its end, are new.
     fn advance(&mut self, stream: StreamName, length: u64, message: &Message) -> Result<u64, ClientError> {
+        self.offsets.advance(stream, length, message).map_err(|reason| self.unexpected(reason))
+    }
+
+    fn unexpected(&self, reason: &str) -> ClientError {
+        self.target.transport.unexpected("execStream", 200, reason.to_owned())
+    }
+}
+
+/// Raw bytes of stdout and stderr that the caller has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offsets(pub(crate) [u64; 2]);
+
+impl Offsets {
+    /// Moves past an event of `length` raw bytes, which ends where its id says, and gives how many of them, counted from
+    /// its end, are new; an error says what is wrong with the event.
+    pub(crate) fn advance(
+        &mut self,
+        stream: StreamName,
+        length: u64,
+        message: &Message,
+    ) -> Result<u64, &'static str> {
         let index = match stream {
             StreamName::Stdout => 0,
             StreamName::Stderr => 1,
         };
-        let have = self.offsets[index];
+        let have = self.0[index];
         let end = match &message.id {
-            Some(id) => {
-                parse_id(id).ok_or_else(|| self.unexpected("an event whose id is no pair of offsets"))?[index]
-            }
+            Some(id) => parse_id(id).ok_or("an event whose id is no pair of offsets")?[index],
             None => have.saturating_add(length),
         };
         if end <= have {
             return Ok(0);
         }
         if end - have > length {
-            return Err(self.unexpected("a stream with a gap that it does not tell of"));
+            return Err("a stream with a gap that it does not tell of");
         }
-        self.offsets[index] = end;
+        self.0[index] = end;
         Ok(end - have)
-    }
-
-    fn unexpected(&self, reason: &str) -> ClientError {
-        self.target.transport.unexpected("execStream", 200, reason.to_owned())
     }
 }
 

@@ -4,14 +4,16 @@ use crate::exec::{Exec, ExecOutput};
 use crate::files::Files;
 use crate::follow::ExecStream;
 use crate::git::Checkout;
+use crate::processes::{self, Process, Start};
 use crate::session::Session;
 use crate::transport::{Call, Transport};
 use crate::{ClientError, SandboxOptions, path};
 use http::Method;
 use sandcrab_api::exec::ExecInfo;
+use sandcrab_api::process::ProcessInfo;
 use sandcrab_api::sandbox::{SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo};
 use sandcrab_api::session::{CreateSession, Done, EnvChanges, SessionInfo, SessionList, SetEnv};
-use sandcrab_api::{ExecId, SandboxId, SessionId};
+use sandcrab_api::{ExecId, ProcessId, SandboxId, SessionId};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -36,6 +38,10 @@ impl Target {
 
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("{}{rest}", self.base)
+    }
+
+    pub(crate) fn process_path(&self, id: &ProcessId, rest: &str) -> String {
+        format!("{}/processes/{id}{rest}", self.base)
     }
 
     pub(crate) fn exec_path(&self, id: &ExecId, rest: &str) -> String {
@@ -229,6 +235,44 @@ impl Sandbox {
     /// A repository to be cloned by the sandbox's own git, by default below `/workspace`. Begins when it is awaited.
     pub fn git_checkout(&self, repo_url: impl Into<String>) -> Checkout {
         Checkout::new(Arc::clone(&self.target), None, repo_url.into())
+    }
+
+    /// A process to start; it starts when this is awaited. Begins with the variables and the directory of the default
+    /// session as of its last command (contract S14).
+    pub fn start(&self, command: impl Into<String>) -> Start {
+        Start::new(Arc::clone(&self.target), None, command.into())
+    }
+
+    /// The process with this id. Sends nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::Id`].
+    pub fn process(&self, id: impl AsRef<str>) -> Result<Process, ClientError> {
+        Ok(Process::new(Arc::clone(&self.target), ProcessId::parse(id.as_ref())?))
+    }
+
+    /// Its processes, oldest first, with those that ended lately.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn processes(&self) -> Result<Vec<ProcessInfo>, ClientError> {
+        processes::list(&self.target).await
+    }
+
+    /// Ends every process with all that it started (contract P02), and says how many there were.
+    ///
+    /// # Errors
+    /// `PROCESS_ERROR` if one of them does not end.
+    pub async fn kill_all_processes(&self) -> Result<u64, ClientError> {
+        processes::kill_all(&self.target).await
+    }
+
+    /// Forgets every process that has ended, and says how many there were.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn cleanup_completed_processes(&self) -> Result<u64, ClientError> {
+        processes::clean_up(&self.target).await
     }
 
     /// Its files; relative paths start at `/workspace`.

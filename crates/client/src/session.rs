@@ -3,6 +3,7 @@
 use crate::exec::Exec;
 use crate::files::Files;
 use crate::git::Checkout;
+use crate::processes::Start;
 use crate::sandbox::Target;
 use crate::transport::Call;
 use crate::{ClientError, path};
@@ -78,6 +79,12 @@ impl Session {
     /// when it is awaited, and waits for no command of the session.
     pub fn git_checkout(&self, repo_url: impl Into<String>) -> Checkout {
         Checkout::new(Arc::clone(&self.target), Some(self.id.clone()), repo_url.into())
+    }
+
+    /// A process to start; it starts when this is awaited. Begins with the exported variables and the directory of this
+    /// session as of its last command (contract S14), and belongs to the sandbox.
+    pub fn start(&self, command: impl Into<String>) -> Start {
+        Start::new(Arc::clone(&self.target), Some(self.id.clone()), command.into())
     }
 
     /// The sandbox's files; relative paths start at this session's working directory.

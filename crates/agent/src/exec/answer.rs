@@ -4,6 +4,7 @@
 //! agent nor server ever holds it whole.
 
 use super::execution::{Execution, Finish, Reader, Step};
+use super::spool::Piece;
 use super::text::{Encoder, escape_json};
 use axum::body::Body;
 use axum::http::header;
@@ -61,33 +62,8 @@ pub(crate) async fn result(
     };
     let mut start = serde_json::to_vec(&head).map_err(|error| broken(&execution, &error))?;
     start.pop();
-    start.extend_from_slice(b",\"stdout\":\"");
-
-    let mut writer = ResultWriter {
-        at: 0,
-        stream: StreamName::Stdout,
-        encoder: Encoder::new(encoding),
-        invalid: false,
-        done: false,
-    };
-    let body = if execution.kept() <= WHOLE {
-        while !writer.done {
-            writer.write(&execution, &mut start).map_err(|error| broken(&execution, &error))?;
-        }
-        Body::from(start)
-    } else {
-        let state = (execution, writer, Some(start));
-        Body::from_stream(stream::try_unfold(state, |(execution, mut writer, start)| async move {
-            if writer.done {
-                return Ok::<_, std::io::Error>(None);
-            }
-            let mut out = start.unwrap_or_default();
-            writer.write(&execution, &mut out)?;
-            // Other sessions of this sandbox are served between two pieces.
-            tokio::task::yield_now().await;
-            Ok(Some((Bytes::from(out), (execution, writer, None))))
-        }))
-    };
+    let body = with_output(Arc::clone(&execution), start, encoding, [u64::MAX; 2]);
+    let body = body.map_err(|error| broken(&execution, &error))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -96,9 +72,55 @@ fn broken(execution: &Execution, error: &dyn std::error::Error) -> ApiError {
     ApiError::new(ErrorCode::FilesystemError, message).during("exec").with("execId", execution.id.as_str())
 }
 
+/// Both streams of something's output.
+pub(crate) trait Output: Send + Sync + 'static {
+    /// Reads one stream at a raw byte offset.
+    fn read_at(&self, stream: StreamName, offset: u64, buffer: &mut [u8]) -> std::io::Result<Piece>;
+
+    /// Bytes of both streams that are kept now.
+    fn kept(&self) -> u64;
+}
+
+/// A JSON object that begins with `start`, which lacks its `}`, and goes on with `invalidUtf8`, `stdout` and `stderr`, each
+/// up to the offset in `until`.
+pub(crate) fn with_output(
+    source: Arc<impl Output>,
+    mut start: Vec<u8>,
+    encoding: OutputEncoding,
+    until: [u64; 2],
+) -> std::io::Result<Body> {
+    start.extend_from_slice(b",\"stdout\":\"");
+    let mut writer = ResultWriter {
+        at: 0,
+        until,
+        stream: StreamName::Stdout,
+        encoder: Encoder::new(encoding),
+        invalid: false,
+        done: false,
+    };
+    if source.kept() <= WHOLE {
+        while !writer.done {
+            writer.write(&*source, &mut start)?;
+        }
+        return Ok(Body::from(start));
+    }
+    let state = (source, writer, Some(start));
+    Ok(Body::from_stream(stream::try_unfold(state, |(source, mut writer, start)| async move {
+        if writer.done {
+            return Ok::<_, std::io::Error>(None);
+        }
+        let mut out = start.unwrap_or_default();
+        writer.write(&*source, &mut out)?;
+        // Other sessions of this sandbox are served between two pieces.
+        tokio::task::yield_now().await;
+        Ok(Some((Bytes::from(out), (source, writer, None))))
+    })))
+}
+
 /// Writes `STDOUT","stderr":"STDERR"}` piece by piece.
 struct ResultWriter {
     at: u64,
+    until: [u64; 2],
     stream: StreamName,
     encoder: Encoder,
     invalid: bool,
@@ -106,12 +128,17 @@ struct ResultWriter {
 }
 
 impl ResultWriter {
-    fn write(&mut self, execution: &Execution, out: &mut Vec<u8>) -> std::io::Result<()> {
-        let mut buffer = vec![0; PIECE.min(execution.kept() as usize + 1)];
+    fn write(&mut self, source: &impl Output, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let mut buffer = vec![0; PIECE.min(source.kept() as usize + 1)];
         let mut text = String::new();
         loop {
-            use super::spool::Piece;
-            match execution.read_at(self.stream, self.at, &mut buffer)? {
+            let left = self.until[self.stream as usize].saturating_sub(self.at);
+            let room = left.min(buffer.len() as u64) as usize;
+            let piece = match room {
+                0 => Piece::End,
+                _ => source.read_at(self.stream, self.at, &mut buffer[..room])?,
+            };
+            match piece {
                 Piece::Bytes(count) => {
                     self.at += count as u64;
                     self.encoder.push(&buffer[..count], false, &mut text);
@@ -154,7 +181,7 @@ pub(crate) fn excerpt(execution: &Execution, stream: StreamName) -> String {
     let mut filled = 0;
     while filled < buffer.len() {
         match execution.read_at(stream, filled as u64, &mut buffer[filled..]) {
-            Ok(super::spool::Piece::Bytes(count)) => filled += count,
+            Ok(Piece::Bytes(count)) => filled += count,
             _ => break,
         }
     }

@@ -1,12 +1,19 @@
 //! Taking a command's output out of its pipes, from its start to its end and not a byte further (contract S07).
 
-use super::execution::Execution;
 use sandcrab_api::exec::StreamName;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::coop::consume_budget;
+
+/// Where output goes.
+pub(crate) trait Sink {
+    /// Takes what was written.
+    fn append(&self, stream: StreamName, bytes: &[u8]);
+
+    /// Waits until more may be taken: for as long as live readers may hold the writer up.
+    fn room(&self, stream: StreamName) -> impl Future<Output = ()> + Send;
+}
 
 /// Bytes taken at once: what a pipe holds by default (pipe(7)).
 const PIECE: usize = 64 << 10;
@@ -41,16 +48,16 @@ fn goes_on(read: &io::Result<usize>) -> bool {
 }
 
 impl Drain {
-    /// Moves output into the execution until every writer has closed the pipe.
-    pub(crate) async fn run(&mut self, execution: &Execution) {
+    /// Moves output into the sink until every writer has closed the pipe.
+    pub(crate) async fn run(&mut self, sink: &impl Sink) {
         while self.open {
-            execution.room(self.stream).await;
+            sink.room(self.stream).await;
             if self.pipe.readable().await.is_err() {
                 return;
             }
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let count = self.pipe.try_read(buffer)?;
-                execution.append(self.stream, &buffer[..count]);
+                sink.append(self.stream, &buffer[..count]);
                 Ok(count)
             });
             self.open = goes_on(&read);
@@ -60,7 +67,7 @@ impl Drain {
     }
 
     /// Takes what is in the pipe at this moment: all that the command itself has written, since it has ended.
-    pub(crate) fn finish(&mut self, execution: &Execution) {
+    pub(crate) fn finish(&mut self, sink: &impl Sink) {
         if !self.open {
             return;
         }
@@ -73,7 +80,7 @@ impl Drain {
                 match rustix::io::read(&self.pipe, &mut buffer[..room]) {
                     Ok(0) => return self.open = false,
                     Ok(count) if left > 0 => {
-                        execution.append(self.stream, &buffer[..count]);
+                        sink.append(self.stream, &buffer[..count]);
                         left = left.saturating_sub(count);
                     }
                     // It came after the end was reported: a background job's, which belongs to no result.
@@ -135,14 +142,10 @@ impl Pipes {
     }
 
     /// Drains both while `command` runs, then takes the rest of what it wrote.
-    pub(crate) async fn drain_while<T>(
-        mut self,
-        execution: &Arc<Execution>,
-        command: impl Future<Output = T>,
-    ) -> T {
+    pub(crate) async fn drain_while<T>(mut self, sink: &impl Sink, command: impl Future<Output = T>) -> T {
         let result = {
             let both = async {
-                tokio::join!(self.stdout.run(execution), self.stderr.run(execution));
+                tokio::join!(self.stdout.run(sink), self.stderr.run(sink));
                 // Both are closed (`exec >&-`): the command goes on in silence.
                 std::future::pending::<()>().await;
             };
@@ -154,8 +157,8 @@ impl Pipes {
                 () = &mut both => unreachable!("pending never resolves"),
             }
         };
-        self.stdout.finish(execution);
-        self.stderr.finish(execution);
+        self.stdout.finish(sink);
+        self.stderr.finish(sink);
         self.stdout.discard_the_rest();
         self.stderr.discard_the_rest();
         result

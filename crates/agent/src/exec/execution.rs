@@ -7,6 +7,8 @@
 //!
 //! The session's task writes it; any number of requests read it. None of them owns it, so a lost connection kills nothing.
 
+use super::answer::Output;
+use super::drain::Sink;
 use super::spool::{Piece, Spool, SpoolDir};
 use sandcrab_api::exec::{ExecInfo, ExecOutcome, ExecState, StreamName, Truncated};
 use sandcrab_api::time::Timestamp;
@@ -172,29 +174,6 @@ impl Execution {
         }
     }
 
-    /// Takes what the command wrote.
-    pub(crate) fn append(&self, stream: StreamName, bytes: &[u8]) {
-        self.lock().spool_mut(stream).append(bytes);
-        self.news.notify_waiters();
-    }
-
-    /// Waits until live readers are near enough for more to be taken from the command.
-    pub(crate) async fn room(&self, stream: StreamName) {
-        loop {
-            let notified = self.room.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if self.lock().lag(stream) <= MAX_LAG {
-                return;
-            }
-            if tokio::time::timeout(READER_PATIENCE, notified).await.is_err() {
-                let mut inner = self.lock();
-                let limit = inner.spool(stream).written().saturating_sub(MAX_LAG);
-                inner.readers.retain(|_, at| at[index(stream)] >= limit);
-            }
-        }
-    }
-
     /// Resolves at the command's end.
     pub(crate) async fn finished(&self) -> Finish {
         loop {
@@ -277,22 +256,6 @@ impl Execution {
         (truncated != Truncated::default()).then_some(truncated)
     }
 
-    /// Reads one stream at a raw byte offset.
-    pub(crate) fn read_at(
-        &self,
-        stream: StreamName,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> std::io::Result<Piece> {
-        self.lock().spool(stream).read_at(offset, buffer)
-    }
-
-    /// Bytes of both streams that would have to be read for a whole result.
-    pub(crate) fn kept(&self) -> u64 {
-        let inner = self.lock();
-        [&inner.stdout, &inner.stderr].iter().map(|spool| spool.written() - spool.dropped()).sum()
-    }
-
     /// Bytes of memory that its output holds.
     pub(crate) fn memory(&self) -> usize {
         let inner = self.lock();
@@ -322,6 +285,41 @@ impl Execution {
         inner.readers.insert(id, at);
         drop(inner);
         Reader { execution: Arc::clone(self), id, at }
+    }
+}
+
+impl Sink for Execution {
+    fn append(&self, stream: StreamName, bytes: &[u8]) {
+        self.lock().spool_mut(stream).append(bytes);
+        self.news.notify_waiters();
+    }
+
+    /// Waits until live readers are near enough.
+    async fn room(&self, stream: StreamName) {
+        loop {
+            let notified = self.room.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.lock().lag(stream) <= MAX_LAG {
+                return;
+            }
+            if tokio::time::timeout(READER_PATIENCE, notified).await.is_err() {
+                let mut inner = self.lock();
+                let limit = inner.spool(stream).written().saturating_sub(MAX_LAG);
+                inner.readers.retain(|_, at| at[index(stream)] >= limit);
+            }
+        }
+    }
+}
+
+impl Output for Execution {
+    fn read_at(&self, stream: StreamName, offset: u64, buffer: &mut [u8]) -> std::io::Result<Piece> {
+        self.lock().spool(stream).read_at(offset, buffer)
+    }
+
+    fn kept(&self) -> u64 {
+        let inner = self.lock();
+        [&inner.stdout, &inner.stderr].iter().map(|spool| spool.written() - spool.dropped()).sum()
     }
 }
 

@@ -83,6 +83,11 @@ impl Spool {
         Self { dir, store: Store::Memory(Vec::new()), head, ring: limit - head, written: 0, lost: None }
     }
 
+    /// A spool that keeps the last `limit` bytes.
+    pub(crate) fn ring(dir: Arc<SpoolDir>, limit: u64) -> Self {
+        Self { head: 0, ring: limit, ..Self::new(dir, 0) }
+    }
+
     /// Bytes that the command has written so far.
     pub(crate) fn written(&self) -> u64 {
         self.written
@@ -266,6 +271,26 @@ mod tests {
             prop_assert_eq!(read_all(&spool, 0, step), expected.clone());
             let middle = all.len() / 2;
             prop_assert_eq!(read_all(&spool, middle as u64, step), &expected[middle..]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p03_a_ring_keeps_the_end(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..12),
+            limit in prop_oneof![1u64..64, 1000u64..40_000, Just(1 << 20)],
+            step in 1usize..5000,
+        ) {
+            let mut spool = Spool::ring(SpoolDir::open("/tmp").unwrap(), limit);
+            for piece in &pieces {
+                spool.append(piece);
+            }
+            let all: Vec<u8> = pieces.concat();
+            let dropped = all.len().saturating_sub(limit as usize);
+            let expected: Vec<Option<u8>> =
+                all.iter().enumerate().map(|(at, byte)| (at >= dropped).then_some(*byte)).collect();
+            prop_assert_eq!(spool.dropped(), dropped as u64);
+            prop_assert_eq!(read_all(&spool, 0, step), expected);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Routes of commands.
 
 use super::error::{Answer, Errors};
-use super::extract::{Json, Path, Query};
+use super::extract::{Json, Path, Query, last_event_id};
 use super::{Api, routes};
 use crate::agent::{Agent, Keep};
 use crate::exec::answer;
@@ -125,17 +125,9 @@ async fn stream(
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let [stdout, stderr] = match headers.get("last-event-id") {
-        Some(value) => last_event_id(value.to_str().unwrap_or_default())?,
-        None => [0, 0],
-    };
+    let [stdout, stderr] = last_event_id(&headers)?;
     let offsets = [query.stdout_offset.unwrap_or(stdout), query.stderr_offset.unwrap_or(stderr)];
     Ok(answer::events(&find(&agent, &id, "execStream")?, query.encoding, offsets))
-}
-
-fn last_event_id(value: &str) -> Result<[u64; 2], ApiError> {
-    let offsets = value.split_once('-').and_then(|(out, err)| Some([out.parse().ok()?, err.parse().ok()?]));
-    offsets.ok_or_else(|| ApiError::invalid("Last-Event-ID", "must be STDOUT-STDERR, two byte offsets"))
 }
 
 /// Kills a command with all its processes. Answers when none of it is left; an ended one stays as it is.

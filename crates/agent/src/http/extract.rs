@@ -2,7 +2,7 @@
 
 use super::error::Refusal;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
-use axum::http::{Extensions, Method, header, request::Parts};
+use axum::http::{Extensions, HeaderMap, Method, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sandcrab_api::{ApiError, ErrorCode, limits};
 use serde::de::DeserializeOwned;
@@ -66,6 +66,14 @@ pub fn unreadable_body(error: &(dyn std::error::Error + Send + Sync + 'static)) 
             .with("limit", bound);
     }
     ApiError::invalid("body", format!("could not be read to its end: {error}"))
+}
+
+/// Where a stream of output is to be resumed: the raw byte offsets that the header says, else its beginning.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<[u64; 2], ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok([0, 0]) };
+    let offsets = value.to_str().ok().and_then(|value| value.split_once('-'));
+    let offsets = offsets.and_then(|(out, err)| Some([out.parse().ok()?, err.parse().ok()?]));
+    offsets.ok_or_else(|| ApiError::invalid("Last-Event-ID", "must be STDOUT-STDERR, two byte offsets"))
 }
 
 /// Reads JSON; an error names the field by its path.

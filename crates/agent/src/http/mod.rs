@@ -29,6 +29,7 @@ pub fn router() -> Api<Arc<Agent>> {
         .merge(exec::router())
         .merge(crate::files::http::router())
         .merge(crate::git::http::router())
+        .merge(crate::processes::http::router())
 }
 
 /// The document of the sandbox-scoped routes.
@@ -53,7 +54,7 @@ fn operation(method: &Method, path: &str) -> Option<String> {
 /// Says which agent this is.
 #[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
 async fn hello() -> axum::Json<AgentHello> {
-    let features = ["sessions", "exec", "files", "events", "git"].map(str::to_owned).to_vec();
+    let features = ["sessions", "exec", "files", "events", "git", "processes"].map(str::to_owned).to_vec();
     axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
 }
 

@@ -106,7 +106,7 @@ async fn run_one(context: &Context, shell: &mut shell::Session, job: Job) -> Fin
     let text = Bytes::copy_from_slice(execution.command.as_bytes());
     let env = job.env.into_iter().collect();
     let request = RunRequest { text, stdin, stdout, stderr, env, cwd: job.cwd };
-    let outcome = match pipes.drain_while(&execution, shell.run(request, stop)).await {
+    let outcome = match pipes.drain_while(&*execution, shell.run(request, stop)).await {
         Ok(outcome) => outcome,
         Err(error) => return failed(&execution, &reasons(&error)),
     };

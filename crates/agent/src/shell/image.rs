@@ -25,6 +25,7 @@ pub struct ShellImage(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    bash: Option<CString>,
     loadable: Mutex<Option<CString>>,
     /// A shell of `loadable` has loaded the loop.
     proven: AtomicBool,
@@ -51,8 +52,15 @@ impl ShellImage {
         // Without executable memory files (vm.memfd_noexec = 2) there is no loop to load.
         let builtin =
             builtin_file().inspect_err(|error| tracing::warn!(%error, "no file for the session loop")).ok();
+        let bash = loadable.map(CStr::to_owned);
         let loadable = Mutex::new(builtin.as_ref().and(loadable).map(CStr::to_owned));
-        Self(Arc::new(Inner { loadable, proven: AtomicBool::new(false), plain: plain.to_owned(), builtin }))
+        Self(Arc::new(Inner {
+            bash,
+            loadable,
+            proven: AtomicBool::new(false),
+            plain: plain.to_owned(),
+            builtin,
+        }))
     }
 
     /// The shell for the next start.
@@ -62,6 +70,11 @@ impl ShellImage {
             Some(path) => (Kind::Loadable, path.clone()),
             None => (Kind::Plain, self.0.plain.clone()),
         }
+    }
+
+    /// The shell for programs that no session drives: bash where the image has it.
+    pub(crate) fn program(&self) -> CString {
+        self.0.bash.clone().unwrap_or_else(|| self.0.plain.clone())
     }
 
     /// This image's bash has loaded the loop: from now on a shell that cannot is an accident of the moment (no memory,

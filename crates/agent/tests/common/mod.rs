@@ -9,7 +9,11 @@ use sandcrab_api::launch::{AgentConfig, UserIdentity};
 use sandcrab_api::{SandboxId, SessionId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -20,18 +24,68 @@ pub(crate) struct Sandbox {
     app: axum::Router,
     agent: Arc<Agent>,
     pub(crate) dir: tempfile::TempDir,
+    /// The delegated cgroup, removed behind everything else.
+    _cgroup: Option<Cgroup>,
+}
+
+/// A cgroup2 directory of one test's own.
+struct Cgroup(PathBuf, File);
+
+impl Cgroup {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let root = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1).zip(line.split(' ').nth(2)))
+            .find_map(|(at, kind)| (kind == "cgroup2").then_some(at))
+            .expect("this test needs a cgroup2 mount");
+        let name =
+            format!("sandcrab-agent-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = PathBuf::from(root).join(name);
+        std::fs::create_dir(&path).expect("this test needs root, to make a cgroup");
+        let file = File::open(&path).unwrap();
+        Self(path, file)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // What a failed test left behind ends with it.
+        let groups = std::fs::read_dir(&self.0).unwrap().filter_map(Result::ok);
+        for group in groups.filter(|entry| entry.path().is_dir()) {
+            std::fs::write(group.path().join("cgroup.kill"), "1").unwrap();
+            while std::fs::remove_dir(group.path()).is_err_and(|error| error.raw_os_error() == Some(16)) {
+                std::thread::yield_now();
+            }
+        }
+        std::fs::remove_dir(&self.0).unwrap();
+    }
 }
 
 impl Sandbox {
     /// An agent whose sessions run as the user that runs the test, without isolation.
     pub(crate) fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// The same, with cgroups for its processes as in a real sandbox.
+    pub(crate) fn start_in_cgroup() -> Self {
+        Self::with(Some(Cgroup::new()))
+    }
+
+    fn with(cgroup: Option<Cgroup>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let workspace = dir.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();
         let config = AgentConfig {
             sandbox_id: SandboxId::parse("test").unwrap(),
             listen_fd: -1,
-            identity: UserIdentity { capabilities: u64::MAX, ..UserIdentity::default() },
+            identity: UserIdentity {
+                capabilities: u64::MAX,
+                cgroup_fd: cgroup.as_ref().map(|cgroup| cgroup.1.as_raw_fd()),
+                ..UserIdentity::default()
+            },
             env: [
                 ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
                 ("LANG", "C.UTF-8"),
@@ -44,7 +98,7 @@ impl Sandbox {
             memory_cgroup_fd: None,
         };
         let agent = Agent::start(&config).unwrap();
-        Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir }
+        Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir, _cgroup: cgroup }
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
@@ -56,6 +110,11 @@ impl Sandbox {
                 .unwrap(),
             None => request.body(Body::empty()).unwrap(),
         };
+        let answer = self.app.clone().oneshot(request);
+        tokio::time::timeout(PATIENCE, answer).await.expect("no answer in time").unwrap()
+    }
+
+    pub(crate) async fn request(&self, request: Request<Body>) -> Response {
         let answer = self.app.clone().oneshot(request);
         tokio::time::timeout(PATIENCE, answer).await.expect("no answer in time").unwrap()
     }
@@ -95,6 +154,15 @@ impl Sandbox {
 
     pub(crate) async fn stream(&self, request: Value) -> Events {
         let response = self.send("POST", "/exec/stream", Some(&request)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        Events { body: response.into_body(), text: String::new() }
+    }
+
+    /// Follows a process's log from the event with this id on.
+    pub(crate) async fn follow(&self, process_id: &str, last_event_id: &str) -> Events {
+        let request = Request::get(format!("/processes/{process_id}/logs/stream"))
+            .header("last-event-id", last_event_id);
+        let response = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         Events { body: response.into_body(), text: String::new() }
     }

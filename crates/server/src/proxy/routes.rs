@@ -2,7 +2,7 @@
 //! and the server cannot differ. What is not in the table never reaches a sandbox.
 
 use http::{Method, StatusCode};
-use sandcrab_api::{ApiError, ExecId, SessionId};
+use sandcrab_api::{ApiError, ExecId, ProcessId, SessionId};
 use std::sync::Arc;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
@@ -31,8 +31,9 @@ enum Segment {
 /// What stands for `{…}` in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Parameter {
-    SessionId,
-    ExecId,
+    Session,
+    Exec,
+    Process,
 }
 
 /// What a method and a path lead to.
@@ -145,9 +146,10 @@ fn route(path: &str, method: Method, operation: &Operation) -> Result<Route, Rou
     };
     let id = operation.operation_id.clone();
     Ok(Route {
-        // Everything about commands may be as late as a command's end, and so may a checkout, which is one.
+        // Everything about a command or a process may be as late as its end, and so may a checkout, which is one.
         may_wait: path == "/exec"
             || path == "/git/checkout"
+            || path.starts_with("/processes/")
             || path.starts_with("/exec/")
             || path.starts_with("/execs/")
             || media("application/octet-stream"),
@@ -164,8 +166,9 @@ fn parse_segment(path: &str, segment: &str) -> Result<Segment, RoutesError> {
         return Ok(Segment::Literal(segment.to_owned()));
     };
     match name {
-        "sessionId" => Ok(Segment::Parameter(Parameter::SessionId)),
-        "execId" => Ok(Segment::Parameter(Parameter::ExecId)),
+        "sessionId" => Ok(Segment::Parameter(Parameter::Session)),
+        "execId" => Ok(Segment::Parameter(Parameter::Exec)),
+        "processId" => Ok(Segment::Parameter(Parameter::Process)),
         _ => Err(RoutesError::Parameter { path: path.to_owned(), name: name.to_owned() }),
     }
 }
@@ -196,13 +199,15 @@ fn canonical(segments: &[Segment], path: &str) -> Result<String, ApiError> {
 impl Parameter {
     fn check(self, part: &str) -> Result<String, ApiError> {
         let name = match self {
-            Self::SessionId => "sessionId",
-            Self::ExecId => "execId",
+            Self::Session => "sessionId",
+            Self::Exec => "execId",
+            Self::Process => "processId",
         };
         let text = decode(part).ok_or_else(|| ApiError::invalid(name, "is not percent-encoded UTF-8"))?;
         let checked = match self {
-            Self::SessionId => SessionId::parse(&text).map(|_| ()),
-            Self::ExecId => ExecId::parse(&text).map(|_| ()),
+            Self::Session => SessionId::parse(&text).map(|_| ()),
+            Self::Exec => ExecId::parse(&text).map(|_| ()),
+            Self::Process => ProcessId::parse(&text).map(|_| ()),
         };
         checked.map_err(|error| ApiError::invalid(name, error.to_string()))?;
         Ok(text)

@@ -34,10 +34,7 @@ export interface components {
         CreateSandbox: {
             /** @description The sandbox's variables at its creation; later changes go through `setEnvVars`. */
             env?: components["schemas"]["BTreeMap"];
-            /**
-             * @description The image: `host`, this machine's own programs (default), or `python`, these and a data stack, which the first
-             *     sandbox that is made of it waits for. Fixed at creation.
-             */
+            /** @description The image. Default `host`. Fixed at creation. */
             image?: string;
             /** @description Never sleep. Default false. */
             keepAlive?: boolean;
@@ -79,7 +76,7 @@ export interface components {
          * @description What went wrong, as a word that programs compare.
          * @enum {string}
          */
-        ErrorCode: "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "INVALID_COMMAND" | "INVALID_PORT_NUMBER" | "INVALID_PORT" | "INVALID_GIT_URL" | "VALIDATION_FAILED" | "CUSTOM_DOMAIN_REQUIRED" | "INVALID_BACKUP_CONFIG" | "INVALID_MOUNT_CONFIG" | "MISSING_CREDENTIALS" | "BACKUP_EXPIRED" | "GIT_AUTH_FAILED" | "UNAUTHORIZED" | "PERMISSION_DENIED" | "COMMAND_PERMISSION_DENIED" | "READ_ONLY" | "FORBIDDEN" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "BACKUP_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "SESSION_NOT_FOUND" | "EXEC_NOT_FOUND" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "COMMAND_TIMEOUT" | "FILE_EXISTS" | "PORT_ALREADY_EXPOSED" | "PORT_IN_USE" | "RESOURCE_BUSY" | "SESSION_ALREADY_EXISTS" | "SANDBOX_ALREADY_EXISTS" | "EXEC_ALREADY_EXISTS" | "OPERATION_INTERRUPTED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "FILE_TOO_LARGE" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "QUOTA_EXCEEDED" | "FILESYSTEM_ERROR" | "COMMAND_EXECUTION_ERROR" | "PROCESS_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "PORT_OPERATION_ERROR" | "GIT_CLONE_FAILED" | "GIT_CHECKOUT_FAILED" | "GIT_OPERATION_FAILED" | "CODE_EXECUTION_ERROR" | "WATCH_START_ERROR" | "BACKUP_CREATE_FAILED" | "BACKUP_RESTORE_FAILED" | "BUCKET_MOUNT_ERROR" | "INTERNAL_ERROR" | "OOM_KILLED" | "PYTHON_NOT_AVAILABLE" | "JAVASCRIPT_NOT_AVAILABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "INTERPRETER_NOT_READY" | "CONTAINER_UNAVAILABLE" | "NO_SPACE";
+        ErrorCode: "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "INVALID_COMMAND" | "INVALID_PORT_NUMBER" | "INVALID_PORT" | "INVALID_GIT_URL" | "VALIDATION_FAILED" | "CUSTOM_DOMAIN_REQUIRED" | "INVALID_BACKUP_CONFIG" | "INVALID_MOUNT_CONFIG" | "MISSING_CREDENTIALS" | "BACKUP_EXPIRED" | "GIT_AUTH_FAILED" | "UNAUTHORIZED" | "PERMISSION_DENIED" | "COMMAND_PERMISSION_DENIED" | "READ_ONLY" | "FORBIDDEN" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "BACKUP_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "SESSION_NOT_FOUND" | "EXEC_NOT_FOUND" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "COMMAND_TIMEOUT" | "FILE_EXISTS" | "PORT_ALREADY_EXPOSED" | "PORT_IN_USE" | "RESOURCE_BUSY" | "SESSION_ALREADY_EXISTS" | "SANDBOX_ALREADY_EXISTS" | "PROCESS_ALREADY_EXISTS" | "EXEC_ALREADY_EXISTS" | "OPERATION_INTERRUPTED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "FILE_TOO_LARGE" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "QUOTA_EXCEEDED" | "FILESYSTEM_ERROR" | "COMMAND_EXECUTION_ERROR" | "PROCESS_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "PORT_OPERATION_ERROR" | "GIT_CLONE_FAILED" | "GIT_CHECKOUT_FAILED" | "GIT_OPERATION_FAILED" | "CODE_EXECUTION_ERROR" | "WATCH_START_ERROR" | "BACKUP_CREATE_FAILED" | "BACKUP_RESTORE_FAILED" | "BUCKET_MOUNT_ERROR" | "INTERNAL_ERROR" | "OOM_KILLED" | "PYTHON_NOT_AVAILABLE" | "JAVASCRIPT_NOT_AVAILABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "INTERPRETER_NOT_READY" | "CONTAINER_UNAVAILABLE" | "NO_SPACE";
         /** @description One event of a command's stream. Its SSE `id` is `STDOUT-STDERR`: the raw byte offsets up to which the streams have been sent. */
         ExecEvent: {
             /** @description The text that runs. */
@@ -413,46 +410,16 @@ export interface components {
         };
         /** @description Seconds as a number, or text such as `30s`, `5m`, `1h`. */
         IdleTime: number | string;
-        /** @description An image as it stands now. */
-        ImageInfo: {
-            /** @description What names its content, where it is ready. */
-            key?: string;
-            /** @description Its name, as `image` of a new sandbox takes it. */
-            name: string;
+        /** @description How a process is to end. */
+        KillProcess: {
             /**
-             * Format: int64
-             * @description How many sandboxes of this server are made of it.
+             * @description A name as in signal(7), `SIGTERM` or `TERM`. Default `SIGTERM`.
+             *
+             *     TERM, INT, QUIT, ABRT and KILL end the process: what has not ended 5 s later is killed, and the answer comes
+             *     when nothing is left. Any other signal is only sent.
              */
-            sandboxes: number;
-            /**
-             * Format: int64
-             * @description Bytes that building it added on disk, once for all sandboxes; none for what is not built.
-             */
-            size?: number;
-            /** @description Where it stands. */
-            status: components["schemas"]["ImageStatus"];
+            signal?: string;
         };
-        /** @description The images, by name. */
-        ImageList: {
-            /** @description The images. */
-            images: components["schemas"]["ImageInfo"][];
-        };
-        /** @description The answer to removing what was built for an image. */
-        ImageRemoved: {
-            /** @description The image. */
-            name: string;
-            /** @description False if there was nothing to remove. */
-            removed: boolean;
-            /** @description Always true: failures are errors. */
-            success: boolean;
-            /** @description When it was done. */
-            timestamp: components["schemas"]["Timestamp"];
-        };
-        /**
-         * @description Where an image stands.
-         * @enum {string}
-         */
-        ImageStatus: "ready" | "building" | "unbuilt";
         /** @description What a sandbox may use. A missing field takes the server's default. */
         Limits: {
             /**
@@ -493,6 +460,12 @@ export interface components {
             success: boolean;
             /** @description When it was listed. */
             timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description The line that was waited for. */
+        LogLine: {
+            /** @description The line without its end; at most 64 KiB around the text. */
+            line: string;
+            stream: ("stdout" | "stderr") & Record<string, never>;
         };
         /** @description Make a directory. */
         Mkdir: {
@@ -556,6 +529,191 @@ export interface components {
             /** @description May write it. */
             writable: boolean;
         };
+        /** @description The port is ready. */
+        PortReady: {
+            /**
+             * Format: int32
+             * @description The port.
+             */
+            port: number;
+            /**
+             * Format: int32
+             * @description For `http`: what it answered.
+             */
+            status?: number;
+        };
+        /** @description How many processes something was done to. */
+        ProcessCount: {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description How a process ended. */
+        ProcessExit: {
+            /**
+             * Format: int32
+             * @description Its exit code; 128+n when signal n ended it.
+             */
+            exitCode: number;
+            /** @description How it ended. */
+            status: components["schemas"]["ProcessStatus"];
+        };
+        /**
+         * @description A process's name: 1-64 characters of `A-Z a-z 0-9 _ . -`, not `.` or `..`, which are lost when a URL is
+         *     normalised.
+         */
+        ProcessId: string;
+        /** @description A process as it stands now. */
+        ProcessInfo: {
+            /** @description The text that runs. */
+            command: string;
+            /** @description When it ended. */
+            endTime?: components["schemas"]["Timestamp"];
+            /** @description Why it could not be run, when the status is `error`. */
+            error?: string;
+            /**
+             * Format: int32
+             * @description Its exit code, once it has ended; 128+n when signal n ended it.
+             */
+            exitCode?: number;
+            /** @description Its name. */
+            id: components["schemas"]["ProcessId"];
+            /** @description Set when the memory limit killed it. */
+            oom?: components["schemas"]["Oom"];
+            /**
+             * Format: int32
+             * @description The process id of its shell, as the sandbox counts; that of the last run after its end.
+             */
+            pid?: number;
+            restart?: ("never" | "always") & Record<string, never>;
+            /**
+             * Format: int64
+             * @description How often it was started again.
+             */
+            restarts?: number;
+            /** @description The session that it was started in, if one was named. */
+            sessionId?: components["schemas"]["SessionId"];
+            /** @description When it was started, the last time. */
+            startTime: components["schemas"]["Timestamp"];
+            /** @description Where it stands. */
+            status: components["schemas"]["ProcessStatus"];
+            /**
+             * Format: int64
+             * @description Bytes written to stderr so far.
+             */
+            stderrBytes: number;
+            /**
+             * Format: int64
+             * @description Bytes written to stdout so far.
+             */
+            stdoutBytes: number;
+            /** @description Its timeout ended it. */
+            timedOut?: boolean;
+        };
+        /** @description The processes of a sandbox, by age. */
+        ProcessList: {
+            /** @description The processes. */
+            processes: components["schemas"]["ProcessInfo"][];
+        };
+        /**
+         * @description One event of a process's log. Its SSE `id` is `STDOUT-STDERR`: the raw byte offsets up to which the streams have been
+         *     sent.
+         */
+        ProcessLogEvent: {
+            /** @description The text that runs. */
+            command: string;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description Where it stood. */
+            status: components["schemas"]["ProcessStatus"];
+            /** @description When this was sent. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "process_info";
+        } | {
+            /** @description The bytes in the encoding asked for. */
+            data: string;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description When this was sent. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "stdout";
+        } | {
+            /** @description The bytes in the encoding asked for. */
+            data: string;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description When this was sent. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "stderr";
+        } | {
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            bytes: number;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description Whose bytes. */
+            stream: components["schemas"]["StreamName"];
+            /** @description When this was found. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "dropped";
+        } | {
+            /**
+             * Format: int32
+             * @description Its exit code; 128+n when signal n ended it.
+             */
+            exitCode: number;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description How it ended. */
+            status: components["schemas"]["ProcessStatus"];
+            /** @description When it ended. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "exit";
+        } | {
+            /** @description The whole error as any other route would have answered it. */
+            detail: components["schemas"]["ApiError"];
+            /** @description What went wrong, for a person. */
+            error: string;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description When it went wrong. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "error";
+        };
+        /** @description What a process has written and what of it is kept. */
+        ProcessLogs: {
+            /** @description How `stdout` and `stderr` are written. */
+            encoding: components["schemas"]["OutputEncoding"];
+            /** @description Some bytes were no UTF-8 and were replaced. */
+            invalidUtf8?: boolean;
+            /** @description The process. */
+            processId: components["schemas"]["ProcessId"];
+            /** @description What it wrote to stderr. */
+            stderr: string;
+            /** @description What it wrote to stdout. */
+            stdout: string;
+            /** @description Bytes that are no longer kept, per stream: those before the ones in this answer. */
+            truncated?: components["schemas"]["Truncated"];
+        };
+        /**
+         * @description Where a process stands.
+         * @enum {string}
+         */
+        ProcessStatus: "starting" | "running" | "completed" | "failed" | "killed" | "error";
         /** @description Read a whole file into one answer. */
         ReadFile: {
             /** @description Default: text where the content is UTF-8 without NUL, else base64. Text asked of what is no UTF-8 is base64. */
@@ -698,6 +856,52 @@ export interface components {
             /** @description Text sets, `null` unsets. */
             env: components["schemas"]["BTreeMap"];
         };
+        /** @description A process to start. */
+        StartProcess: {
+            /**
+             * @description Forget the process 5 minutes after its end; else it is kept until it is cleaned up, or crowded out by younger
+             *     ones. Default true.
+             */
+            autoCleanup?: boolean;
+            /** @description The text, as a shell reads it: it is run by `bash -c`. Not empty, no NUL, at most 8 MiB. */
+            command: string;
+            /** @description Its working directory, relative to the session's. */
+            cwd?: string;
+            /** @description Variables for this process only; `null` unsets. */
+            env?: components["schemas"]["BTreeMap"];
+            /** @description Its stdin stays open and takes what is written to it later. Not together with `stdin` and `restart`. */
+            interactive?: boolean;
+            /**
+             * Format: int64
+             * @description Bytes kept of each output stream: the last ones. At least 128 KiB. Default 16 MiB.
+             */
+            maxLogBytes?: number;
+            /** @description The process's name; no other process of the sandbox may have it. One is made up if it is missing. */
+            processId?: components["schemas"]["ProcessId"];
+            restart?: ("never" | "always") & Record<string, never>;
+            /** @description The session whose exported variables and working directory it starts with (contract S14). Default `default`. */
+            sessionId?: components["schemas"]["SessionId"];
+            /** @description What it reads on stdin. Default: nothing. Each restart reads it from the beginning. */
+            stdin?: string;
+            /**
+             * Format: int64
+             * @description Milliseconds after its start when the process and all that it started are killed. Default: none.
+             */
+            timeout?: number;
+        };
+        /** @description HTTP statuses, both ends included. */
+        StatusRange: {
+            /**
+             * Format: int32
+             * @description The highest.
+             */
+            max: number;
+            /**
+             * Format: int32
+             * @description The lowest.
+             */
+            min: number;
+        };
         /**
          * @description One of a command's output streams.
          * @enum {string}
@@ -721,6 +925,47 @@ export interface components {
              * @description Bytes dropped from the middle of stdout.
              */
             stdout?: number;
+        };
+        /** @description Waiting for a process's end. */
+        WaitForExit: {
+            /**
+             * Format: int64
+             * @description Milliseconds to wait. Default: no bound.
+             */
+            timeout?: number;
+        };
+        /** @description Waiting for a text in a process's output. */
+        WaitForLog: {
+            /** @description What a line must contain, within one line. Not empty, at most 4096 bytes. */
+            text: string;
+            /**
+             * Format: int64
+             * @description Milliseconds to wait. Default: no bound.
+             */
+            timeout?: number;
+        };
+        /** @description Waiting for a port of the sandbox. */
+        WaitForPort: {
+            /**
+             * Format: int64
+             * @description For `http`: the most milliseconds between two attempts. Default 500.
+             */
+            interval?: number;
+            mode?: ("http" | "tcp") & Record<string, never>;
+            /** @description For `http`: what is asked for. Default `/`. */
+            path?: string;
+            /**
+             * Format: int32
+             * @description The port on the sandbox's loopback.
+             */
+            port: number;
+            /** @description For `http`: the statuses that count. Default 200 to 399. */
+            status?: components["schemas"]["StatusRange"];
+            /**
+             * Format: int64
+             * @description Milliseconds to wait. Default: no bound.
+             */
+            timeout?: number;
         };
         /** @description Write a whole file from one request. */
         WriteFile: {

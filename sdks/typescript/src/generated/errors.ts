@@ -44,6 +44,7 @@ export type ErrorCode =
   | "RESOURCE_BUSY"
   | "SESSION_ALREADY_EXISTS"
   | "SANDBOX_ALREADY_EXISTS"
+  | "PROCESS_ALREADY_EXISTS"
   | "EXEC_ALREADY_EXISTS"
   | "OPERATION_INTERRUPTED"
   | "SESSION_TERMINATED"
@@ -322,6 +323,11 @@ export class SessionAlreadyExistsError extends SandboxError<{ sessionId: string 
 /** The class of `SANDBOX_ALREADY_EXISTS`. */
 export class SandboxAlreadyExistsError extends SandboxError<Record<string, unknown>> {
   override name = "SandboxAlreadyExistsError";
+}
+
+/** The class of `PROCESS_ALREADY_EXISTS`. */
+export class ProcessAlreadyExistsError extends SandboxError<Record<string, unknown>> {
+  override name = "ProcessAlreadyExistsError";
 }
 
 /** The class of `EXEC_ALREADY_EXISTS`. */
@@ -646,6 +652,7 @@ export const ERROR_CLASSES: Record<
   RESOURCE_BUSY: ResourceBusyError,
   SESSION_ALREADY_EXISTS: SessionAlreadyExistsError,
   SANDBOX_ALREADY_EXISTS: SandboxAlreadyExistsError,
+  PROCESS_ALREADY_EXISTS: ProcessAlreadyExistsError,
   EXEC_ALREADY_EXISTS: ExecAlreadyExistsError,
   OPERATION_INTERRUPTED: OperationInterruptedError,
   SESSION_TERMINATED: SessionTerminatedError,
