@@ -4,6 +4,7 @@
 mod bulk;
 mod command;
 mod life;
+mod process;
 
 use crate::bare::http::Http;
 use crate::figure::Figure;
@@ -46,6 +47,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     command::measure(bench, &http, &mut rows).await?;
     life::measure(bench, &mut rows).await?;
     command::measure_many(bench, &http, &mut rows).await?;
+    process::measure(bench, &mut rows).await?;
     bulk::measure(bench, &http, &mut rows).await?;
     life::measure_memory(bench, &mut rows).await?;
     Ok(rows)

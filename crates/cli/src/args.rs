@@ -39,10 +39,14 @@ pub(crate) enum Command {
     Checkout(CheckoutArgs),
     /// List sandboxes, or files of one
     Ls(LsArgs),
-    /// List a sandbox's sessions and what they do
+    /// Start a process in the background of a sandbox
+    Start(StartArgs),
+    /// List a sandbox's sessions, what they do, and its processes
     Ps(SandboxArg),
-    /// Show what has happened to a sandbox
+    /// Show what a process has written, or what has happened to a sandbox
     Logs(LogsArgs),
+    /// End processes of a sandbox with all that they started
+    Kill(KillArgs),
     /// Copy files and directories into and out of a sandbox
     Cp(CpArgs),
     /// Destroy sandboxes and all that is in them
@@ -224,12 +228,66 @@ pub(crate) struct SandboxArg {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The process belongs to the sandbox: it goes on when this command has ended. Its id is printed once it runs, and is ready
+where --wait-port or --wait-log says what that means.")]
+pub(crate) struct StartArgs {
+    /// The session whose variables and directory it starts with
+    #[arg(short, long, default_value = "default")]
+    pub session: String,
+    /// The process's name; one is made up if it is missing
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Start it again after every end but a kill or its timeout
+    #[arg(long)]
+    pub restart: bool,
+    /// Stay: pass stdin on to it, print its output, and end with its exit code. Ctrl-C leaves it running
+    #[arg(short, long, conflicts_with = "restart")]
+    pub interactive: bool,
+    /// Wait until something listens on this port of the sandbox
+    #[arg(long, value_name = "PORT")]
+    pub wait_port: Option<u16>,
+    /// Wait until a line of its output matches this regular expression
+    #[arg(long, value_name = "PATTERN")]
+    pub wait_log: Option<String>,
+    /// How long to wait for either: 30s, 5m, 1h, or seconds [default: without end]
+    #[arg(long, value_name = "TIME")]
+    pub wait_timeout: Option<String>,
+    #[command(flatten)]
+    pub options: CommandOptions,
+    /// The sandbox; created if it does not exist
+    pub sandbox: String,
+    /// What to run
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct LogsArgs {
-    /// Go on as things happen
+    /// Go on as things happen; a process's log to its end
     #[arg(short, long)]
     pub follow: bool,
     /// The sandbox
     pub sandbox: String,
+    /// The process; without it the sandbox's own events are shown
+    pub process: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+TERM, INT, QUIT, ABRT and KILL end a process; what has not ended 5 s later is killed. Other signals are only sent.")]
+pub(crate) struct KillArgs {
+    /// The signal, as HUP or SIGHUP
+    #[arg(short, long, value_name = "NAME", default_value = "TERM")]
+    pub signal: String,
+    /// End all processes
+    #[arg(short, long, conflicts_with_all = ["processes", "signal"])]
+    pub all: bool,
+    /// The sandbox
+    pub sandbox: String,
+    /// The processes
+    #[arg(required_unless_present = "all", value_name = "PROCESS")]
+    pub processes: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]

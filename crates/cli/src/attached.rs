@@ -17,7 +17,7 @@ use tokio::sync::watch;
 /// The exit code for a command whose time was over, as of timeout(1).
 const TIMED_OUT: u8 = 124;
 /// The exit code of a program that writes into a pipe that nobody reads: 128 + SIGPIPE.
-const BROKEN_PIPE: u8 = 141;
+pub(crate) const BROKEN_PIPE: u8 = 141;
 
 /// Gives a command what was typed for it.
 pub(crate) fn prepare(mut exec: Exec, plan: &CommandPlan, stdin: Option<String>) -> Exec {
@@ -125,7 +125,7 @@ fn is_timeout(error: &anyhow::Error) -> bool {
 }
 
 /// A status as a process can have it: a shell knows no others either.
-fn code(exit_code: i32) -> u8 {
+pub(crate) fn code(exit_code: i32) -> u8 {
     u8::try_from(exit_code & 0xff).unwrap_or(u8::MAX)
 }
 
@@ -164,7 +164,10 @@ async fn stream(sandbox: &Sandbox, exec: Exec, opened: &watch::Sender<bool>) -> 
     status.map(code).context("the command's stream ended without its end")
 }
 
-async fn write(to: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) async fn write(
+    to: &mut (impl tokio::io::AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> std::io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
 }

@@ -2,14 +2,17 @@
 
 use crate::args::{
     Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ImageCommand, LsArgs, RunArgs, ServeArgs,
+    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, KillArgs, LsArgs, RunArgs, ServeArgs,
+    StartArgs,
 };
 use crate::commands::serve::Logging;
 use crate::quote;
 use anyhow::{Context as _, Result, bail};
+use regex::Regex;
 use sandcrab_client::SandboxOptions;
 use sandcrab_client::api::sandbox::{Limits, Network};
 use sandcrab_client::api::units::{ByteSize, IdleTime};
-use sandcrab_client::api::{SandboxId, SessionId};
+use sandcrab_client::api::{ProcessId, SandboxId, SessionId};
 use sandcrab_runtime::doctor::Feature;
 use sandcrab_server::ServeOptions;
 use std::path::PathBuf;
@@ -40,8 +43,12 @@ pub(crate) enum Action {
     Checkout { sandbox: SandboxId, plan: CheckoutPlan },
     ListSandboxes { labels: Vec<(String, String)> },
     ListFiles { place: Place, all: bool, recursive: bool },
+    Start { sandbox: SandboxId, start: Box<StartPlan> },
     Ps { sandbox: SandboxId },
     Logs { sandbox: SandboxId, follow: bool },
+    ProcessLogs { sandbox: SandboxId, process: ProcessId, follow: bool },
+    Kill { sandbox: SandboxId, processes: Vec<ProcessId>, signal: String },
+    KillAll { sandbox: SandboxId },
     Copy(Copy),
     Remove { sandboxes: Vec<SandboxId>, force: bool },
     Info { sandbox: SandboxId },
@@ -87,6 +94,19 @@ impl std::fmt::Debug for CheckoutPlan {
     }
 }
 
+/// A process to start, and what to wait for.
+#[derive(Debug)]
+pub(crate) struct StartPlan {
+    pub session: SessionId,
+    pub id: Option<ProcessId>,
+    pub restart: bool,
+    pub interactive: bool,
+    pub wait_port: Option<u16>,
+    pub wait_log: Option<Regex>,
+    pub wait_timeout: Option<Duration>,
+    pub command: CommandPlan,
+}
+
 /// A path in a sandbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -121,7 +141,15 @@ impl Plan {
             }
             Command::Ls(ls) => ls_action(ls)?,
             Command::Ps(ps) => Action::Ps { sandbox: ps.sandbox.parse()? },
-            Command::Logs(logs) => Action::Logs { sandbox: logs.sandbox.parse()?, follow: logs.follow },
+            Command::Start(start) => start_action(start)?,
+            Command::Kill(kill) => kill_action(&kill)?,
+            Command::Logs(logs) => {
+                let (sandbox, follow) = (logs.sandbox.parse()?, logs.follow);
+                match logs.process {
+                    Some(id) => Action::ProcessLogs { sandbox, process: id.parse()?, follow },
+                    None => Action::Logs { sandbox, follow },
+                }
+            }
             Command::Cp(cp) => Action::Copy(copy(&cp)?),
             Command::Rm(rm) => Action::Remove {
                 sandboxes: rm.sandboxes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?,
@@ -214,6 +242,29 @@ fn checkout_action(checkout: CheckoutArgs) -> Result<Action> {
     Ok(Action::Checkout { sandbox: checkout.sandbox.parse()?, plan })
 }
 
+fn start_action(start: StartArgs) -> Result<Action> {
+    let plan = StartPlan {
+        session: start.session.parse()?,
+        id: start.id.map(|id| id.parse()).transpose()?,
+        restart: start.restart,
+        interactive: start.interactive,
+        wait_port: start.wait_port,
+        wait_log: start.wait_log.map(|pattern| Regex::new(&pattern).context("--wait-log")).transpose()?,
+        wait_timeout: time("--wait-timeout", start.wait_timeout.as_deref())?,
+        command: command(start.options, &start.command)?,
+    };
+    Ok(Action::Start { sandbox: start.sandbox.parse()?, start: Box::new(plan) })
+}
+
+fn kill_action(kill: &KillArgs) -> Result<Action> {
+    let sandbox = kill.sandbox.parse()?;
+    if kill.all {
+        return Ok(Action::KillAll { sandbox });
+    }
+    let processes = kill.processes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?;
+    Ok(Action::Kill { sandbox, processes, signal: kill.signal.clone() })
+}
+
 fn ls_action(ls: LsArgs) -> Result<Action> {
     let Some(place) = ls.place else {
         let labels = ls.label.iter().map(|label| {
@@ -254,6 +305,10 @@ fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
     }
     let timeout = timeout(options.timeout.as_deref())?;
     Ok(CommandPlan { text: quote::command(words), env, cwd: options.cwd, timeout })
+}
+
+fn time(option: &'static str, text: Option<&str>) -> Result<Option<Duration>> {
+    text.map(|text| Ok(text.parse::<IdleTime>().context(option)?.0)).transpose()
 }
 
 fn size(option: &'static str, text: Option<&str>) -> Result<Option<ByteSize>> {
@@ -357,6 +412,9 @@ mod tests {
             (&["run", "--env", "SANDCRAB_TEST_NOT_SET", "true"], "SANDCRAB_TEST_NOT_SET"),
             (&["cp", "a", "b"], "neither side"),
             (&["cp", "x:/a", "y:/b"], "both sides"),
+            (&["start", "--wait-log", "(", "box", "true"], "--wait-log"),
+            (&["start", "--id", "a/b", "box", "true"], "process id"),
+            (&["kill", "box"], "required"),
             (&["ls", "--label", "x"], "NAME=VALUE"),
             (&["rm"], "required"),
         ] {

@@ -10,10 +10,22 @@ export interface Abort {
   kill: () => Promise<void>;
 }
 
+/** What tells the streams of commands and of processes apart. */
+export interface StreamKind {
+  /** The method people called; errors name it. */
+  operation: string;
+  /** The type of the first event, which a resumed stream repeats. */
+  first: string;
+  /** The types of which the last event is one. */
+  last: readonly string[];
+}
+
+const EXEC: StreamKind = { operation: "execStream", first: "start", last: ["complete", "error"] };
+
 const NEWLINE = 10;
 
 /**
- * A command's stream of events that goes on where it broke off when the connection is lost (contract S12). It hands on
+ * A stream of events of a command or a process that goes on where it broke off when the connection is lost (contract S12). It hands on
  * whole messages only, so neither a message nor a character is ever split over two chunks, nor seen twice.
  *
  * Cancelling the stream lets the command run on; only `abort` kills it.
@@ -23,6 +35,7 @@ export function resumableStream(
   first: Response,
   open: Open,
   abort?: Abort,
+  kind: StreamKind = EXEC,
 ): ReadableStream<Uint8Array> {
   let reader = readerOf(first);
   let rest: Uint8Array = new Uint8Array(0);
@@ -39,7 +52,7 @@ export function resumableStream(
   async function read(): Promise<Uint8Array | { lost: unknown }> {
     try {
       const { done, value } = await reader.read();
-      return done ? { lost: new Error("the stream ended before the command's end") } : value;
+      return done ? { lost: new Error("the stream ended before its last event") } : value;
     } catch (error) {
       return { lost: error };
     }
@@ -57,8 +70,8 @@ export function resumableStream(
     losses = 0;
     cursor = lastField(messages, "id:") ?? cursor;
     const type = /^\{"type":"(\w+)"/.exec(lastField(messages, "data:") ?? "")?.[1];
-    ended ||= type === "complete" || type === "error";
-    const kept = repeatsStart ? withoutStart(messages) : messages;
+    ended ||= type !== undefined && kind.last.includes(type);
+    const kept = repeatsStart ? withoutStart(messages, kind.first) : messages;
     repeatsStart &&= kept === undefined;
     started ||= type !== undefined;
     return kept ?? new Uint8Array(0);
@@ -70,7 +83,7 @@ export function resumableStream(
     for (;;) {
       const pause = transport.patience[losses++];
       if (pause === undefined) {
-        throw cause instanceof ConnectionError ? cause : new ConnectionError("execStream", transport.url, cause);
+        throw cause instanceof ConnectionError ? cause : new ConnectionError(kind.operation, transport.url, cause);
       }
       await sleep(pause, connection.signal);
       try {
@@ -183,16 +196,16 @@ function beginsWith(line: Uint8Array, text: string): boolean {
 }
 
 /**
- * A resumed stream says again that the command has started. Drops that message; undefined if nothing but comments has
+ * A resumed stream begins with the same event again. Drops that message; undefined if nothing but comments has
  * come yet.
  */
-function withoutStart(messages: Uint8Array): Uint8Array | undefined {
+function withoutStart(messages: Uint8Array, first: string): Uint8Array | undefined {
   let start = 0;
   for (let at = messages.indexOf(NEWLINE); at >= 0; at = messages.indexOf(NEWLINE, at + 1)) {
     if (messages[at + 1] !== NEWLINE) continue;
     const message = messages.subarray(start, at + 2);
     const data = lastField(message, "data:");
-    if (data?.startsWith('{"type":"start"')) return messages.subarray(at + 2);
+    if (data?.startsWith(`{"type":"${first}"`)) return messages.subarray(at + 2);
     if (data !== undefined) return messages.subarray(start);
     start = at + 2;
   }

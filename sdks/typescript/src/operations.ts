@@ -1,6 +1,8 @@
 import { exec, execStream } from "./exec.js";
 import * as files from "./files.js";
 import { type GitCheckoutOptions, type GitCheckoutResult, gitCheckout } from "./git.js";
+import type { Process } from "./processes.js";
+import * as processes from "./processes.js";
 import type { Target } from "./target.js";
 import type * as types from "./types.js";
 import type * as wire from "./wire.js";
@@ -42,6 +44,69 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    */
   execStream(command: string, options?: types.StreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
     return execStream(this.target, this.#sessionOf(options), command, options);
+  }
+
+  /**
+   * Starts a command in the background; it runs when this returns. It begins with the session's exported variables and
+   * working directory, and belongs to the sandbox: deleting the session changes nothing.
+   *
+   * @throws ProcessAlreadyExistsError if `processId` is in use.
+   */
+  startProcess(command: string, options?: types.ProcessOptions & Scope): Promise<Process> {
+    return processes.start(this.target, this.#sessionOf(options), command, options ?? {});
+  }
+
+  /** All processes of the sandbox by age, with those that ended lately. */
+  listProcesses(_scope?: In<Scope>): Promise<Process[]> {
+    return processes.list(this.target);
+  }
+
+  /** The process with this id; null if it is not known. */
+  getProcess(id: string, _scope?: In<Scope>): Promise<Process | null> {
+    return processes.get(this.target, id);
+  }
+
+  /**
+   * Ends a process with all that it started: by the signal, and 5 s later by SIGKILL. Nothing of it is left when this
+   * returns. TERM, INT, QUIT, ABRT and KILL end it; any other signal is only sent.
+   *
+   * @throws ProcessNotFoundError if it has ended or is not known.
+   */
+  killProcess(id: string, signal: string | number = "SIGTERM", _scope?: In<Scope>): Promise<void> {
+    return processes.kill(this.target, id, signal);
+  }
+
+  /** Ends every process of the sandbox with all that they started, and says how many there were. */
+  killAllProcesses(_scope?: In<Scope>): Promise<number> {
+    return processes.killAll(this.target);
+  }
+
+  /** Forgets every process that has ended, and says how many there were. */
+  cleanupCompletedProcesses(_scope?: In<Scope>): Promise<number> {
+    return processes.cleanUp(this.target);
+  }
+
+  /**
+   * What is kept of a process's output: the last 16 MiB of each stream unless it was started with `maxLogBytes`.
+   *
+   * @throws ProcessNotFoundError if it is not known.
+   */
+  getProcessLogs(id: string, _scope?: In<Scope>): Promise<types.ProcessLogs> {
+    return processes.logs(this.target, id);
+  }
+
+  /**
+   * A process's output as server-sent events, from its beginning and then as it is written, to its exit; read them with
+   * `parseSSEStream`. A lost connection is made again without a gap or a repeat. Neither cancelling the stream nor
+   * aborting `signal` ends the process.
+   *
+   * @throws ProcessNotFoundError if it is not known.
+   */
+  streamProcessLogs(
+    id: string,
+    options?: { signal?: AbortSignal | undefined } & Scope,
+  ): Promise<ReadableStream<Uint8Array>> {
+    return processes.streamLogs(this.target, id, options?.signal);
   }
 
   /**

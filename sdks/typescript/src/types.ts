@@ -1,3 +1,4 @@
+import type { Process } from "./processes.js";
 import type * as wire from "./wire.js";
 
 /** On a sandbox: which session a call belongs to. */
@@ -89,6 +90,73 @@ export interface ExecResult {
 
 /** One event of `execStream`. */
 export type ExecEvent = wire.ExecEvent;
+
+/** Options of `startProcess`. */
+export interface ProcessOptions {
+  /** Milliseconds from its start until the process and all that it started are killed. Default: none. */
+  timeout?: number | undefined;
+  /** Variables for this process only. */
+  env?: Env | undefined;
+  /** Working directory, relative to the session's. */
+  cwd?: string | undefined;
+  /**
+   * What it reads on stdin. A stream is passed on as it comes, and its end is the end of stdin. Default: nothing.
+   * `"pipe"` keeps stdin open for `writeStdin`.
+   */
+  stdin?: string | ReadableStream<string | Uint8Array> | "pipe" | undefined;
+  /** The process's name; no other of the sandbox may have it. Default: one is made up. */
+  processId?: string | undefined;
+  /** Forget the process 5 minutes after its end; else it is kept until it is cleaned up. Default true. */
+  autoCleanup?: boolean | undefined;
+  /** `"always"`: start it again after every end but a kill or its timeout. Default `"never"`. */
+  restart?: "never" | "always" | undefined;
+  /** Bytes kept of each output stream: the last ones. At least 128 KiB. Default 16 MiB. */
+  maxLogBytes?: number | undefined;
+  /** Called once the process runs. */
+  onStart?: ((process: Process) => void) | undefined;
+  /** Called with each piece of its output. */
+  onOutput?: ((stream: "stdout" | "stderr", data: string) => void) | undefined;
+  /** Called with its exit code at its end. */
+  onExit?: ((code: number) => void) | undefined;
+  /** Called when it cannot be started, or followed to its end. */
+  onError?: ((error: Error) => void) | undefined;
+}
+
+/** What `waitForPort` waits for. */
+export interface WaitForPortOptions {
+  /** `"http"` (default): it answers `GET path` with a status in the range; `"tcp"`: something listens. */
+  mode?: "http" | "tcp" | undefined;
+  /** For `http`. Default `/`. */
+  path?: string | undefined;
+  /** For `http`: the status, or both ends of a range, that counts. Default 200 to 399. */
+  status?: number | { min: number; max: number } | undefined;
+  /** Milliseconds to wait. Default: no bound. */
+  timeout?: number | undefined;
+  /** For `http`: the most milliseconds between two attempts. Default 500. */
+  interval?: number | undefined;
+}
+
+/** The line that `waitForLog` waited for. */
+export interface WaitForLogResult {
+  /** The line without its end. */
+  line: string;
+  /** Where it was written. */
+  stream: "stdout" | "stderr";
+  /** For a RegExp: what it matched, with its groups. */
+  match?: RegExpMatchArray;
+}
+
+/** What is kept of a process's output. */
+export interface ProcessLogs {
+  stdout: string;
+  stderr: string;
+  processId: string;
+  /** Bytes before these that are no longer kept. */
+  truncated?: { stdout?: number; stderr?: number };
+}
+
+/** One event of `streamProcessLogs`. */
+export type LogEvent = wire.ProcessLogEvent;
 
 /** Options of `createSession`. */
 export interface SessionOptions {

@@ -4,6 +4,7 @@ use crate::report::{Report, table};
 use anyhow::Result;
 use sandcrab_client::api::exec::ExecInfo;
 use sandcrab_client::api::files::{FileInfo, FileType};
+use sandcrab_client::api::process::ProcessInfo;
 use sandcrab_client::api::sandbox::SandboxInfo;
 use sandcrab_client::api::session::SessionInfo;
 use sandcrab_client::{Client, ListOptions, Sandbox};
@@ -63,21 +64,31 @@ fn file_row(file: &FileInfo, recursive: bool) -> [String; 4] {
     [format!("{kind}{}", file.mode), file.size.to_string(), file.modified_at.to_string(), name.clone()]
 }
 
-/// Sessions, and the commands that wait or run in them or in shells of their own.
+/// Sessions, the commands that wait or run in them or in shells of their own, and processes.
 #[derive(Serialize)]
 struct Activity {
     sessions: Vec<SessionInfo>,
     execs: Vec<ExecInfo>,
+    processes: Vec<ProcessInfo>,
 }
 
 pub(crate) async fn activity(sandbox: &Sandbox, report: Report) -> Result<()> {
-    let activity = Activity { sessions: sandbox.sessions().await?, execs: sandbox.execs().await? };
+    let activity = Activity {
+        sessions: sandbox.sessions().await?,
+        execs: sandbox.execs().await?,
+        processes: sandbox.processes().await?,
+    };
     report.result(&activity, |activity| {
         let sessions = activity.sessions.iter().map(session_row);
         let mut text = table(["SESSION", "STATE", "WAITING", "DIRECTORY", "CREATED"], sessions);
         if !activity.execs.is_empty() {
             text.push('\n');
             text += &table(["COMMAND", "SESSION", "STATE", "TEXT"], activity.execs.iter().map(exec_row));
+        }
+        if !activity.processes.is_empty() {
+            text.push('\n');
+            let heading = ["PROCESS", "PID", "STATUS", "EXIT", "STARTED", "TEXT"];
+            text += &table(heading, activity.processes.iter().map(process_row));
         }
         text
     })
@@ -99,9 +110,25 @@ const TEXT_CHARS: usize = 60;
 
 fn exec_row(exec: &ExecInfo) -> [String; 4] {
     let session = exec.session_id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    let mut text: String = exec.command.chars().take(TEXT_CHARS).collect();
-    if text.len() < exec.command.len() {
+    [exec.exec_id.to_string(), session, word(&exec.state), short(&exec.command)]
+}
+
+fn process_row(process: &ProcessInfo) -> [String; 6] {
+    let number = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+    [
+        process.id.to_string(),
+        number(process.pid.map(|pid| pid.to_string())),
+        word(&process.status),
+        number(process.exit_code.map(|code| code.to_string())),
+        process.start_time.to_string(),
+        short(&process.command),
+    ]
+}
+
+fn short(command: &str) -> String {
+    let mut text: String = command.chars().take(TEXT_CHARS).collect();
+    if text.len() < command.len() {
         text.push('…');
     }
-    [exec.exec_id.to_string(), session, word(&exec.state), text]
+    text
 }

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 mod exec;
 mod image;
 mod list;
+mod processes;
 mod run;
 pub(crate) mod serve;
 mod shell;
@@ -45,6 +46,19 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         Action::Ps { sandbox } => list::activity(&existing(&client()?, &sandbox).await?, report).await?,
         Action::Logs { sandbox, follow } => {
             show::logs(&handle(&client()?, &sandbox)?, follow, report).await?
+        }
+        Action::Start { sandbox, start } => {
+            return processes::start(&handle(&client()?, &sandbox)?, *start, report).await;
+        }
+        Action::ProcessLogs { sandbox, process, follow } => {
+            processes::logs(&existing(&client()?, &sandbox).await?, &process, follow, report).await?;
+        }
+        Action::Kill { sandbox, processes, signal } => {
+            let sandbox = existing(&client()?, &sandbox).await?;
+            return processes::kill(&sandbox, &processes, &signal, report).await;
+        }
+        Action::KillAll { sandbox } => {
+            processes::kill_all(&existing(&client()?, &sandbox).await?, report).await?;
         }
         Action::Copy(copy) => cp::run(&client()?, copy, report).await?,
         Action::Info { sandbox } => show::sandbox(&handle(&client()?, &sandbox)?, report).await?,

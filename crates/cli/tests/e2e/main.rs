@@ -13,6 +13,8 @@ mod image;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod processes;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod run;
