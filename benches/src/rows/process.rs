@@ -107,7 +107,11 @@ async fn port(sandbox: &Sandbox) -> Result<Row> {
         tokio::task::yield_now().await;
     }
     let logs = process.logs().await?;
-    let opened = logs.stdout_text().lines().map(|line| Ok(Duration::from_nanos(line.parse()?))).collect::<Result<Vec<_>>>()?;
+    let opened = logs
+        .stdout_text()
+        .lines()
+        .map(|line| Ok(Duration::from_nanos(line.parse()?)))
+        .collect::<Result<Vec<_>>>()?;
     let times = seen.iter().zip(opened).map(|(seen, opened)| seen.saturating_sub(opened)).collect();
     process.kill().await?;
     let work = "a port opened to `waitForPort` (tcp) resolved";

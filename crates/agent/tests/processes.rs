@@ -10,8 +10,10 @@ mod common;
 
 use axum::http::StatusCode;
 use common::Sandbox;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio_tungstenite::tungstenite::Message;
 
 impl Sandbox {
     /// Starts a process that must start.
@@ -398,6 +400,41 @@ async fn p04_waiting_for_an_exit_has_a_bound() {
     assert_eq!((status.as_u16(), error["context"]["processId"].as_str()), (404, Some("nonesuch")));
 }
 
+#[tokio::test]
+async fn p01_a_process_can_be_talked_with_over_a_websocket() {
+    let sandbox = Sandbox::start_in_cgroup();
+    let address = sandbox.serve().await;
+    let command = "while read line; do echo \"got $line\"; done; exit 4";
+    sandbox.process(json!({ "command": command, "processId": "a", "interactive": true })).await;
+    let url = format!("ws://{address}/processes/a/attach");
+    // One who leaves ends nothing.
+    drop(tokio_tungstenite::connect_async(&url).await.unwrap());
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    let next = async |socket: &mut tokio_tungstenite::WebSocketStream<_>| {
+        let message = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap();
+        serde_json::from_str::<Value>(message.unwrap().unwrap().to_text().unwrap()).unwrap()
+    };
+    assert_eq!(next(&mut socket).await["type"], "process_info");
+    socket.send(Message::Binary(b"one\n".as_slice().into())).await.unwrap();
+    assert_eq!(next(&mut socket).await["data"], "got one\n");
+    socket.send(Message::Text(r#"{"type":"stdin","data":"two\n"}"#.into())).await.unwrap();
+    assert_eq!(next(&mut socket).await["data"], "got two\n");
+    socket.send(Message::Text(r#"{"type":"end"}"#.into())).await.unwrap();
+    let last = next(&mut socket).await;
+    assert_eq!((last["type"].as_str(), last["exitCode"].as_i64()), (Some("exit"), Some(4)));
+    assert!(matches!(socket.next().await, Some(Ok(Message::Close(_))) | None));
+
+    sandbox.process(json!({ "command": "sleep 1000", "processId": "b" })).await;
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("ws://{address}/processes/b/attach")).await.unwrap();
+    next(&mut socket).await;
+    socket.send(Message::Text("nonsense".into())).await.unwrap();
+    assert_eq!(next(&mut socket).await["detail"]["code"], "VALIDATION_FAILED");
+    let (status, error) = sandbox.call("GET", "/processes/b/attach", None).await;
+    assert_eq!((status.as_u16(), error["code"].as_str()), (400, Some("VALIDATION_FAILED")));
+    sandbox.call("DELETE", "/processes", None).await;
+}
+
 /// A server that says when it listens, and answers what it is told.
 fn server(port: u16, delay: f64) -> String {
     format!(
@@ -462,7 +499,7 @@ async fn p04_a_process_that_ends_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn l04_a_process_is_restarted_until_it_is_killed() {
+async fn p01_a_process_is_restarted_until_it_is_killed() {
     let sandbox = Sandbox::start_in_cgroup();
     let command = "read x; echo run $x; sleep 0.02; exit 1";
     let request = json!({ "command": command, "processId": "a", "restart": "always", "stdin": "again\n" });
@@ -495,4 +532,32 @@ async fn e07_those_who_follow_a_process_are_bounded() {
     sandbox.follow("a", "0-0").await;
     assert_eq!(sandbox.call("GET", "/processes/a", None).await.0, StatusCode::OK, "others are not affected");
     sandbox.call("DELETE", "/processes", None).await;
+}
+
+#[tokio::test]
+async fn p02_a_process_that_was_seen_to_end_is_over() {
+    let sandbox = Sandbox::start_in_cgroup();
+    for number in 0..50 {
+        let id = format!("p{number}");
+        sandbox.process(json!({ "command": "exit 0", "processId": id })).await;
+        sandbox.exit(&id).await;
+        let (status, error) = sandbox.post(&id, "kill", json!({})).await;
+        assert_eq!((status.as_u16(), error["code"].as_str()), (404, Some("PROCESS_NOT_FOUND")), "{number}");
+    }
+    let (_, cleaned) = sandbox.call("DELETE", "/completed-processes", None).await;
+    assert_eq!(cleaned["count"], 50);
+}
+
+#[tokio::test]
+async fn p01_a_writer_that_nobody_reads_does_not_keep_a_process_from_ending() {
+    let sandbox = Sandbox::start_in_cgroup();
+    // What it leaves behind keeps its stdin open and reads nothing.
+    let command = "exec 3<&0; sleep 1000 <&3 & read line; exit 0";
+    sandbox.process(json!({ "command": command, "processId": "a", "interactive": true })).await;
+    let bytes = [b"\n".as_slice(), &vec![b'x'; 1 << 20]].concat();
+    let request = axum::http::Request::post("/processes/a/stdin").body(bytes.into()).unwrap();
+    let answer = sandbox.request(request).await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND, "the process has ended");
+    assert_eq!(sandbox.exit("a").await["status"], "completed");
+    assert_eq!(sandbox.post("a", "kill", json!({})).await.0, StatusCode::OK, "what it left behind");
 }

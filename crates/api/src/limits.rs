@@ -64,5 +64,8 @@ pub const PROCESS_RETENTION_SECS: u64 = 300;
 pub const PROCESS_KILL_GRACE_MS: u64 = 5000;
 /// Requests that may follow or wait for one process at a time (attack E07).
 pub const MAX_PROCESS_WAITERS: usize = 256;
+/// Requests that may follow or wait for any process of one sandbox at a time; each holds up to 128 KiB of the agent's
+/// memory.
+pub const MAX_ALL_PROCESS_WAITERS: usize = 1024;
 /// The longest text that a line of a log can be waited for, in bytes.
 pub const MAX_LOG_PATTERN_BYTES: usize = 4096;

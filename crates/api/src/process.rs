@@ -273,6 +273,19 @@ pub enum ProcessLogEvent {
     },
 }
 
+/// A text message to a process that is attached to over a WebSocket; a binary message is stdin as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum AttachCommand {
+    /// Write this to its stdin.
+    Stdin {
+        /// The text.
+        data: String,
+    },
+    /// Close its stdin: it reads the end.
+    End,
+}
+
 /// Waiting for a process's end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -282,8 +282,7 @@ fn ls_action(ls: LsArgs) -> Result<Action> {
 }
 
 fn timeout(text: Option<&str>) -> Result<Option<Duration>> {
-    let timeout =
-        text.map(|text| text.parse::<IdleTime>().context("--timeout")).transpose()?.map(|time| time.0);
+    let timeout = time("--timeout", text)?;
     if timeout == Some(Duration::ZERO) {
         bail!("--timeout must be more than 0");
     }

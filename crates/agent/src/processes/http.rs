@@ -1,13 +1,15 @@
 //! Routes of processes.
 
 use super::process::Process;
-use super::{follow, signal, wait};
+use super::{attach, follow, signal, wait};
 use crate::agent::Agent;
 use crate::http::error::{Answer, Errors};
 use crate::http::{Api, routes};
 use crate::http::extract::{Json, Path, Query, last_event_id, unreadable_body};
 use axum::body::Body;
 use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -32,6 +34,7 @@ pub(crate) fn router() -> Api<Arc<Agent>> {
         .routes(routes!(logs))
         .routes(routes!(stream))
         .routes(routes!(write_stdin))
+        .routes(routes!(attach))
         .routes(routes!(wait_for_exit))
         .routes(routes!(wait_for_log))
         .routes(routes!(wait_for_port))
@@ -219,6 +222,27 @@ async fn write_stdin(
         process.close_stdin().await.map_err(during)?;
     }
     Ok(axum::Json(Done::now()))
+}
+
+/// Attaches to a process over a WebSocket. Binary messages to it are stdin, text messages are `AttachCommand`s; each message
+/// from it is a `ProcessLogEvent`, from the beginning or the given offsets on. It closes behind the process's end; leaving
+/// it ends nothing.
+#[utoipa::path(get, path = "/processes/{processId}/attach", tag = "processes", operation_id = "attachProcess",
+    params(("processId" = ProcessId, Path, description = "The process"), StreamQuery),
+    responses((status = 101, description = "It is a WebSocket from here on"), Errors))]
+async fn attach(
+    State(agent): State<Arc<Agent>>,
+    Path(id): Path<ProcessId>,
+    Query(query): Query<StreamQuery>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer<Response> {
+    let during = |error: ApiError| error.during("attachProcess");
+    let process = find(&agent, &id, "attachProcess")?;
+    let upgrade = upgrade.map_err(|refused| during(ApiError::invalid("Upgrade", refused.body_text())))?;
+    let offsets = [query.stdout_offset.unwrap_or(0), query.stderr_offset.unwrap_or(0)];
+    let events = follow::Events::new(Arc::clone(&process), query.encoding, offsets).map_err(during)?;
+    let upgrade = upgrade.max_message_size(attach::MAX_MESSAGE).max_frame_size(attach::MAX_MESSAGE);
+    Ok(upgrade.on_upgrade(move |socket| attach::talk(socket, process, events)))
 }
 
 /// Waits for a process's end.

@@ -4,6 +4,7 @@
 //! by a shell in a group of its own (spawn/group), so that a kill takes all that it started; its output goes into a ring
 //! on the sandbox's disk (log.rs), from which any number of followers read.
 
+mod attach;
 mod follow;
 pub(crate) mod http;
 mod lines;

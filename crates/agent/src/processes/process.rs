@@ -16,14 +16,14 @@ use crate::exec::spool::SpoolDir;
 use crate::spawn::Group;
 use rustix::process::Signal;
 use sandcrab_api::exec::Oom;
-use sandcrab_api::limits::{DEFAULT_MAX_LOG_BYTES, MAX_PROCESS_WAITERS};
+use sandcrab_api::limits::{DEFAULT_MAX_LOG_BYTES, MAX_ALL_PROCESS_WAITERS, MAX_PROCESS_WAITERS};
 use sandcrab_api::process::{ProcessExit, ProcessInfo, ProcessStatus, Restart, StartProcess};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, ProcessId, SessionId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::net::unix::pipe;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// One process.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ pub(crate) struct Process {
     news: Notify,
     /// Somebody wants it ended, or ended harder.
     asked: Notify,
-    /// Counts those who follow or wait.
-    waiters: Arc<()>,
+    /// Room for those who follow or wait: for this process, and for all of them.
+    waiters: [Arc<Semaphore>; 2],
 }
 
 #[derive(Debug)]
@@ -79,10 +79,16 @@ pub(super) struct End {
 
 /// Somebody who follows or waits; counted until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Waiter(#[expect(dead_code, reason = "counts by being there")] Arc<()>);
+pub(crate) struct Waiter(#[expect(dead_code, reason = "counts by being there")] [OwnedSemaphorePermit; 2]);
 
 impl Process {
-    pub(super) fn new(id: ProcessId, request: &StartProcess, dir: &Arc<SpoolDir>, serial: u64) -> Self {
+    pub(super) fn new(
+        id: ProcessId,
+        request: &StartProcess,
+        dir: &Arc<SpoolDir>,
+        serial: u64,
+        all_waiters: Arc<Semaphore>,
+    ) -> Self {
         let kept = if request.restart == Restart::Always { 2 } else { 1 };
         Self {
             id,
@@ -110,7 +116,7 @@ impl Process {
             }),
             news: Notify::new(),
             asked: Notify::new(),
-            waiters: Arc::default(),
+            waiters: [Arc::new(Semaphore::new(MAX_PROCESS_WAITERS)), all_waiters],
         }
     }
 
@@ -139,8 +145,8 @@ impl Process {
         self.news.notify_waiters();
     }
 
-    /// It has ended for good; something that it started may be left.
-    pub(super) fn ends(&self, end: End) {
+    /// It has ended for good; `left` says whether something that it started may be left.
+    pub(super) fn ends(&self, end: End, left: bool) {
         self.log.end();
         let mut inner = self.lock();
         inner.status = end.status;
@@ -149,6 +155,9 @@ impl Process {
         inner.oom = end.oom;
         inner.error = end.error;
         inner.ended = Some((Timestamp::now(), Instant::now()));
+        if !left {
+            inner.group = None;
+        }
         drop(inner);
         self.news.notify_waiters();
     }
@@ -239,14 +248,17 @@ impl Process {
     /// # Errors
     /// `QUOTA_EXCEEDED`.
     pub(super) fn waiter(&self) -> Result<Waiter, ApiError> {
-        let value = Arc::strong_count(&self.waiters) - 1;
-        if value < MAX_PROCESS_WAITERS {
-            return Ok(Waiter(Arc::clone(&self.waiters)));
-        }
-        let message = format!("{value} requests already follow or wait for process {:?}", self.id);
+        let [own, all] = self.waiters.each_ref().map(|room| Arc::clone(room).try_acquire_owned());
+        let limit = match (own, all) {
+            (Ok(own), Ok(all)) => return Ok(Waiter([own, all])),
+            (Err(_), _) => MAX_PROCESS_WAITERS,
+            (Ok(_), Err(_)) => MAX_ALL_PROCESS_WAITERS,
+        };
+        let message =
+            format!("{limit} requests already follow or wait for process {:?} or for all of them", self.id);
         Err(ApiError::new(ErrorCode::QuotaExceeded, message)
-            .with("limit", MAX_PROCESS_WAITERS)
-            .with("value", value)
+            .with("limit", limit)
+            .with("value", limit)
             .with("scope", "processWaiters")
             .with("processId", self.id.as_str()))
     }

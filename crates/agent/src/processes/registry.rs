@@ -9,14 +9,15 @@ use crate::session::task::Context;
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use sandcrab_api::limits::{
-    MAX_ENDED_PROCESSES, MAX_PROCESSES, PROCESS_KILL_GRACE_MS, PROCESS_RETENTION_SECS,
+    MAX_ALL_PROCESS_WAITERS, MAX_ENDED_PROCESSES, MAX_PROCESSES, PROCESS_KILL_GRACE_MS,
+    PROCESS_RETENTION_SECS,
 };
 use sandcrab_api::process::{Restart, StartProcess};
 use sandcrab_api::{ApiError, ErrorCode, ProcessId, SessionId, validate};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// How long an ended process is known if it cleans up after itself.
@@ -30,9 +31,11 @@ const MAX_LOG_DISK: u64 = 256 << 20;
 const KILLED_WITHIN: Duration = Duration::from_millis(PROCESS_KILL_GRACE_MS + 15_000);
 
 /// The registry.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Processes {
     inner: Mutex<Inner>,
+    /// Room for those who follow or wait.
+    waiters: Arc<Semaphore>,
     /// One more has ended.
     some_ended: Notify,
 }
@@ -75,6 +78,13 @@ impl Inner {
                 (memory, disk) = (memory - held.0, disk - held.1);
             }
         }
+    }
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        let waiters = Arc::new(Semaphore::new(MAX_ALL_PROCESS_WAITERS));
+        Self { inner: Mutex::default(), waiters, some_ended: Notify::new() }
     }
 }
 
@@ -152,7 +162,13 @@ impl Processes {
                 .suggest("Kill processes that are not needed."));
         }
         inner.last += 1;
-        let process = Arc::new(Process::new(id.clone(), request, &context.spool, inner.last));
+        let process = Arc::new(Process::new(
+            id.clone(),
+            request,
+            &context.spool,
+            inner.last,
+            Arc::clone(&self.waiters),
+        ));
         let texts: usize = inner.by_id.values().map(|process| process.weight).sum::<usize>() + process.weight;
         if texts > MAX_TEXTS {
             return Err(quota(MAX_TEXTS, texts, "processTexts", "bytes of commands and stdin")
@@ -197,7 +213,8 @@ impl Processes {
             let message = format!("process {:?} could not be signalled: {why}", process.id);
             ApiError::new(ErrorCode::ProcessError, message).with("processId", process.id.as_str())
         };
-        if process.over_since().is_some() {
+        let left = process.group().is_some_and(|group| !group.is_empty().unwrap_or(false));
+        if process.has_ended() && !left {
             return Err(not_found(&process.id, "has ended"));
         }
         if !ends(signal) {

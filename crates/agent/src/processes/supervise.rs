@@ -60,11 +60,16 @@ pub(super) async fn supervise(
         let group = Arc::clone(&run.group);
         let since = run.since;
         let (exit, stopped) = run_once(process, run, deadline).await;
-        *process.stdin.lock().await = None;
         let again = launch.as_ref().filter(|_| process.restart == Restart::Always && stopped.is_none());
         let Some(launch) = again else {
-            process.ends(end(context, exit, stopped));
-            leave_nothing(process, &group).await;
+            // Known at once where there is nothing, so that who has seen the end finds no process any more.
+            let left = !group.is_empty().unwrap_or(false);
+            process.ends(end(context, exit, stopped), left);
+            // Behind the end, which frees it from a writer that waits.
+            *process.stdin.lock().await = None;
+            if left {
+                leave_nothing(process, &group).await;
+            }
             return;
         };
         if since.elapsed() >= GOOD_RUN {
@@ -79,8 +84,7 @@ pub(super) async fn supervise(
             Ok(next) => run = next,
             Err((stopped, _)) => {
                 log_failure(process, group.stop(Signal::KILL, Duration::ZERO).await);
-                process.ends(end(context, exit, Some(stopped)));
-                process.is_gone();
+                process.ends(end(context, exit, Some(stopped)), false);
                 return;
             }
         }

@@ -114,6 +114,15 @@ impl Sandbox {
         tokio::time::timeout(PATIENCE, answer).await.expect("no answer in time").unwrap()
     }
 
+    /// Serves the agent on loopback, for what no single call can do; gives the address.
+    pub(crate) async fn serve(&self) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = self.app.clone();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        address
+    }
+
     pub(crate) async fn request(&self, request: Request<Body>) -> Response {
         let answer = self.app.clone().oneshot(request);
         tokio::time::timeout(PATIENCE, answer).await.expect("no answer in time").unwrap()

@@ -113,6 +113,8 @@ impl Tree {
     }
 
     pub(super) async fn kill(&self) -> io::Result<()> {
+        // Stopped first: no shell goes on with its list because a program that it waited for was killed before it.
+        self.signal(Signal::STOP)?;
         let deadline = Instant::now() + KILLED_WITHIN;
         loop {
             let held: Vec<_> = self.held()?.into_iter().map(|(_, held)| held).collect();

@@ -1,0 +1,73 @@
+//! A process on a WebSocket, for those who talk with it: what comes goes to its stdin, what it writes goes out.
+
+use super::follow::Events;
+use super::process::Process;
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use sandcrab_api::ApiError;
+use sandcrab_api::process::{AttachCommand, ProcessLogEvent};
+use sandcrab_api::time::Timestamp;
+use std::sync::Arc;
+
+/// The longest message that is taken, in bytes.
+pub(super) const MAX_MESSAGE: usize = 1 << 20;
+
+/// Talks until the process has ended or the caller leaves, which ends nothing but the talk.
+pub(super) async fn talk(socket: WebSocket, process: Arc<Process>, events: Events) {
+    let (mut sender, receiver) = socket.split();
+    let last = tokio::select! {
+        told = tell(&mut sender, events) => told.ok(),
+        refused = listen(receiver, &process) => match refused {
+            Some(error) => {
+                let event = ProcessLogEvent::Error {
+                    error: error.message.clone(),
+                    detail: Box::new(error),
+                    process_id: process.id.clone(),
+                    timestamp: Timestamp::now(),
+                };
+                let text = serde_json::to_string(&event).unwrap_or_default();
+                sender.send(Message::Text(text.into())).await.ok()
+            }
+            None => None,
+        },
+    };
+    if last.is_some() {
+        // A caller who has left needs no farewell.
+        let _ = sender.close().await;
+    }
+}
+
+/// Sends the log's events, to the last.
+async fn tell(sender: &mut SplitSink<WebSocket, Message>, mut events: Events) -> Result<(), axum::Error> {
+    while let Some((_, json)) = events.next().await {
+        // Written by us, as text.
+        let text = String::from_utf8(json).unwrap_or_default();
+        sender.send(Message::Text(text.into())).await?;
+    }
+    Ok(())
+}
+
+/// Passes on what comes; returns when the caller leaves, with the error if something of it cannot be done.
+async fn listen(mut receiver: SplitStream<WebSocket>, process: &Process) -> Option<ApiError> {
+    while let Some(Ok(message)) = receiver.next().await {
+        let done = match message {
+            Message::Binary(bytes) => process.write_stdin(&bytes).await,
+            Message::Text(text) => match crate::http::extract::parse_json(text.as_bytes()) {
+                Ok(AttachCommand::Stdin { data }) => process.write_stdin(data.as_bytes()).await,
+                Ok(AttachCommand::End) => process.close_stdin().await,
+                Err(error) => Err(error),
+            },
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+        };
+        if let Err(error) = done {
+            if process.has_ended() {
+                // Its end is told by its log.
+                return std::future::pending().await;
+            }
+            return Some(error.during("attachProcess"));
+        }
+    }
+    None
+}
