@@ -174,6 +174,22 @@ impl Execution {
         }
     }
 
+    /// Takes what the command wrote.
+    pub(crate) fn append(&self, stream: StreamName, bytes: &[u8]) {
+        self.lock().spool_mut(stream).append(bytes);
+        self.news.notify_waiters();
+    }
+
+    /// Reads one stream at a raw byte offset.
+    pub(crate) fn read_at(
+        &self,
+        stream: StreamName,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> std::io::Result<Piece> {
+        self.lock().spool(stream).read_at(offset, buffer)
+    }
+
     /// Resolves at the command's end.
     pub(crate) async fn finished(&self) -> Finish {
         loop {
@@ -290,8 +306,7 @@ impl Execution {
 
 impl Sink for Execution {
     fn append(&self, stream: StreamName, bytes: &[u8]) {
-        self.lock().spool_mut(stream).append(bytes);
-        self.news.notify_waiters();
+        Self::append(self, stream, bytes);
     }
 
     /// Waits until live readers are near enough.
@@ -314,7 +329,7 @@ impl Sink for Execution {
 
 impl Output for Execution {
     fn read_at(&self, stream: StreamName, offset: u64, buffer: &mut [u8]) -> std::io::Result<Piece> {
-        self.lock().spool(stream).read_at(offset, buffer)
+        Self::read_at(self, stream, offset, buffer)
     }
 
     fn kept(&self) -> u64 {

@@ -190,7 +190,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec::drain::Sink;
     use crate::exec::spool::SpoolDir;
     use sandcrab_api::exec::{ExecOutcome, StreamName};
 
