@@ -1,9 +1,8 @@
 //! What the arguments mean: everything is checked here, once.
 
 use crate::args::{
-    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ImageCommand, LsArgs, RunArgs, ServeArgs,
-    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, KillArgs, LsArgs, RunArgs, ServeArgs,
-    StartArgs,
+    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ImageCommand, KillArgs, LsArgs, RunArgs,
+    ServeArgs, StartArgs,
 };
 use crate::commands::serve::Logging;
 use crate::quote;

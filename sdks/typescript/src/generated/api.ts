@@ -34,7 +34,10 @@ export interface components {
         CreateSandbox: {
             /** @description The sandbox's variables at its creation; later changes go through `setEnvVars`. */
             env?: components["schemas"]["BTreeMap"];
-            /** @description The image. Default `host`. Fixed at creation. */
+            /**
+             * @description The image: `host`, this machine's own programs (default), or `python`, these and a data stack, which the first
+             *     sandbox that is made of it waits for. Fixed at creation.
+             */
             image?: string;
             /** @description Never sleep. Default false. */
             keepAlive?: boolean;
@@ -410,6 +413,46 @@ export interface components {
         };
         /** @description Seconds as a number, or text such as `30s`, `5m`, `1h`. */
         IdleTime: number | string;
+        /** @description An image as it stands now. */
+        ImageInfo: {
+            /** @description What names its content, where it is ready. */
+            key?: string;
+            /** @description Its name, as `image` of a new sandbox takes it. */
+            name: string;
+            /**
+             * Format: int64
+             * @description How many sandboxes of this server are made of it.
+             */
+            sandboxes: number;
+            /**
+             * Format: int64
+             * @description Bytes that building it added on disk, once for all sandboxes; none for what is not built.
+             */
+            size?: number;
+            /** @description Where it stands. */
+            status: components["schemas"]["ImageStatus"];
+        };
+        /** @description The images, by name. */
+        ImageList: {
+            /** @description The images. */
+            images: components["schemas"]["ImageInfo"][];
+        };
+        /** @description The answer to removing what was built for an image. */
+        ImageRemoved: {
+            /** @description The image. */
+            name: string;
+            /** @description False if there was nothing to remove. */
+            removed: boolean;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description Where an image stands.
+         * @enum {string}
+         */
+        ImageStatus: "ready" | "building" | "unbuilt";
         /** @description How a process is to end. */
         KillProcess: {
             /**
