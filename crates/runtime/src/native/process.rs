@@ -46,7 +46,11 @@ pub(super) fn find(pid_file: &Path) -> Result<Option<Process>> {
         Err(error) => return Err(DriverError::io("open process", pid)(error)),
     };
     // Read after the pidfd holds the process: the id cannot pass to another one in between.
-    Ok((start_time(pid) == Some(start)).then_some(Process { pidfd }))
+    if start_time(pid) != Some(start) {
+        return Ok(None);
+    }
+    let process = Process { pidfd };
+    Ok((!process.has_ended()?).then_some(process))
 }
 
 /// Kills a process of a group that no first process answers for, and waits for its end.
@@ -62,6 +66,16 @@ pub(super) fn kill_stray(pid: i32, id: &InstanceId) -> Result<()> {
 impl Process {
     pub(super) fn new(pidfd: OwnedFd) -> Self {
         Self { pidfd }
+    }
+
+    /// Whether it has ended: also one whose parent, not this server, has not taken its status yet. It still has an id and
+    /// a start time, and nobody listens at its socket any more.
+    fn has_ended(&self) -> Result<bool> {
+        use rustix::event::{PollFd, PollFlags};
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let ended = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&now)));
+        ended.map(|count| count > 0).map_err(DriverError::io("look at", "a first process"))
     }
 
     /// Ends the process, and with it all of its pid namespace, and returns when none of it is left.
@@ -98,5 +112,27 @@ impl Process {
             // Not our child: an earlier server started it.
             _ => Exit::Unknown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a process to find")]
+    fn l05_one_that_has_ended_is_not_found_though_nobody_took_its_status() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let pid = i32::try_from(child.id()).unwrap();
+        fs::write(&file, identity(pid).unwrap()).unwrap();
+        assert!(find(&file).unwrap().is_some());
+        // Waits for its end without taking its status.
+        find(&file).unwrap().unwrap().kill_and_wait(&InstanceId::random()).unwrap();
+        assert_eq!(start_time(pid).map(|start| format!("{pid} {start}")), fs::read_to_string(&file).ok());
+        assert!(find(&file).unwrap().is_none());
+        child.wait().unwrap();
+        assert!(find(&file).unwrap().is_none());
     }
 }

@@ -351,9 +351,13 @@ impl Owner {
                 }
                 running(&self.context, &self.key, it, started)
             }
-            (State::Starting { it, ending, .. }, Progress::Started(Err(error))) => {
+            (State::Starting { it, ending, cause, .. }, Progress::Started(Err(error))) => {
                 tracing::warn!(sandbox = %self.key.1, %error, "a sandbox did not come up");
-                self.fail_deferred(&error);
+                match cause {
+                    Cause::Used => self.fail_deferred(&error),
+                    // It ended as the server started. Nobody has asked for a start yet: who waits does so now.
+                    Cause::Found => {}
+                }
                 State::Stopped { it, ending }
             }
             (State::Running { mut it, live, .. }, Progress::Ended(end)) => {
