@@ -52,6 +52,8 @@ pub(crate) struct Spool {
     /// Bytes kept from the end, once the head is full.
     ring: u64,
     written: u64,
+    /// A ring's first offset that can still be kept: the disk was full before it.
+    from: u64,
     /// Where the disk was full, or what was stored was given up: nothing from here on is kept.
     lost: Option<Lost>,
 }
@@ -80,7 +82,15 @@ impl Spool {
     /// A spool that keeps at most `limit` bytes: the first and the last half.
     pub(crate) fn new(dir: Arc<SpoolDir>, limit: u64) -> Self {
         let head = limit.div_ceil(2);
-        Self { dir, store: Store::Memory(Vec::new()), head, ring: limit - head, written: 0, lost: None }
+        Self {
+            dir,
+            store: Store::Memory(Vec::new()),
+            head,
+            ring: limit - head,
+            written: 0,
+            from: 0,
+            lost: None,
+        }
     }
 
     /// A spool that keeps the last `limit` bytes.
@@ -123,7 +133,7 @@ impl Spool {
     /// The first offset of what is kept from the end; never before the head's end.
     fn tail_start(&self) -> u64 {
         let tail = self.lost.map_or_else(|| self.written.saturating_sub(self.ring), |lost| lost.tail);
-        tail.clamp(self.head.min(self.end()), self.end())
+        tail.max(self.from).clamp(self.head.min(self.end()), self.end())
     }
 
     /// Gives up what is stored: from now on all of it reads as dropped.
@@ -136,8 +146,14 @@ impl Spool {
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let start = self.written;
         self.written += bytes.len() as u64;
-        // A stream with a hole in it stays closed: a later piece behind a gap would read as if it were whole.
-        if self.lost.is_none() && self.store_at(start, bytes).is_err() {
+        if self.lost.is_some() || self.store_at(start, bytes).is_ok() {
+            return;
+        }
+        if self.head == 0 {
+            // A ring has a hole at its beginning anyway: what comes when there is room again is kept.
+            self.from = self.written;
+        } else {
+            // A stream with a hole in it stays closed: a later piece behind a gap would read as if it were whole.
             self.lost = Some(Lost { from: start, tail: self.written.saturating_sub(self.ring).min(start) });
         }
     }
@@ -145,7 +161,7 @@ impl Spool {
     fn store_at(&mut self, start: u64, bytes: &[u8]) -> io::Result<()> {
         if let Store::Memory(memory) = &mut self.store {
             let whole = self.written <= self.head + self.ring;
-            if whole && memory.len() + bytes.len() <= INLINE {
+            if whole && start == memory.len() as u64 && memory.len() + bytes.len() <= INLINE {
                 memory.extend_from_slice(bytes);
                 return Ok(());
             }
@@ -318,6 +334,53 @@ mod tests {
             prop_assert!(read.iter().zip(&all).all(|(kept, wrote)| kept.is_none_or(|byte| byte == *wrote)));
             prop_assert_eq!(spool.dropped(), read.iter().filter(|byte| byte.is_none()).count() as u64);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn p03_a_ring_goes_on_when_the_disk_has_room_again(
+            pieces in prop::collection::vec(1usize..9000, 4..20),
+            full_from in 0usize..20,
+            full_for in 1usize..6,
+            limit in prop_oneof![20_000u64..60_000, Just(1 << 20)],
+        ) {
+            let mut spool = Spool::ring(SpoolDir::open("/tmp").unwrap(), limit);
+            let mut room = None;
+            let mut all = Vec::new();
+            for (number, length) in pieces.into_iter().enumerate() {
+                if number == full_from && let Store::File(file) = &spool.store {
+                    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+                    let full = Store::File(File::open(path).unwrap());
+                    room = Some(std::mem::replace(&mut spool.store, full));
+                }
+                if number == full_from + full_for && let Some(store) = room.take() {
+                    spool.store = store;
+                }
+                let piece = vec![number as u8; length];
+                spool.append(&piece);
+                all.extend(piece);
+            }
+            let read = read_all(&spool, 0, 777);
+            prop_assert_eq!(read.len(), all.len());
+            prop_assert_eq!(spool.dropped(), read.iter().filter(|byte| byte.is_none()).count() as u64);
+            let kept = spool.dropped() as usize;
+            prop_assert!(read[..kept].iter().all(Option::is_none), "what is dropped is the beginning");
+            prop_assert!(read[kept..].iter().zip(&all[kept..]).all(|(read, wrote)| *read == Some(*wrote)));
+            prop_assert!(room.is_some() || spool.dropped() < all.len() as u64, "the last piece is kept");
+        }
+    }
+
+    #[test]
+    fn p03_a_ring_in_memory_survives_a_disk_that_takes_nothing() {
+        // O_TMPFILE is refused below /proc.
+        let mut spool = Spool::ring(SpoolDir::open("/proc").unwrap(), 1 << 20);
+        spool.append(&[1; 100]);
+        spool.append(&[2; INLINE]);
+        assert_eq!(spool.dropped(), INLINE as u64 + 100);
+        spool.dir = SpoolDir::open("/tmp").unwrap();
+        spool.append(&[3; 10]);
+        assert_eq!(spool.dropped(), INLINE as u64 + 100);
+        assert_eq!(&read_all(&spool, INLINE as u64 + 100, 64), &[Some(3); 10]);
     }
 
     #[test]
