@@ -67,7 +67,11 @@ impl Stream {
                     ready!(room.poll_write_ready(cx))?.clear_ready();
                 }
                 written => {
-                    self.room = None;
+                    // Whoever was told to wait is owed a wake-up, also where a second try comes before the event: hyper
+                    // flushes again in the same turn, and goes on with its body only in the next.
+                    if self.room.take().is_some() {
+                        cx.waker().wake_by_ref();
+                    }
                     return Poll::Ready(written);
                 }
             }
@@ -157,6 +161,9 @@ impl Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     /// More than the buffers of a pair of sockets hold.
@@ -226,6 +233,30 @@ mod tests {
         });
         let kind = written.unwrap_err().kind();
         assert!(matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset), "{kind:?}");
+    }
+
+    #[tokio::test]
+    async fn who_was_told_to_wait_is_woken_although_a_second_try_succeeded() {
+        let (mut one, mut other) = pair();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let much = vec![0; MUCH];
+        while Pin::new(&mut one).poll_write(&mut cx, &much).is_ready() {}
+        let mut sink = vec![0; MUCH];
+        other.read(&mut sink).await.unwrap();
+        assert!(!woken.0.load(Ordering::Relaxed), "the event has not been seen yet");
+        assert!(Pin::new(&mut one).poll_write(&mut cx, &much).is_ready());
+        assert!(woken.0.load(Ordering::Relaxed));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[tokio::test]
