@@ -8,6 +8,7 @@ mod git;
 pub mod http;
 mod memory;
 mod persona;
+pub mod ports;
 mod processes;
 mod session;
 pub mod shell;

@@ -13,6 +13,7 @@ pub mod image;
 pub mod launch;
 pub mod limits;
 mod object;
+pub mod ports;
 pub mod process;
 pub mod sandbox;
 pub mod session;

@@ -42,7 +42,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// Everything that the agent serves: the sandbox-scoped routes, and its introduction to the server.
 pub fn app(agent: Arc<Agent>) -> axum::Router {
     let routes = router().routes(routes!(hello)).into_router();
-    let routes = routes.route("/agent/events", axum::routing::get(events));
+    let routes = routes.route("/agent/events", axum::routing::get(events)).merge(crate::ports::router());
     routes.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(agent)
 }
 
@@ -54,7 +54,8 @@ fn operation(method: &Method, path: &str) -> Option<String> {
 /// Says which agent this is.
 #[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
 async fn hello() -> axum::Json<AgentHello> {
-    let features = ["sessions", "exec", "files", "events", "git", "processes"].map(str::to_owned).to_vec();
+    let features = ["sessions", "exec", "files", "events", "git", "processes", crate::ports::FEATURE];
+    let features = features.map(str::to_owned).to_vec();
     axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
 }
 
