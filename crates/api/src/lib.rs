@@ -17,6 +17,7 @@ pub mod ports;
 pub mod process;
 pub mod sandbox;
 pub mod session;
+pub mod ticket;
 pub mod time;
 pub mod units;
 pub mod validate;

@@ -49,6 +49,12 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Copy files and directories into and out of a sandbox
     Cp(CpArgs),
+    /// Make a port of a sandbox reachable: prints the URL
+    Expose(ExposeArgs),
+    /// Take a port back: its URL is dead at once
+    Unexpose(UnexposeArgs),
+    /// List a sandbox's exposed ports
+    Ports(PortsArgs),
     /// Destroy sandboxes and all that is in them
     Rm(RmArgs),
     /// Show a sandbox, or the server
@@ -82,6 +88,18 @@ pub(crate) struct ServeArgs {
     /// Answer to this host name too, beside loopback names and addresses
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
+    /// Serve previews below this domain too: https://PORT-SANDBOX-TOKEN.DOMAIN[:PORT]/
+    #[arg(long, value_name = "DOMAIN[:PORT]")]
+    pub preview_domain: Option<String>,
+    /// Listen here as well, encrypted, with HTTP/1.1 and HTTP/2
+    #[arg(long, value_name = "ADDRESS:PORT", requires_all = ["tls_cert", "tls_key"])]
+    pub tls_listen: Option<String>,
+    /// The certificate and what it is signed by, as PEM; for previews a wildcard. Read again at SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    pub tls_key: Option<PathBuf>,
     /// Let web pages of this origin call the server; * for all
     #[arg(long, value_name = "ORIGIN")]
     pub cors_origin: Vec<String>,
@@ -299,6 +317,43 @@ pub(crate) struct CpArgs {
     pub source: String,
     /// Where to
     pub destination: String,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Whoever knows the URL reaches what listens on the port, also over WebSockets. It holds until the port is taken back or
+the sandbox destroyed; a visit starts the sandbox if it is stopped.")]
+pub(crate) struct ExposeArgs {
+    /// The URL's domain, with its port [default: the server's preview domain, or the localhost it is called by]
+    #[arg(long, value_name = "NAME[:PORT]")]
+    pub hostname: Option<String>,
+    /// A label for people
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The secret in the URL: 1-16 characters of a-z, 0-9 and _ [default: 16 random ones]
+    #[arg(long)]
+    pub token: Option<String>,
+    /// The sandbox; created if it does not exist
+    pub sandbox: String,
+    /// The port, 1024 to 65535
+    pub port: u16,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct UnexposeArgs {
+    /// The sandbox
+    pub sandbox: String,
+    /// The port
+    pub port: u16,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PortsArgs {
+    /// The URLs' domain, as for `expose`
+    #[arg(long, value_name = "NAME[:PORT]")]
+    pub hostname: Option<String>,
+    /// The sandbox
+    pub sandbox: String,
 }
 
 #[derive(Debug, ClapArgs)]

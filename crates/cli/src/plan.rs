@@ -1,19 +1,19 @@
 //! What the arguments mean: everything is checked here, once.
 
 use crate::args::{
-    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ImageCommand, KillArgs, LsArgs, RunArgs,
-    ServeArgs, StartArgs,
+    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ExposeArgs, ImageCommand, KillArgs,
+    LsArgs, RunArgs, ServeArgs, StartArgs,
 };
 use crate::commands::serve::Logging;
 use crate::quote;
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
-use sandcrab_client::SandboxOptions;
 use sandcrab_client::api::sandbox::{Limits, Network};
 use sandcrab_client::api::units::{ByteSize, IdleTime};
 use sandcrab_client::api::{ProcessId, SandboxId, SessionId};
+use sandcrab_client::{ExposeOptions, SandboxOptions};
 use sandcrab_runtime::doctor::Feature;
-use sandcrab_server::ServeOptions;
+use sandcrab_server::{ServeOptions, TlsOptions};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +49,9 @@ pub(crate) enum Action {
     Kill { sandbox: SandboxId, processes: Vec<ProcessId>, signal: String },
     KillAll { sandbox: SandboxId },
     Copy(Copy),
+    Expose { sandbox: SandboxId, port: u16, options: ExposeOptions },
+    Unexpose { sandbox: SandboxId, port: u16 },
+    Ports { sandbox: SandboxId, hostname: Option<String> },
     Remove { sandboxes: Vec<SandboxId>, force: bool },
     Info { sandbox: SandboxId },
     ServerInfo,
@@ -150,6 +153,17 @@ impl Plan {
                 }
             }
             Command::Cp(cp) => Action::Copy(copy(&cp)?),
+            Command::Expose(ExposeArgs { hostname, name, token, sandbox, port }) => Action::Expose {
+                sandbox: sandbox.parse()?,
+                port,
+                options: ExposeOptions { hostname, name, token },
+            },
+            Command::Unexpose(unexpose) => {
+                Action::Unexpose { sandbox: unexpose.sandbox.parse()?, port: unexpose.port }
+            }
+            Command::Ports(ports) => {
+                Action::Ports { sandbox: ports.sandbox.parse()?, hostname: ports.hostname }
+            }
             Command::Rm(rm) => Action::Remove {
                 sandboxes: rm.sandboxes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?,
                 force: rm.force,
@@ -176,12 +190,19 @@ fn serve_plan(serve: ServeArgs) -> Plan {
         no_auth: serve.no_auth,
         driver: serve.driver,
         allow_hosts: serve.allow_host,
+        preview_domain: serve.preview_domain,
+        tls: tls_plan(serve.tls_listen, serve.tls_cert, serve.tls_key),
         cors_origins: serve.cors_origin,
         allow_missing: serve.allow_missing,
         host_image_exclude: serve.host_image_exclude,
         images_of: None,
     };
     Plan::Serve { options, logging: Logging { filter: serve.log } }
+}
+
+/// The arguments require each other, so that all of them came or none did.
+fn tls_plan(listen: Option<String>, cert: Option<PathBuf>, key: Option<PathBuf>) -> Option<TlsOptions> {
+    Some(TlsOptions { listen: listen?, cert: cert?, key: key? })
 }
 
 fn run_action(run: RunArgs) -> Result<Action> {

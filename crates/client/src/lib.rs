@@ -36,6 +36,7 @@ mod images;
 mod log;
 mod options;
 mod path;
+mod ports;
 mod processes;
 mod retry;
 mod sandbox;
@@ -52,6 +53,7 @@ pub use follow::{ExecEvent, ExecStream};
 pub use git::Checkout;
 pub use log::{LogEvent, LogStream};
 pub use options::{ClientOptions, DEFAULT_URL, KEY_FILE, default_data_dir, local_key};
+pub use ports::ExposeOptions;
 pub use processes::{Process, ProcessOutput, Start};
 pub use sandbox::Sandbox;
 /// How a sandbox is made, when its first use makes it.

@@ -85,6 +85,10 @@ impl Sandbox {
         Self { target }
     }
 
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Its id.
     pub fn id(&self) -> &SandboxId {
         &self.target.id

@@ -1,7 +1,7 @@
 //! Who is asking: keys and the accounts that they belong to.
 
 use crate::store::{AccountId, Store, StoreError};
-use http::{HeaderMap, header};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use sandcrab_api::{ApiError, ErrorCode};
 use sha2::{Digest, Sha256};
@@ -12,6 +12,8 @@ use subtle::ConstantTimeEq;
 
 /// The file in the data dir that holds the operator's key; the local command line reads it too.
 pub(crate) const KEY_FILE: &str = "api-key";
+/// A key beside the caller's own `Authorization`, which is for what runs in a sandbox.
+pub(crate) const OWN_KEY: HeaderName = HeaderName::from_static("x-sandcrab-key");
 /// Letters and digits of a key that is made up: 32 of 62 are 190 bits.
 const KEY_LENGTH: usize = 32;
 
@@ -76,27 +78,68 @@ impl Auth {
         Ok(Self { keys: Some(keys) })
     }
 
+    /// Nobody needs a key.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { keys: None }
+    }
+
+    /// One key, of the default account.
+    #[cfg(test)]
+    pub(crate) fn of_one_key(key: &str) -> Self {
+        Self { keys: Some(vec![(hash(key), AccountId::DEFAULT)]) }
+    }
+
+    /// Whether an `Authorization` is a key of this server's, which is nobody else's to see.
+    pub(crate) fn is_key_of_ours(&self, value: &HeaderValue) -> bool {
+        bearer(value.as_bytes()).is_some_and(|key| self.account(key).is_some())
+    }
+
+    /// The account that a key belongs to.
+    fn account(&self, key: &[u8]) -> Option<AccountId> {
+        let presented = Sha256::digest(key);
+        let mut found = None;
+        for (known, account) in self.keys.as_ref()? {
+            if bool::from(presented.as_slice().ct_eq(known)) {
+                found = Some(*account);
+            }
+        }
+        found
+    }
+
     /// Who sent this head.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let Some(keys) = &self.keys else { return Ok(Caller { account: AccountId::DEFAULT }) };
+        if let Some(key) = headers.get(OWN_KEY) {
+            return self.caller_by(Some(key), "");
+        }
+        if self.keys.is_none() {
+            return Ok(Caller { account: AccountId::DEFAULT });
+        }
         let presented = headers.get(header::AUTHORIZATION).ok_or("no Authorization header came");
         let presented =
             presented.and_then(|value| bearer(value.as_bytes()).ok_or("the Authorization is no Bearer"));
-        let found = presented.and_then(|key| {
-            let presented = Sha256::digest(key);
-            let mut found = None;
-            for (known, account) in keys {
-                if bool::from(presented.as_slice().ct_eq(known)) {
-                    found = Some(*account);
-                }
-            }
-            found.ok_or("the key is not known")
-        });
-        match found {
-            Ok(account) => Ok(Caller { account }),
-            Err(why) => Err(ApiError::new(ErrorCode::Unauthorized, why).during("authenticate")),
-        }
+        let found = presented.and_then(|key| self.account(key).ok_or("the key is not known"));
+        found.map(|account| Caller { account }).map_err(unauthorized)
     }
+
+    /// Who presents this key as it is; `missing` says that none came.
+    pub(crate) fn caller_by(
+        &self,
+        key: Option<&HeaderValue>,
+        missing: &'static str,
+    ) -> Result<Caller, ApiError> {
+        if self.keys.is_none() {
+            return Ok(Caller { account: AccountId::DEFAULT });
+        }
+        let found = key
+            .ok_or(missing)
+            .and_then(|key| self.account(key.as_bytes().trim_ascii()).ok_or("the key is not known"));
+        found.map(|account| Caller { account }).map_err(unauthorized)
+    }
+}
+
+fn unauthorized(why: &'static str) -> ApiError {
+    ApiError::new(ErrorCode::Unauthorized, why).during("authenticate")
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

@@ -5,6 +5,7 @@
 
 mod app;
 mod auth;
+mod connection;
 mod cors;
 mod hosts;
 mod http;
@@ -12,18 +13,24 @@ mod images;
 mod lifecycle;
 mod metrics;
 mod options;
+mod ports;
+mod preview;
 mod proxy;
 mod serve;
 mod store;
+mod tickets;
+mod tls;
+mod wire;
 
 pub use auth::{KeyError, KeySource};
 pub use cors::OriginError;
 pub use http::DocumentError;
 pub use lifecycle::ReconcileError;
-pub use options::{DriverKind, Options, OptionsError, ServeOptions};
+pub use options::{DriverKind, Options, OptionsError, ServeOptions, TlsOptions};
 pub use proxy::RoutesError;
 pub use serve::{ServeError, Server, Started, serve};
 pub use store::StoreError;
+pub use tls::TlsError;
 
 /// The API's document (OpenAPI 3.1), as `GET /v1/openapi.json` answers it.
 ///

@@ -3,9 +3,21 @@
 use crate::auth::KeySource;
 use crate::cors::{Cors, OriginError};
 use crate::hosts::Hosts;
+use sandcrab_api::ports::PreviewDomain;
 use sandcrab_runtime::doctor::{Feature, UnknownFeature};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// A second listener, which is encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// Where to listen.
+    pub listen: String,
+    /// PEM: the certificate first, then what it is signed by. Read again at SIGHUP.
+    pub cert: PathBuf,
+    /// PEM: the certificate's key.
+    pub key: PathBuf,
+}
 
 /// What was typed after `sandcrab serve`.
 #[derive(Clone, Debug)]
@@ -22,6 +34,10 @@ pub struct ServeOptions {
     pub driver: String,
     /// Host names beside the loopback ones and the address that a connection came to.
     pub allow_hosts: Vec<String>,
+    /// The domain that previews hang below beside `localhost`, with its port where it is not the usual one.
+    pub preview_domain: Option<String>,
+    /// A second listener. Without it whoever reaches the preview domain is taken to come by https through a proxy.
+    pub tls: Option<TlsOptions>,
     /// Origins of web pages that may call the server; `*` for all.
     pub cors_origins: Vec<String>,
     /// Features of the isolation that may be missing, by name; each may be a list with commas.
@@ -41,6 +57,8 @@ impl Default for ServeOptions {
             no_auth: false,
             driver: "native".to_owned(),
             allow_hosts: Vec::new(),
+            preview_domain: None,
+            tls: None,
             cors_origins: Vec::new(),
             allow_missing: Vec::new(),
             host_image_exclude: Vec::new(),
@@ -65,6 +83,8 @@ pub struct Options {
     pub(crate) driver: DriverKind,
     pub(crate) hosts: Hosts,
     pub(crate) cors: Cors,
+    pub(crate) preview_domain: Option<PreviewDomain>,
+    pub(crate) tls: Option<TlsOptions>,
     pub(crate) allow_missing: Vec<Feature>,
     pub(crate) host_image_exclude: Vec<PathBuf>,
     pub(crate) images_of: Option<PathBuf>,
@@ -94,6 +114,14 @@ pub enum OptionsError {
     /// Not an origin.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// Not a domain.
+    #[error("--preview-domain {text:?}: {why}")]
+    PreviewDomain {
+        /// What was typed.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Nothing says where data should go.
     #[error("neither XDG_DATA_HOME nor HOME is set; name a place with --data-dir")]
     NoDataDir,
@@ -122,6 +150,10 @@ impl ServeOptions {
         if let Some(path) = self.host_image_exclude.iter().find(|path| !path.is_absolute()) {
             return Err(OptionsError::Exclude(path.clone()));
         }
+        let preview_domain = self.preview_domain.map(|text| {
+            let why = |error: sandcrab_api::ApiError| error.message;
+            PreviewDomain::parse(&text).map_err(|error| OptionsError::PreviewDomain { text, why: why(error) })
+        });
         Ok(Options {
             listen: listen.parse().map_err(|source| OptionsError::Listen { text: self.listen, source })?,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
@@ -129,6 +161,8 @@ impl ServeOptions {
             driver,
             hosts: Hosts::new(&self.allow_hosts),
             cors: Cors::new(&self.cors_origins)?,
+            preview_domain: preview_domain.transpose()?,
+            tls: self.tls,
             allow_missing: allow_missing.collect::<Result<_, _>>()?,
             host_image_exclude: self.host_image_exclude,
             images_of: self.images_of,
@@ -168,6 +202,10 @@ mod tests {
         let typed = ServeOptions::default;
         let refused = |options: ServeOptions| options.resolve().unwrap_err().to_string();
         assert!(refused(ServeOptions { listen: "nowhere".into(), ..typed() }).contains("nowhere"));
+        assert!(
+            refused(ServeOptions { preview_domain: Some("a b".into()), ..typed() })
+                .contains("--preview-domain")
+        );
         assert!(refused(ServeOptions { driver: "docker".into(), ..typed() }).contains("docker"));
         assert!(
             refused(ServeOptions { api_key: Some("k".into()), no_auth: true, ..typed() }).contains("exclude")

@@ -2,48 +2,36 @@
 
 use crate::app::App;
 use crate::auth::{self, Auth, KeyError};
+use crate::connection::Arrival;
 use crate::http::{DocumentError, Front};
 use crate::images::Images;
 use crate::lifecycle::{self, Context, ReconcileError, Sandboxes};
 use crate::metrics::Metrics;
 use crate::options::{DriverKind, Options};
+use crate::ports::Ports;
+use crate::preview::Previews;
 use crate::store::{Store, StoreError};
-use ::http::Request;
-use axum::body::Body;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use crate::tickets::Tickets;
+use crate::tls::{Tls, TlsError};
 use rustix::fs::FlockOperation;
 use sandcrab_api::time::Timestamp;
 use sandcrab_runtime::{Driver, DriverError, native};
-use std::convert::Infallible;
 use std::fs::File;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 8192;
-/// How long a connection may take to send a request's head, and how long it may be idle before one.
-const HEAD_TIME: Duration = Duration::from_secs(60);
-/// The longest head of a request. A longer one is answered 431.
-const HEAD_BYTES: usize = 32 << 10;
-/// What is read at once at most.
-const BUFFER: usize = 256 << 10;
 /// How long open requests may go on when the server ends. Streams are cut then; clients resume them.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long, and how many bytes of it, the rest of a refused request is read after the answer.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 256 << 20;
 /// How long the events of destroyed sandboxes are kept, and how often old ones are looked for.
 const KEEP_EVENTS: Duration = Duration::from_secs(7 * 24 * 3600);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
@@ -99,6 +87,9 @@ pub enum ServeError {
     /// The API's document.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// The encrypted listener.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// What a person wants to know of a server that has started.
@@ -106,6 +97,8 @@ pub enum ServeError {
 pub struct Started {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for encrypted connections, if it does.
+    pub tls_address: Option<SocketAddr>,
     /// Its data directory.
     pub data_dir: PathBuf,
     /// The key that has just been made, to be shown once.
@@ -119,10 +112,13 @@ pub struct Started {
 /// A server that listens. Nothing is answered before [`Server::run`].
 pub struct Server {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     front: Front,
     images: Images,
     store: Store,
     started: Started,
+    /// Ends what was given away by an upgrade when the server is dropped.
+    _ended: DropGuard,
     /// Held as long as the server lives: one server per data directory.
     _lock: File,
 }
@@ -144,34 +140,62 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let image_dir = options.images_of.as_deref().unwrap_or(&options.data_dir).join("images");
         let images = Images::new(driver.clone(), &image_dir);
-        let context =
-            Context { store: store.clone(), driver, images: images.clone(), metrics: metrics.clone() };
+        let ports = Arc::new(Ports::new(store.clone()));
+        let context = Context {
+            store: store.clone(),
+            driver,
+            images: images.clone(),
+            metrics: metrics.clone(),
+            ports: ports.clone(),
+        };
         let sandboxes = Sandboxes::new(Arc::new(context));
         // First, so that who connects meanwhile waits instead of being refused.
         let listen = |source| ServeError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let tls = match options.tls {
+            Some(tls) => Some(Tls::listen(tls).await?),
+            None => None,
+        };
         lifecycle::reconcile(&sandboxes).await?;
+        ports.load().await?;
 
         let app = App {
             sandboxes,
             images: images.clone(),
+            ports,
+            previews: Previews::new(options.preview_domain, tls.is_some()),
+            tickets: Tickets::default(),
             routes,
             auth,
             hosts: options.hosts,
             cors: options.cors,
             metrics,
+            ended: CancellationToken::new(),
             document,
         };
         let key_file = options.data_dir.join(auth::KEY_FILE);
         let started = Started {
             address,
-            open_to_all: key.is_none() && !address.ip().is_loopback(),
+            tls_address: tls.as_ref().map(|tls| tls.address),
+            open_to_all: key.is_none()
+                && (!address.ip().is_loopback()
+                    || tls.as_ref().is_some_and(|tls| !tls.address.ip().is_loopback())),
             key_file: (options.key == auth::KeySource::File).then_some(key_file),
             new_key: key.filter(|_| key_is_new),
             data_dir: options.data_dir,
         };
-        Ok(Self { listener, front: Front::new(Arc::new(app)), images, store, started, _lock: lock })
+        let ended = app.ended.clone().drop_guard();
+        Ok(Self {
+            listener,
+            tls,
+            front: Front::new(Arc::new(app)),
+            images,
+            store,
+            started,
+            _ended: ended,
+            _lock: lock,
+        })
     }
 
     /// What a person wants to know of it.
@@ -179,9 +203,20 @@ impl Server {
         &self.started
     }
 
+    fn reload(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            Some(Ok(())) => tracing::info!("the certificate was read again"),
+            Some(Err(error)) => {
+                tracing::error!(error = crate::chain(&error), "the certificate stays as it was");
+            }
+            None => {}
+        }
+    }
+
     /// Answers until `end` resolves; then stops accepting, lets open requests finish for a short while, and returns.
     /// Sandboxes go on.
     pub async fn run(self, end: impl Future<Output = ()>) {
+        let mut hangups = Hangups::new(self.tls.is_some());
         let (ending, ended) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
@@ -190,11 +225,19 @@ impl Server {
         loop {
             let accept = async {
                 let permit = permits.clone().acquire_owned().await;
-                (self.listener.accept().await, permit)
+                let accepted = tokio::select! {
+                    accepted = self.listener.accept() => accepted.map(|(stream, _)| (stream, None)),
+                    accepted = accept_tls(self.tls.as_ref()) => accepted,
+                };
+                (accepted, permit)
             };
             let (accepted, permit) = tokio::select! {
                 accepted = accept => accepted,
                 Some(_) = connections.join_next() => continue,
+                Some(()) = hangups.recv(), if self.tls.is_some() => {
+                    self.reload();
+                    continue;
+                }
                 _ = prune.tick() => {
                     prune_events(&self.store);
                     continue;
@@ -202,8 +245,8 @@ impl Server {
                 () = &mut end => break,
             };
             match accepted {
-                Ok((stream, _peer)) => {
-                    let serve = connection(stream, self.front.clone(), ended.clone());
+                Ok((stream, tls)) => {
+                    let serve = connection(stream, tls, self.front.clone(), ended.clone());
                     connections.spawn(async move {
                         serve.await;
                         drop(permit);
@@ -225,51 +268,58 @@ impl Server {
     }
 }
 
-async fn connection(stream: TcpStream, front: Front, mut ended: watch::Receiver<bool>) {
-    let mut ended = pin!(ended.wait_for(|ended| *ended));
+/// A connection that is to be encrypted; none ever comes where nothing listens for them.
+async fn accept_tls(tls: Option<&Arc<Tls>>) -> std::io::Result<(TcpStream, Option<Arc<Tls>>)> {
+    match tls {
+        Some(tls) => Ok((tls.listener.accept().await?.0, Some(tls.clone()))),
+        None => std::future::pending().await,
+    }
+}
+
+/// The signal that asks for the certificate to be read again. Heard only where there is one: elsewhere it ends the
+/// process, as its default is.
+struct Hangups(Option<tokio::signal::unix::Signal>);
+
+impl Hangups {
+    fn new(wanted: bool) -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = || match signal(SignalKind::hangup()) {
+            Ok(signal) => Some(signal),
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP is not heard; a renewed certificate needs a restart");
+                None
+            }
+        };
+        Self(wanted.then(listen).flatten())
+    }
+
+    async fn recv(&mut self) -> Option<()> {
+        match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<Arc<Tls>>, front: Front, ended: watch::Receiver<bool>) {
     // Answers are small and waited for: Nagle's algorithm would hold them back.
-    let local = stream.set_nodelay(true).and_then(|()| stream.local_addr());
-    let local = match local {
-        Ok(local) => local.ip(),
+    let addresses = stream.set_nodelay(true).and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
+    let (local, peer) = match addresses {
+        Ok((local, peer)) => (local.ip(), peer.ip()),
         Err(error) => {
             tracing::debug!(%error, "a connection was gone at once");
             return;
         }
     };
-    let service = service_fn(move |request: Request<Incoming>| {
-        let front = front.clone();
-        Box::pin(async move { Ok::<_, Infallible>(front.answer(request.map(Body::new), local).await) })
-    });
-    let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_header_size(HEAD_BYTES)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut told = false;
-    let served = poll_fn(|cx| {
-        if !told && ended.as_mut().poll(cx).is_ready() {
-            told = true;
-            Pin::new(&mut connection).graceful_shutdown();
+    let arrival = Arrival { local, peer, is_tls: tls.is_some() };
+    match tls {
+        None => crate::connection::serve(stream, arrival, front, ended).await,
+        Some(tls) => {
+            if let Some(stream) = tls.accept(stream).await {
+                crate::connection::serve(stream, arrival, front, ended).await;
+            }
         }
-        connection.poll_without_shutdown(cx)
-    })
-    .await;
-    if let Err(error) = served {
-        tracing::debug!(error = crate::chain(&error), "a connection broke");
     }
-    linger(connection.into_parts().io.into_inner()).await;
-}
-
-/// Closes a connection so that its last answer arrives: the kernel would take it back if it closed with bytes of a
-/// refused body still unread. They are read and dropped, for a while.
-async fn linger(mut stream: TcpStream) {
-    let drop_the_rest = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
-    };
-    // Whoever is still sending after that is cut off, which is all that an error here would say.
-    let _cut = tokio::time::timeout(LINGER, drop_the_rest).await;
 }
 
 fn prune_events(store: &Store) {

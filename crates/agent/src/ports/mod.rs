@@ -5,7 +5,6 @@
 
 pub mod relay;
 
-use crate::agent::Agent;
 use crate::http::error::{Answer, Refusal};
 use crate::http::extract::Path;
 use axum::Router;
@@ -19,7 +18,6 @@ use relay::relay;
 use sandcrab_api::{ApiError, ErrorCode};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -31,7 +29,7 @@ pub const PROTOCOL: &str = "sandcrab-port";
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// The route for the server alone: it is in no document.
-pub(crate) fn router() -> Router<Arc<Agent>> {
+pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/agent/ports/{port}", get(open))
 }
 

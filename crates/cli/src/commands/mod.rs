@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 mod exec;
 mod image;
 mod list;
+mod ports;
 mod processes;
 mod run;
 pub(crate) mod serve;
@@ -59,6 +60,15 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         }
         Action::KillAll { sandbox } => {
             processes::kill_all(&existing(&client()?, &sandbox).await?, report).await?;
+        }
+        Action::Expose { sandbox, port, options } => {
+            ports::expose(&handle(&client()?, &sandbox)?, port, options, report).await?;
+        }
+        Action::Unexpose { sandbox, port } => {
+            ports::unexpose(&handle(&client()?, &sandbox)?, port, report).await?;
+        }
+        Action::Ports { sandbox, hostname } => {
+            ports::list(&existing(&client()?, &sandbox).await?, hostname.as_deref(), report).await?;
         }
         Action::Copy(copy) => cp::run(&client()?, copy, report).await?,
         Action::Info { sandbox } => show::sandbox(&handle(&client()?, &sandbox)?, report).await?,

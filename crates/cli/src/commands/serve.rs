@@ -37,6 +37,7 @@ fn announce(started: &Started, report: Report) -> Result<()> {
     let url = format!("http://{}", started.address);
     let json = json!({
         "url": url,
+        "tlsAddress": started.tls_address,
         "dataDir": started.data_dir,
         "apiKey": started.new_key,
         "apiKeyFile": started.key_file,
@@ -46,6 +47,9 @@ fn announce(started: &Started, report: Report) -> Result<()> {
     }
     report.result(&json, |_| {
         let mut text = format!("sandcrab listens on {url}\n");
+        if let Some(address) = started.tls_address {
+            text += &format!("and, encrypted, on {address}\n");
+        }
         if let (Some(key), Some(file)) = (&started.new_key, &started.key_file) {
             text += &format!(
                 "its key is {key}\n(shown this once; commands on this machine find it in {})\n",

@@ -13,6 +13,8 @@ mod image;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod ports;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod rig;

@@ -42,6 +42,7 @@ const USE: [(u16, &str); 8] = [
         (name = "git", description = "Repositories that are cloned inside a sandbox"),
         (name = "sandboxes", description = "Sandboxes as wholes"),
         (name = "images", description = "What sandboxes are made of"),
+        (name = "ports", description = "Ports of sandboxes that can be reached from outside"),
     )
 )]
 struct Document;

@@ -2,18 +2,19 @@
 //! answer's common headers, a count and a log line.
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, OWN_KEY};
+use crate::connection::Arrival;
 use crate::cors::Cors;
+use crate::preview::{self, PreviewHost, websocket};
 use crate::proxy;
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
 use http::header::{self, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use sandcrab_agent::http::error::Refusal;
-use sandcrab_api::ApiError;
-use std::net::IpAddr;
+use sandcrab_api::{ApiError, ErrorCode};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,15 +51,20 @@ impl Front {
         Self { app, router, ids: Arc::new(Ids { run: rand::random(), next: AtomicU64::new(0) }) }
     }
 
-    /// Answers a request that came over a connection to `local`.
-    pub(crate) async fn answer(mut self, mut request: Request<Body>, local: IpAddr) -> Response<Body> {
+    /// Answers a request.
+    pub(crate) async fn answer(mut self, mut request: Request<Body>, arrival: Arrival) -> Response<Body> {
+        name_host(&mut request);
+        let host = self.app.previews.host_of(request.headers());
+        if host.is_some() || request.headers().contains_key(preview::FORWARDED_PREVIEW) {
+            return self.preview(host, request, arrival).await;
+        }
         let id = self.ids.of(&request);
         request.headers_mut().insert(super::REQUEST_ID, id.clone());
         let origin = self.app.cors.allowed(request.headers());
         let method = request.method().clone();
         let mut labels = Labels::default();
 
-        let mut response = guarded(self.route(request, local, &mut labels)).await;
+        let mut response = guarded(self.route(request, arrival, &mut labels)).await;
 
         let status = response.status();
         let operation = labels.route.unwrap_or_else(|| "none".into());
@@ -76,23 +82,28 @@ impl Front {
         response
     }
 
-    async fn route(&mut self, request: Request<Body>, local: IpAddr, labels: &mut Labels) -> Response<Body> {
-        self.try_route(request, local, labels).await.unwrap_or_else(|error| Refusal(error).into_response())
+    async fn route(
+        &mut self,
+        request: Request<Body>,
+        arrival: Arrival,
+        labels: &mut Labels,
+    ) -> Response<Body> {
+        self.try_route(request, arrival, labels).await.unwrap_or_else(|error| Refusal(error).into_response())
     }
 
     async fn try_route(
         &mut self,
         mut request: Request<Body>,
-        local: IpAddr,
+        arrival: Arrival,
         labels: &mut Labels,
     ) -> Result<Response<Body>, ApiError> {
-        self.app.hosts.check(request.uri(), request.headers(), local)?;
+        self.app.hosts.check(request.uri(), request.headers(), arrival.local)?;
         if let Some(preflight) = self.app.cors.preflight(&request) {
             return Ok(preflight);
         }
         let path = request.uri().path();
         if !super::service::is_open(path) {
-            let caller = self.app.auth.caller(request.headers())?;
+            let caller = self.caller(&request)?;
             if let Some((id, rest)) = below_a_sandbox(path)
                 && !super::sandboxes::is_own(rest)
             {
@@ -107,6 +118,45 @@ impl Front {
     }
 }
 
+impl Front {
+    /// Answers a request that is for what runs in a sandbox: its answer is that one's, not the API's.
+    async fn preview(
+        &self,
+        host: Option<PreviewHost>,
+        request: Request<Body>,
+        arrival: Arrival,
+    ) -> Response<Body> {
+        let response = match host {
+            Some(host) => guarded(preview::answer(&self.app, host, request, arrival)).await,
+            None => guarded(preview::forwarded(&self.app, request, arrival)).await,
+        };
+        self.app.metrics.request("preview".into(), response.status().as_u16());
+        response
+    }
+
+    /// Who asks. A WebSocket may come with a ticket; with neither that nor a key of its own it must not come from a
+    /// page that was not named, because browsers open WebSockets to anywhere (attack C05).
+    fn caller(&self, request: &Request<Body>) -> Result<Caller, ApiError> {
+        let headers = request.headers();
+        if websocket::is_asked_for(request) {
+            let query = request.uri().query().unwrap_or_default();
+            if let Some(ticket) = query.split('&').find_map(|pair| pair.strip_prefix("ticket=")) {
+                return self.app.tickets.redeem(ticket, request.uri().path());
+            }
+            let is_foreign = headers.contains_key(header::ORIGIN) && self.app.cors.allowed(headers).is_none();
+            if is_foreign && !headers.contains_key(OWN_KEY) {
+                return Err(ApiError::new(
+                    ErrorCode::Forbidden,
+                    "pages of this origin may open no WebSocket",
+                )
+                .during("authenticate")
+                .suggest("Use a ticket, or start the server with --cors-origin ORIGIN."));
+            }
+        }
+        self.app.auth.caller(headers)
+    }
+}
+
 /// The answer, or that of a fault if finding it panicked (contract X03). What a request held when it panicked is
 /// dropped; what others share is behind locks that are never held across a call that could panic.
 async fn guarded(answer: impl Future<Output = Response<Body>>) -> Response<Body> {
@@ -115,6 +165,19 @@ async fn guarded(answer: impl Future<Output = Response<Body>>) -> Response<Body>
         let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
         Refusal(super::fault("request", what)).into_response()
     })
+}
+
+/// HTTP/2 names the host in the URI; everything behind this reads it from one place. A request that has both with
+/// different names is refused where the header is read, because then there are two.
+fn name_host(request: &mut Request<Body>) {
+    if request.version() != Version::HTTP_2 {
+        return;
+    }
+    let Some(authority) = request.uri().authority() else { return };
+    let Ok(named) = HeaderValue::from_str(authority.as_str()) else { return };
+    if request.headers().get(header::HOST) != Some(&named) {
+        request.headers_mut().append(header::HOST, named);
+    }
 }
 
 /// Splits `/v1/sandboxes/{id}/rest` into the id and `/rest`.

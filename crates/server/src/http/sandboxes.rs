@@ -25,7 +25,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
 
 /// Whether a path below a sandbox is the server's own to answer.
 pub(super) fn is_own(rest: &str) -> bool {
-    rest == "/events"
+    rest == "/events" || crate::ports::is_own(rest)
 }
 
 /// Which sandboxes to list.

@@ -18,6 +18,11 @@ pub(super) fn is_open(path: &str) -> bool {
 
 /// The operation that a request to the server's own routes is counted as.
 pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
+    let below =
+        path.strip_prefix("/v1/sandboxes/").and_then(|rest| rest.find('/').map(|slash| &rest[slash..]));
+    if let Some(rest) = below.filter(|rest| crate::ports::is_own(rest)) {
+        return Some(crate::ports::operation(method, rest).into());
+    }
     let name = match (method.as_str(), path) {
         (_, "/health") => "health",
         (_, "/v1/openapi.json") => "openapi",
@@ -26,6 +31,7 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
         (_, "/v1/images") => "listImages",
         ("PUT", path) if path.starts_with("/v1/images/") => "buildImage",
         ("DELETE", path) if path.starts_with("/v1/images/") => "removeImage",
+        (_, "/v1/tickets") => "createTicket",
         (_, path) if !path.starts_with("/v1/sandboxes/") => return None,
         (_, path) if path.ends_with("/events") => "listEvents",
         ("PUT", _) => "createSandbox",
@@ -44,6 +50,8 @@ pub(super) fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(metrics))
         .merge(super::sandboxes::router())
         .merge(super::images::router())
+        .merge(crate::ports::router())
+        .merge(crate::tickets::router())
 }
 
 /// The server's own routes.

@@ -14,6 +14,8 @@ pub(crate) use reconcile::reconcile;
 
 use crate::images::Images;
 use crate::metrics::Metrics;
+use crate::ports::Ports;
+use crate::preview::Apps;
 use crate::proxy::Pool;
 use crate::store::{AccountId, Event, NewEvent, Store};
 use owner::Message;
@@ -35,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) images: Images,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ports: Arc<Ports>,
 }
 
 /// A sandbox as its owner last published it.
@@ -65,6 +68,8 @@ pub(crate) struct Live {
     pub(crate) instance: InstanceId,
     pub(crate) hello: AgentHello,
     pub(crate) pool: Pool,
+    /// Connections to what listens in the sandbox.
+    pub(crate) apps: Apps,
 }
 
 /// How an agent ended.
@@ -233,6 +238,20 @@ impl Sandboxes {
         let (reply, answer) = oneshot::channel();
         let sandbox = self.send(&key, Message::Ensure(reply));
         let live = answer.await.map_err(|_| owner_gone(&key.1))??;
+        Ok(Use::new(sandbox, live))
+    }
+
+    /// A use of a sandbox that exists, which is started first where needed (contract L03).
+    pub(crate) async fn wake(&self, account: AccountId, id: SandboxId) -> Result<Use, ApiError> {
+        let key = (account, id);
+        let unknown = || not_found(&key.1);
+        let sandbox = self.find(&key).ok_or_else(unknown)?;
+        if let Some(live) = sandbox.live() {
+            return Ok(Use::new(sandbox, live));
+        }
+        let (reply, answer) = oneshot::channel();
+        sandbox.inbox.send(Message::Wake(reply)).map_err(|_| unknown())?;
+        let live = answer.await.map_err(|_| unknown())??;
         Ok(Use::new(sandbox, live))
     }
 

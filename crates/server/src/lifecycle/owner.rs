@@ -52,6 +52,8 @@ const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 pub(super) enum Message {
     /// Have the sandbox run.
     Ensure(Reply<Arc<Live>>),
+    /// Have it run if there is one.
+    Wake(Reply<Arc<Live>>),
     /// Have the sandbox exist with these options.
     Put(Box<CreateSandbox>, Reply<(Arc<SandboxInfo>, bool)>),
     /// Take it away.
@@ -62,7 +64,7 @@ impl Message {
     fn fail(self, error: ApiError) {
         // An asker who has gone away needs no answer.
         let _gone = match self {
-            Self::Ensure(reply) => reply.send(Err(error)).is_err(),
+            Self::Ensure(reply) | Self::Wake(reply) => reply.send(Err(error)).is_err(),
             Self::Put(_, reply) => reply.send(Err(error)).is_err(),
             Self::Destroy(reply) => reply.send(Err(error)).is_err(),
         };
@@ -242,18 +244,18 @@ impl Owner {
 
     async fn handle(&mut self, state: State, message: Message) -> State {
         match (state, message) {
-            (State::Absent, Message::Destroy(reply)) => {
-                Message::Destroy(reply).fail(not_found(&self.key.1));
+            (State::Absent, message @ (Message::Destroy(_) | Message::Wake(_))) => {
+                message.fail(not_found(&self.key.1));
                 State::Absent
             }
             (State::Absent, message) => self.make(message),
 
-            (State::Running { it, live, exit }, Message::Ensure(reply)) => {
+            (State::Running { it, live, exit }, Message::Ensure(reply) | Message::Wake(reply)) => {
                 let _gone = reply.send(Ok(live.clone()));
                 State::Running { it, live, exit }
             }
-            (State::Stopped { it, ending }, Message::Ensure(reply)) => {
-                self.deferred.push(Message::Ensure(reply));
+            (State::Stopped { it, ending }, message @ (Message::Ensure(_) | Message::Wake(_))) => {
+                self.deferred.push(message);
                 self.start(it, ending)
             }
             (State::Running { mut it, live, exit }, Message::Put(wanted, reply)) => {
@@ -297,7 +299,7 @@ impl Owner {
 
             (
                 state @ (State::Making { .. } | State::Starting { .. } | State::Destroying { .. }),
-                message @ (Message::Ensure(_) | Message::Put(..)),
+                message @ (Message::Ensure(_) | Message::Wake(_) | Message::Put(..)),
             ) => {
                 self.deferred.push(message);
                 state
@@ -367,6 +369,7 @@ impl Owner {
                 let state = State::Stopped { it, ending };
                 self.publish(&state);
                 live.pool.close();
+                live.apps.close();
                 let (kind, actor) =
                     if ending.oom.is_some() { ("oom", "kernel") } else { ("stopped", "agent") };
                 let mut what = event(kind, actor, format!("its agent ended: {}", exit_text(ending.exit)));
@@ -396,7 +399,7 @@ impl Owner {
     fn make(&mut self, first: Message) -> State {
         let wanted = match &first {
             Message::Put(wanted, _) => (**wanted).clone(),
-            Message::Ensure(_) | Message::Destroy(_) => CreateSandbox::default(),
+            Message::Ensure(_) | Message::Wake(_) | Message::Destroy(_) => CreateSandbox::default(),
         };
         let options = Options::new(wanted);
         let now = Timestamp::now();
@@ -428,6 +431,7 @@ impl Owner {
             }
             return State::Condemned { it };
         }
+        self.context.ports.revoke(self.key.0, &self.key.1).await;
         let work = Box::pin(start::destroy(self.context.clone(), self.key.clone(), it.instance.clone()));
         State::Destroying { it, work, waiting }
     }

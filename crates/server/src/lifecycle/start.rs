@@ -3,6 +3,7 @@
 use super::owner::{self, Identity};
 use super::{Context, Key, Live, VERDICT, event, exit_text, options::Options};
 use crate::images;
+use crate::preview::Apps;
 use crate::proxy::{Pool, PoolError};
 use crate::store::StoredStatus;
 use sandcrab_api::sandbox::Limits;
@@ -124,7 +125,10 @@ async fn introduce(
 ) -> Result<Arc<Live>, ApiError> {
     let pool = Pool::new(context.driver.clone(), instance.id.clone());
     match pool.hello().await {
-        Ok(hello) => Ok(Arc::new(Live { instance: instance.id.clone(), hello, pool })),
+        Ok(hello) => {
+            let apps = Apps::new(pool.clone());
+            Ok(Arc::new(Live { instance: instance.id.clone(), hello, pool, apps }))
+        }
         Err(error) => Err(silent(context, id, instance, &error).await),
     }
 }

@@ -19,9 +19,11 @@ use tokio::time::Sleep;
 pub(super) const UPLOAD_SILENCE: Duration = Duration::from_secs(120);
 
 /// A request's body on its way to the agent.
-pub(super) struct Upload {
+pub(crate) struct Upload {
     body: Body,
     silence: Option<Pin<Box<Sleep>>>,
+    /// To an agent trailers mean nothing; what runs in a sandbox may want them.
+    with_trailers: bool,
 }
 
 /// The caller stopped sending.
@@ -30,11 +32,17 @@ pub(super) struct Upload {
 struct Silent;
 
 impl Upload {
+    /// To an agent.
     pub(super) fn new(body: Body) -> Self {
-        Self { body, silence: None }
+        Self { body, silence: None, with_trailers: false }
     }
 
-    pub(super) fn empty() -> Self {
+    /// To what runs in a sandbox: everything.
+    pub(crate) fn whole(body: Body) -> Self {
+        Self { body, silence: None, with_trailers: true }
+    }
+
+    pub(crate) fn empty() -> Self {
         Self::new(Body::empty())
     }
 }
@@ -50,8 +58,11 @@ impl HttpBody for Upload {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.silence = None;
-                // Trailers mean nothing to the agent.
-                let frame = frame.filter(|frame| !matches!(frame, Ok(frame) if frame.is_trailers()));
+                let passes = |frame: &Result<Frame<Bytes>, _>| match frame {
+                    Ok(frame) => self.with_trailers || !frame.is_trailers(),
+                    Err(_) => true,
+                };
+                let frame = frame.filter(passes);
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::http::Labels;
 use crate::lifecycle::Use;
+use crate::preview::websocket::{self, Switch};
 use axum::body::Body;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId, limits};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long an agent may take to begin an answer that waits for no command and no upload.
 const HEAD_TIME: Duration = Duration::from_secs(300);
@@ -68,9 +70,12 @@ async fn pass(
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let id = sandbox_id(id)?;
+    let mut request = request;
+    let switch =
+        if route.allows(StatusCode::SWITCHING_PROTOCOLS) { websocket::asked_for(&mut request) } else { None };
     // Refused before the sandbox is made: bad input changes nothing (contract X02).
     check_length(route, request.headers())?;
-    let outgoing = outgoing(path, request)?;
+    let outgoing = outgoing(path, request, switch.as_ref())?;
     let mut used = app.sandboxes.enter(caller.account, id.clone()).await?;
     let mut sent = send(app, &used, route, outgoing).await?;
     if let Err(Unanswered { unsent: Some(unsent), .. }) = &mut sent
@@ -85,6 +90,16 @@ async fn pass(
         Ok(sent) => sent,
         Err(unanswered) => return Err(broken(app, &used, route, &unanswered.error).await),
     };
+    if let Some(switch) = switch
+        && answer.status() == StatusCode::SWITCHING_PROTOCOLS
+    {
+        if answer.headers().get(header::UPGRADE).is_none_or(|to| !websocket::is_websocket(to)) {
+            return Err(misbehaved(app, &used, route, "switched to another protocol than was asked for"));
+        }
+        let headers = websocket_headers(answer.headers());
+        let (link, open) = lease.into_parts();
+        return Ok(switch.join(app, headers, answer, link, CancellationToken::new(), (open, used)));
+    }
     let (agent, body) = answer.into_parts();
     let head = match Head::of(route, agent.status, &agent.headers) {
         Ok(head) => head,
@@ -133,11 +148,20 @@ fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// The request as the agent gets it: nothing of the caller's head but what the routes are documented to read. Above
 /// all not the key.
-fn outgoing(mut path: String, request: Request<Body>) -> Result<Request<Upload>, ApiError> {
+fn outgoing(
+    mut path: String,
+    request: Request<Body>,
+    switch: Option<&Switch>,
+) -> Result<Request<Upload>, ApiError> {
     let (head, body) = request.into_parts();
     if let Some(query) = head.uri.query() {
-        path.push('?');
-        path.push_str(query);
+        // A ticket has been used up by now.
+        let passes = |pair: &&str| switch.is_none() || !pair.starts_with("ticket=");
+        let query: Vec<_> = query.split('&').filter(passes).collect();
+        if !query.is_empty() {
+            path.push('?');
+            path.push_str(&query.join("&"));
+        }
     }
     let uri = Uri::try_from(path).map_err(|error| ApiError::invalid("path", error.to_string()))?;
     let mut outgoing = Request::new(Upload::new(body));
@@ -151,7 +175,25 @@ fn outgoing(mut path: String, request: Request<Body>) -> Result<Request<Upload>,
             headers.insert(name, value.clone());
         }
     }
+    if let Some(switch) = switch {
+        headers.extend(websocket_headers(&head.headers));
+        switch.prepare(&mut outgoing);
+    }
     Ok(outgoing)
+}
+
+/// What the two ends of a WebSocket agree on (RFC 6455, section 11.3).
+fn websocket_headers(headers: &HeaderMap) -> HeaderMap {
+    [
+        header::SEC_WEBSOCKET_ACCEPT,
+        header::SEC_WEBSOCKET_EXTENSIONS,
+        header::SEC_WEBSOCKET_KEY,
+        header::SEC_WEBSOCKET_PROTOCOL,
+        header::SEC_WEBSOCKET_VERSION,
+    ]
+    .into_iter()
+    .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())))
+    .collect()
 }
 
 /// The head of the answer to the caller: the server's own words.

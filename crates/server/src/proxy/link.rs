@@ -1,13 +1,15 @@
-//! One HTTP/1.1 connection to an agent, driven by whoever uses it.
+//! One HTTP/1.1 connection to an agent, or through it to what listens in its sandbox, driven by whoever uses it.
 //!
 //! hyper splits a client connection into a sender and a future that does the I/O. That future is not spawned here but
 //! polled by the task that waits for the answer: a task of its own would cost a wake-up, on another CPU at worst, per
 //! read. An idle link is polled by nobody; whoever takes it from the pool looks first whether it still lives.
 
 use super::body::Upload;
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sandcrab_runtime::driver::BoxStream;
 use std::future::poll_fn;
@@ -26,16 +28,19 @@ const BUFFER: usize = 256 << 10;
 /// informational answers, of which an agent could otherwise send an endless row.
 const BEFORE_HEAD: u64 = 2 * BUFFER as u64;
 
+/// A connection's I/O; hyper does not name the type.
+type Driving = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
 /// A connection.
-pub(super) struct Link {
+pub(crate) struct Link {
     sender: SendRequest<Upload>,
     /// None once it has ended.
-    connection: Option<Connection<TokioIo<Metered>, Upload>>,
+    connection: Option<Driving>,
     allowance: Arc<AtomicU64>,
 }
 
 /// Why an exchange failed.
-pub(super) enum Broken {
+pub(crate) enum Broken {
     /// Nothing of the request was sent; here it is.
     Unsent(Box<Request<Upload>>, hyper::Error),
     /// It may have been sent.
@@ -44,18 +49,18 @@ pub(super) enum Broken {
 
 impl Link {
     /// Begins HTTP on a fresh connection.
-    pub(super) async fn new(stream: BoxStream) -> hyper::Result<Self> {
+    pub(crate) async fn new(stream: BoxStream) -> hyper::Result<Self> {
         let allowance = Arc::new(AtomicU64::new(BEFORE_HEAD));
         let io = TokioIo::new(Metered { stream, allowance: allowance.clone() });
         let (sender, connection) =
             Builder::new().max_header_size(HEAD).max_buf_size(BUFFER).handshake(io).await?;
-        Ok(Self { sender, connection: Some(connection), allowance })
+        Ok(Self { sender, connection: Some(Box::pin(connection.with_upgrades())), allowance })
     }
 
     /// Does the connection's I/O; wakes the current task when there is more to do.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(connection) = &mut self.connection
-            && let Poll::Ready(ended) = Pin::new(connection).poll(cx)
+            && let Poll::Ready(ended) = connection.as_mut().poll(cx)
         {
             if let Err(error) = ended {
                 tracing::debug!(error = crate::chain(&error), "a connection to an agent broke");
@@ -65,7 +70,7 @@ impl Link {
     }
 
     /// Whether the link can take a request now.
-    pub(super) async fn is_usable(&mut self) -> bool {
+    pub(crate) async fn is_usable(&mut self) -> bool {
         poll_fn(|cx| {
             self.drive(cx);
             let ready = matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())));
@@ -75,13 +80,13 @@ impl Link {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn exchange(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Broken> {
+    pub(crate) async fn exchange(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Broken> {
         self.allowance.store(BEFORE_HEAD, Ordering::Relaxed);
         let mut answer = std::pin::pin!(self.sender.try_send_request(request));
         let connection = &mut self.connection;
         let answer = poll_fn(|cx| {
             if let Some(running) = connection
-                && Pin::new(running).poll(cx).is_ready()
+                && running.as_mut().poll(cx).is_ready()
             {
                 // The reason goes to `answer`.
                 *connection = None;
@@ -93,6 +98,19 @@ impl Link {
         answer.map_err(|mut failed| match failed.take_message() {
             Some(request) => Broken::Unsent(Box::new(request), failed.into_error()),
             None => Broken::Sent(failed.into_error()),
+        })
+    }
+
+    /// The bare stream behind an answer that switches protocols, and what was read of it already.
+    pub(crate) async fn switch(mut self, mut upgrade: OnUpgrade) -> hyper::Result<(BoxStream, Bytes)> {
+        let upgraded = poll_fn(|cx| {
+            self.drive(cx);
+            Pin::new(&mut upgrade).poll(cx)
+        });
+        Ok(match upgraded.await?.downcast::<TokioIo<Metered>>() {
+            Ok(parts) => (parts.io.into_inner().stream, parts.read_buf),
+            // Never: this is what the link was made of.
+            Err(upgraded) => (Box::new(TokioIo::new(upgraded)), Bytes::new()),
         })
     }
 }

@@ -7,7 +7,9 @@ mod link;
 mod pool;
 mod routes;
 
+pub(crate) use body::Upload;
 pub(crate) use forward::forward;
-pub(crate) use pool::{Pool, PoolError};
+pub(crate) use link::{Broken, Link};
+pub(crate) use pool::{Pool, PoolError, PortError};
 pub use routes::RoutesError;
 pub(crate) use routes::{Found, Route, Routes};

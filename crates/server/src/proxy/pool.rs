@@ -2,12 +2,16 @@
 
 use super::body::Upload;
 use super::link::{Broken, Link};
+use crate::wire::Prefixed;
 use axum::body::Body;
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use sandcrab_agent::ports::PROTOCOL;
 use sandcrab_api::sandbox::{AgentEvent, AgentHello};
+use sandcrab_runtime::driver::BoxStream;
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
 use serde::de::DeserializeOwned;
 use std::pin::Pin;
@@ -27,6 +31,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long an agent may take to introduce itself, and how much it may say.
 const HELLO: Duration = Duration::from_secs(10);
 const HELLO_BYTES: usize = 16 << 10;
+/// How long an agent may take to connect to a port of its sandbox: longer than it gives itself.
+const OPEN_PORT: Duration = Duration::from_secs(10);
 /// How much an agent may tell at once of what happened.
 const EVENTS_BYTES: usize = 1 << 20;
 
@@ -48,7 +54,14 @@ struct Inner {
 /// A link in use; counts as open until it is dropped.
 pub(super) struct Lease {
     pub(super) link: Link,
-    _open: OwnedSemaphorePermit,
+    open: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// The link, and what makes it count as open.
+    pub(super) fn into_parts(self) -> (Link, OwnedSemaphorePermit) {
+        (self.link, self.open)
+    }
 }
 
 /// Why an agent could not be asked.
@@ -78,6 +91,17 @@ pub(crate) enum PoolError {
     /// What the server asked for itself could not be read.
     #[error("the agent's word to the server is not readable")]
     OwnForm(#[source] serde_json::Error),
+}
+
+/// Why a port of a sandbox could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PortError {
+    /// Nothing listens there, or it does not accept.
+    #[error("nothing answers on that port")]
+    Closed,
+    /// The agent could not be asked.
+    #[error(transparent)]
+    Agent(#[from] PoolError),
 }
 
 /// A request that got no answer.
@@ -136,7 +160,7 @@ impl Pool {
                 continue;
             }
             match link.exchange(request).await {
-                Ok(answer) => return Ok((answer, Lease { link, _open: open })),
+                Ok(answer) => return Ok((answer, Lease { link, open })),
                 Err(Broken::Unsent(unsent, _stale)) => {
                     request = *unsent;
                     break;
@@ -150,13 +174,44 @@ impl Pool {
             Ok(link) => link,
             Err(error) => return Err(Unanswered { error, unsent: Some(Box::new(request)) }),
         };
-        link.exchange(request).await.map(|answer| (answer, Lease { link, _open: open })).map_err(|broken| {
+        link.exchange(request).await.map(|answer| (answer, Lease { link, open })).map_err(|broken| {
             let (error, unsent) = match broken {
                 Broken::Unsent(request, error) => (error, Some(request)),
                 Broken::Sent(error) => (error, None),
             };
             Unanswered { error: PoolError::Exchange(error), unsent }
         })
+    }
+
+    /// A byte stream to what listens on a port inside the sandbox.
+    pub(crate) async fn open_port(&self, port: u16) -> Result<BoxStream, PortError> {
+        let open = async {
+            let mut link = self.connect().await?;
+            let mut request = Request::new(Upload::empty());
+            let path = format!("/agent/ports/{port}");
+            *request.uri_mut() = path.parse().map_err(|_| PoolError::Own("has no address"))?;
+            let headers = request.headers_mut();
+            headers.insert(header::HOST, HeaderValue::from_static("sandbox"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+            let answer = link.exchange(request).await.map_err(|broken| match broken {
+                Broken::Unsent(_, error) | Broken::Sent(error) => PoolError::Exchange(error),
+            })?;
+            match answer.status() {
+                StatusCode::SWITCHING_PROTOCOLS => {}
+                StatusCode::BAD_GATEWAY => return Err(PortError::Closed),
+                _ => return Err(PoolError::Own("on a port has another status than 101 or 502").into()),
+            }
+            let (stream, begun) =
+                link.switch(hyper::upgrade::on(answer)).await.map_err(PoolError::Exchange)?;
+            if begun.is_empty() {
+                Ok(stream)
+            } else {
+                Ok(Box::new(Prefixed::new(begun, stream)) as BoxStream)
+            }
+        };
+        let opened = tokio::time::timeout(OPEN_PORT, open).await;
+        opened.unwrap_or(Err(PoolError::Own("on a port did not come in time").into()))
     }
 
     async fn connect(&self) -> Result<Link, PoolError> {

@@ -5,7 +5,8 @@ use rusqlite::Connection;
 use std::sync::Arc;
 
 /// Step n brings the database from version n to n + 1. Times are milliseconds since 1970.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE accounts (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -46,7 +47,22 @@ CREATE TABLE events (
     PRIMARY KEY (account, sandbox, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX events_by_time ON events (at);
-"];
+",
+    "
+-- Ports that can be reached from outside by whoever knows the token. They go with their sandbox.
+CREATE TABLE ports (
+    account INTEGER NOT NULL,
+    sandbox TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    token TEXT NOT NULL,
+    name TEXT,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (account, sandbox, port),
+    UNIQUE (port, sandbox, token), -- a preview's host names no account
+    FOREIGN KEY (account, sandbox) REFERENCES sandboxes (account, id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+",
+];
 
 /// Brings the database to the latest version.
 pub(super) fn run(connection: &mut Connection) -> Result<(), StoreError> {

@@ -5,8 +5,10 @@
 //! what was acknowledged survives kill -9 and loss of power (WAL with `synchronous = FULL`).
 
 mod migrations;
+mod ports;
 mod tables;
 
+pub(crate) use ports::PortRow;
 pub(crate) use tables::{AccountId, Event, NewEvent, SandboxRow, StoredStatus};
 
 use rusqlite::Connection;

@@ -157,6 +157,9 @@ impl Store {
             let now = Timestamp::now().as_millis();
             let sql = "UPDATE sandboxes SET status = ?, changed_at = ? WHERE account = ? AND id = ?";
             db.execute(sql, params![status, now, account.0, id.as_str()])?;
+            if status == StoredStatus::Destroying {
+                super::ports::revoke_all(db, account, &id)?;
+            }
             event.map_or(Ok(()), |event| add_event(db, account, &id, &event))
         })
     }
@@ -287,7 +290,7 @@ impl FromSql for StoredStatus {
 }
 
 /// A column of text that is parsed when it is read.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl<T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>> FromSql for Text<T> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -305,7 +308,7 @@ impl FromSql for Instance {
 }
 
 /// A column of milliseconds since 1970.
-struct Millis(Timestamp);
+pub(super) struct Millis(pub(super) Timestamp);
 
 impl FromSql for Millis {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

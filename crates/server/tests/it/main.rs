@@ -16,10 +16,16 @@ mod lifecycle;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod preview_wire;
+#[cfg(test)]
+mod previews;
+#[cfg(test)]
 mod proxying;
 #[cfg(test)]
 mod restart;
 #[cfg(test)]
 mod schema;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod wire;

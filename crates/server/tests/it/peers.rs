@@ -81,6 +81,7 @@ async fn serve_unless(
         .route("/sessions", get(async || Json(SessionList { sessions: Vec::new() })))
         .route("/sessions/{id}", get(async |Path(id): Path<String>| Json(session(&id))))
         .route("/files/content", put(upload).get(download))
+        .merge(sandcrab_agent::ports::router())
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(state);
     let listener = UnixListener::from_std(start.listener).unwrap();
@@ -92,7 +93,8 @@ async fn serve_unless(
         let _gone = frozen.wait_for(|frozen| !frozen).await;
         let service = hyper_util::service::TowerToHyperService::new(router.clone());
         let io = hyper_util::rt::TokioIo::new(stream);
-        connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+        connections.spawn(connection.with_upgrades());
     }
 }
 

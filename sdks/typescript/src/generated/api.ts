@@ -68,6 +68,11 @@ export interface components {
             /** @description A label for people; it has no effect. */
             name?: string;
         };
+        /** @description What a ticket is wanted for. */
+        CreateTicket: {
+            /** @description The path below `/v1/sandboxes/` at which the WebSocket will be opened, as it will be requested, without a query. */
+            path: string;
+        };
         /** @description An answer that says no more than that it was done. */
         Done: {
             /** @description Always true: failures are errors. */
@@ -261,6 +266,49 @@ export interface components {
             success: boolean;
             /** @description When it was asked. */
             timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description A port that is exposed. */
+        ExposedPort: {
+            /** @description When it was exposed. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description The label given when it was exposed. */
+            name?: string;
+            /**
+             * Format: int32
+             * @description The port.
+             */
+            port: number;
+            /** @description Whether the URL is in force. */
+            status: components["schemas"]["PortStatus"];
+            /** @description The secret in `url`. */
+            token: string;
+            /** @description Where it can be reached, by everyone who knows this. */
+            url: string;
+        };
+        /** @description The exposed ports of a sandbox, by number. */
+        ExposedPorts: {
+            /** @description The ports. */
+            ports: components["schemas"]["ExposedPort"][];
+        };
+        /** @description Which port to expose, and how. */
+        ExposePort: {
+            /**
+             * @description The domain of the URL, with its port where it is not the usual one. Default: the server's preview domain, or the
+             *     name by which it was called if that is `localhost`.
+             */
+            hostname?: string;
+            /** @description A label for people; it has no effect. */
+            name?: string;
+            /**
+             * Format: int32
+             * @description The port, 1024 to 65535.
+             */
+            port: number;
+            /**
+             * @description 1-16 characters of `a-z 0-9 _`. Random characters are appended to one that is shorter than 8 or taken already.
+             *     Default: 16 random characters.
+             */
+            token?: string;
         };
         /** @description The answer to a change of one path. */
         FileChanged: {
@@ -584,6 +632,28 @@ export interface components {
              * @description For `http`: what it answered.
              */
             status?: number;
+        };
+        /**
+         * @description How an exposed port stands.
+         * @enum {string}
+         */
+        PortStatus: "active";
+        /** @description Whether a token is a port's. */
+        PortTokenValidity: {
+            /** @description True only if the port is exposed and has this token. */
+            valid: boolean;
+        };
+        /** @description The answer to taking a port back. */
+        PortUnexposed: {
+            /**
+             * Format: int32
+             * @description The port.
+             */
+            port: number;
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
         };
         /** @description How many processes something was done to. */
         ProcessCount: {
@@ -950,6 +1020,13 @@ export interface components {
          * @enum {string}
          */
         StreamName: "stdout" | "stderr";
+        /** @description A ticket: good for one WebSocket at one path, within 30 s. */
+        Ticket: {
+            /** @description Until when it can be used. */
+            expiresAt: components["schemas"]["Timestamp"];
+            /** @description What goes into the URL as `?ticket=…`. */
+            ticket: string;
+        };
         /**
          * Format: date-time
          * @description A moment, written as `2026-01-31T12:00:00.000Z`.
@@ -968,6 +1045,11 @@ export interface components {
              * @description Bytes dropped from the middle of stdout.
              */
             stdout?: number;
+        };
+        /** @description A token to compare. */
+        ValidatePortToken: {
+            /** @description What came in a URL. */
+            token: string;
         };
         /** @description Waiting for a process's end. */
         WaitForExit: {
