@@ -1,5 +1,6 @@
 //! The agent: what it owns, and how it comes to life.
 
+use crate::code::CodeContexts;
 use crate::events::Events;
 use crate::exec::execution::Execution;
 use crate::exec::registry::Registry;
@@ -48,6 +49,7 @@ pub struct Agent {
     pub(crate) checkouts: Checkouts,
     pub(crate) processes: Arc<Processes>,
     pub(crate) ports: Ports,
+    pub(crate) code: CodeContexts,
 }
 
 impl std::fmt::Debug for Agent {
@@ -127,9 +129,15 @@ impl Agent {
             env: SandboxEnv::new(config.env.clone()),
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
         });
-        let sessions = Sessions::new(Arc::clone(&context));
-        let (checkouts, processes, ports) = (Checkouts::default(), Arc::default(), Ports::default());
-        let this = Arc::new(Self { sessions, context, files, checkouts, processes, ports });
+        let this = Arc::new_cyclic(|agent| Self {
+            sessions: Sessions::new(Arc::clone(&context)),
+            code: CodeContexts::new(Arc::clone(&context), files.clone(), agent.clone()),
+            context,
+            files,
+            checkouts: Checkouts::default(),
+            processes: Arc::default(),
+            ports: Ports::default(),
+        });
         let agent = Arc::clone(&this);
         tokio::spawn(async move { agent.context.executions.expire_in_time().await });
         let agent = Arc::clone(&this);

@@ -1,6 +1,7 @@
 //! PID 1 of each sandbox: sessions, commands, files, and the router that serves them.
 
 mod agent;
+mod code;
 mod events;
 mod exec;
 pub mod files;

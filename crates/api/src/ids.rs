@@ -79,6 +79,14 @@ id!(
     /// 1-64 characters of `A-Z a-z 0-9 _ -`.
     ExecId, "exec", check_exec
 );
+id!(
+    /// A code context's id: 1-64 characters of `A-Z a-z 0-9 _ -`.
+    ContextId, "context", check_exec
+);
+id!(
+    /// The name that a client gives one run of code, as [`ExecId`] for commands.
+    RunId, "run", check_exec
+);
 
 id!(
     /// A process's name: 1-64 characters of `A-Z a-z 0-9 _ . -`, not `.` or `..`, which are lost when a URL is

@@ -4,6 +4,7 @@
 //! clients are generated from it or written against it, and `openapi.json` is derived from it. The crate does no
 //! I/O, so any side can depend on it.
 
+pub mod code;
 pub mod error;
 pub mod exec;
 pub mod files;
@@ -23,7 +24,7 @@ pub mod units;
 pub mod validate;
 
 pub use error::{ApiError, ErrorCode};
-pub use ids::{ExecId, ProcessId, SandboxId, SessionId};
+pub use ids::{ContextId, ExecId, ProcessId, RunId, SandboxId, SessionId};
 
 /// The release this crate belongs to; server and agent exchange it when a connection opens.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

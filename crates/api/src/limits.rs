@@ -69,3 +69,13 @@ pub const MAX_PROCESS_WAITERS: usize = 256;
 pub const MAX_ALL_PROCESS_WAITERS: usize = 1024;
 /// The longest text that a line of a log can be waited for, in bytes.
 pub const MAX_LOG_PATTERN_BYTES: usize = 4096;
+/// Code contexts that one sandbox may hold (attack E07): each is a process of its own.
+pub const MAX_CODE_CONTEXTS: usize = 64;
+/// The longest code of one run, in bytes.
+pub const MAX_CODE_BYTES: usize = 8 << 20;
+/// How long a run may take unless the caller says otherwise, in milliseconds.
+pub const DEFAULT_RUN_TIMEOUT_MS: u64 = 60_000;
+/// Bytes kept of each output stream of one run, and of all its results together.
+pub const MAX_RUN_OUTPUT_BYTES: u64 = 64 << 20;
+/// The longest message of an executor, in bytes: bounds what a single result may cost the agent.
+pub const MAX_EXECUTOR_MESSAGE_BYTES: usize = 8 << 20;

@@ -1,5 +1,6 @@
 //! The rules that types cannot express, in one place for every side (contract X02: bad input names its field).
 
+use crate::code::{CreateCodeContext, RunCodeRequest};
 use crate::error::{ApiError, ErrorCode};
 use crate::exec::ExecRequest;
 use crate::limits;
@@ -39,14 +40,18 @@ pub fn mode(mode: Option<u32>) -> Checked {
 
 /// Names and values that an environment can hold.
 pub fn env(changes: &EnvChanges) -> Checked {
+    env_of("env", changes)
+}
+
+fn env_of(parent: &str, changes: &EnvChanges) -> Checked {
     if changes.len() > limits::MAX_ENV_ENTRIES {
         return Err(ApiError::invalid(
-            "env",
+            parent,
             format!("must have at most {} entries", limits::MAX_ENV_ENTRIES),
         ));
     }
     for (name, value) in changes {
-        let field = || format!("env.{}", name.chars().take(80).collect::<String>().escape_debug());
+        let field = || format!("{parent}.{}", name.chars().take(80).collect::<String>().escape_debug());
         // What `export` takes (POSIX, "Name"): no shell could hold another.
         let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
         if !first || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
@@ -199,6 +204,25 @@ pub fn create_session(request: &CreateSession) -> Checked {
     env(&request.env)?;
     timeout("commandTimeoutMs", request.command_timeout_ms, 1)?;
     request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
+}
+
+/// A new code context.
+pub fn create_code_context(request: &CreateCodeContext) -> Checked {
+    env_of("envVars", &request.env_vars)?;
+    timeout("timeout", request.timeout, 1)?;
+    request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
+}
+
+/// Code to run.
+pub fn run_code(request: &RunCodeRequest) -> Checked {
+    if request.code.len() > limits::MAX_CODE_BYTES {
+        return Err(ApiError::invalid(
+            "code",
+            format!("must have at most {} bytes; write a file and import it", limits::MAX_CODE_BYTES),
+        ));
+    }
+    timeout("timeout", request.timeout, 1)?;
+    env_of("envVars", &request.env_vars)
 }
 
 /// A new sandbox or a change of one.

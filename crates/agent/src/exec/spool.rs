@@ -30,7 +30,7 @@ impl SpoolDir {
     }
 
     /// A file without a name: it is gone when it is closed, whatever happens to the agent.
-    fn file(&self) -> io::Result<File> {
+    pub(crate) fn file(&self) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         Ok(File::from(rustix::fs::openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR)?))
     }

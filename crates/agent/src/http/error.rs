@@ -42,7 +42,7 @@ impl IntoResponse for Refusal {
 pub struct Errors;
 
 /// Every status of [`Errors`] with its heading.
-pub const ERROR_STATUSES: [(u16, &str); 12] = [
+pub const ERROR_STATUSES: [(u16, &str); 13] = [
     (400, "The request cannot be right; the message names the field"),
     (403, "Not allowed in the sandbox"),
     (404, "Not found"),
@@ -54,6 +54,7 @@ pub const ERROR_STATUSES: [(u16, &str); 12] = [
     (429, "A limit is reached"),
     (500, "It failed"),
     (501, "The image lacks what this needs"),
+    (503, "Not ready yet; try again"),
     (507, "The sandbox's disk is full"),
 ];
 

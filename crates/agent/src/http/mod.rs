@@ -30,6 +30,7 @@ pub fn router() -> Api<Arc<Agent>> {
         .merge(crate::files::http::router())
         .merge(crate::git::http::router())
         .merge(crate::processes::http::router())
+        .merge(crate::code::http::router())
 }
 
 /// The document of the sandbox-scoped routes.
@@ -54,7 +55,7 @@ fn operation(method: &Method, path: &str) -> Option<String> {
 /// Says which agent this is.
 #[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
 async fn hello() -> axum::Json<AgentHello> {
-    let features = ["sessions", "exec", "files", "events", "git", "processes", crate::ports::FEATURE];
+    let features = ["sessions", "exec", "files", "events", "git", "processes", "code", crate::ports::FEATURE];
     let features = features.map(str::to_owned).to_vec();
     axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
 }

@@ -164,23 +164,24 @@ impl Sandbox {
     pub(crate) async fn stream(&self, request: Value) -> Events {
         let response = self.send("POST", "/exec/stream", Some(&request)).await;
         assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body(), text: String::new() }
+        Events::of(response)
     }
 
     /// Follows a process's log from the event with this id on.
     pub(crate) async fn follow(&self, process_id: &str, last_event_id: &str) -> Events {
-        let request = Request::get(format!("/processes/{process_id}/logs/stream"))
-            .header("last-event-id", last_event_id);
-        let response = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body(), text: String::new() }
+        self.resume_at(&format!("/processes/{process_id}/logs/stream"), last_event_id).await
     }
 
     pub(crate) async fn resume(&self, exec_id: &str, last_event_id: &str) -> Events {
-        let request = Request::get(format!("/execs/{exec_id}/stream")).header("last-event-id", last_event_id);
+        self.resume_at(&format!("/execs/{exec_id}/stream"), last_event_id).await
+    }
+
+    /// Takes up the stream at a path behind the event with this id.
+    pub(crate) async fn resume_at(&self, path: &str, last_event_id: &str) -> Events {
+        let request = Request::get(path).header("last-event-id", last_event_id);
         let response = self.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body(), text: String::new() }
+        Events::of(response)
     }
 }
 
@@ -191,6 +192,10 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    pub(crate) fn of(response: Response) -> Self {
+        Self { body: response.into_body(), text: String::new() }
+    }
+
     /// The next event with its id; none at the end.
     pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
         loop {

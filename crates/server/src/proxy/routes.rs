@@ -2,7 +2,7 @@
 //! and the server cannot differ. What is not in the table never reaches a sandbox.
 
 use http::{Method, StatusCode};
-use sandcrab_api::{ApiError, ExecId, ProcessId, SessionId};
+use sandcrab_api::{ApiError, ContextId, ExecId, ProcessId, RunId, SessionId};
 use std::sync::Arc;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
@@ -34,6 +34,8 @@ enum Parameter {
     Session,
     Exec,
     Process,
+    Context,
+    Run,
 }
 
 /// What a method and a path lead to.
@@ -146,12 +148,13 @@ fn route(path: &str, method: Method, operation: &Operation) -> Result<Route, Rou
     };
     let id = operation.operation_id.clone();
     Ok(Route {
-        // Everything about a command or a process may be as late as its end, and so may a checkout, which is one.
+        // Everything about a command, a process or a run of code may be as late as its end, and so may a checkout, which is one.
         may_wait: path == "/exec"
             || path == "/git/checkout"
             || path.starts_with("/processes/")
             || path.starts_with("/exec/")
             || path.starts_with("/execs/")
+            || path.starts_with("/code/run")
             || media("application/octet-stream"),
         takes_json: media("application/json"),
         statuses: statuses.collect::<Result<_, _>>()?,
@@ -169,6 +172,8 @@ fn parse_segment(path: &str, segment: &str) -> Result<Segment, RoutesError> {
         "sessionId" => Ok(Segment::Parameter(Parameter::Session)),
         "execId" => Ok(Segment::Parameter(Parameter::Exec)),
         "processId" => Ok(Segment::Parameter(Parameter::Process)),
+        "contextId" => Ok(Segment::Parameter(Parameter::Context)),
+        "runId" => Ok(Segment::Parameter(Parameter::Run)),
         _ => Err(RoutesError::Parameter { path: path.to_owned(), name: name.to_owned() }),
     }
 }
@@ -202,12 +207,16 @@ impl Parameter {
             Self::Session => "sessionId",
             Self::Exec => "execId",
             Self::Process => "processId",
+            Self::Context => "contextId",
+            Self::Run => "runId",
         };
         let text = decode(part).ok_or_else(|| ApiError::invalid(name, "is not percent-encoded UTF-8"))?;
         let checked = match self {
             Self::Session => SessionId::parse(&text).map(|_| ()),
             Self::Exec => ExecId::parse(&text).map(|_| ()),
             Self::Process => ProcessId::parse(&text).map(|_| ()),
+            Self::Context => ContextId::parse(&text).map(|_| ()),
+            Self::Run => RunId::parse(&text).map(|_| ()),
         };
         checked.map_err(|error| ApiError::invalid(name, error.to_string()))?;
         Ok(text)

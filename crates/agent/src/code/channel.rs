@@ -1,0 +1,249 @@
+//! Frames between the agent and an executor: four bytes of length, little-endian, then JSON. The executor is not trusted:
+//! the code that it runs can write here whatever it likes.
+
+use sandcrab_api::limits::MAX_EXECUTOR_MESSAGE_BYTES;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use tokio::net::UnixStream;
+use tokio::task::coop::consume_budget;
+
+/// What is kept of the buffer between two messages.
+const BUFFER: usize = 64 << 10;
+
+/// What an executor is told.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub(super) enum Order<'a> {
+    /// To become the executor of a context.
+    Setup {
+        /// The whole environment.
+        env: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+        /// The working directory.
+        cwd: Cow<'a, str>,
+    },
+    /// To run code.
+    Run {
+        /// Stands in every message about this run.
+        id: &'a str,
+        count: u64,
+        code: &'a str,
+        /// Variables to set or unset: name, value, and the value that it must have now to be changed.
+        env: &'a [Delivery],
+        /// Variables for this run only.
+        once: &'a BTreeMap<String, Option<String>>,
+        /// The directory to go to first.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cwd: Option<&'a str>,
+    },
+}
+
+/// Name, new value, expected value.
+pub(super) type Delivery = (String, Option<String>, Option<String>);
+
+/// What an executor says.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// It can run code.
+    Hello,
+    /// The code of the run with this id shows something.
+    Result(Option<String>, Box<Shown>),
+    /// The run with this id has ended.
+    Done(Option<String>, Option<Failure>),
+}
+
+/// The same on the wire.
+#[derive(Debug, Deserialize)]
+struct Frame {
+    #[serde(rename = "type")]
+    kind: Kind,
+    id: Option<String>,
+    result: Option<Box<Shown>>,
+    error: Option<Failure>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Hello,
+    Result,
+    Done,
+}
+
+/// A result as the executor gives it; as [`sandcrab_api::code::CodeResult`], with JSON as it came.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Shown {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    png: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jpeg: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    svg: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    markdown: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    javascript: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chart: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<BTreeMap<String, u64>>,
+}
+
+/// JSON that is checked and passed on as it came, but on one line, as an event stream needs it.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+struct Json(Box<RawValue>);
+
+impl Serialize for Json {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.0.get();
+        if !text.contains(['\n', '\r']) {
+            return self.0.serialize(serializer);
+        }
+        // Inside a string they are escaped: these stand between two tokens.
+        let line = RawValue::from_string(text.replace(['\n', '\r'], " "));
+        line.map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+/// Why code ended before its end.
+#[derive(Debug, Deserialize)]
+pub(super) struct Failure {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) traceback: Vec<String>,
+    pub(super) line: Option<u64>,
+}
+
+/// The agent's end.
+#[derive(Debug)]
+pub(super) struct Channel {
+    stream: UnixStream,
+    received: Vec<u8>,
+    /// What has not gone out yet.
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+/// Why an executor can no longer be talked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// It has closed its end.
+    #[error("the executor closed its channel")]
+    Closed,
+    /// It says what no executor says.
+    #[error("the executor broke the protocol")]
+    Protocol,
+    /// The socket failed.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+}
+
+impl Channel {
+    /// A channel and the end for the executor.
+    pub(super) fn pair() -> io::Result<(Self, StdStream)> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(ours)?;
+        Ok((Self { stream, received: Vec::new(), unsent: Vec::new(), sent: 0 }, theirs))
+    }
+
+    /// Puts an order on its way; [`Channel::next`] sends what does not fit the socket at once.
+    pub(super) fn send(&mut self, order: &Order<'_>) -> io::Result<()> {
+        let start = self.unsent.len();
+        self.unsent.extend_from_slice(&[0; 4]);
+        serde_json::to_writer(&mut self.unsent, order)?;
+        let length = (self.unsent.len() - start - 4) as u32;
+        self.unsent[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.sent < self.unsent.len() {
+            match self.stream.try_write(&self.unsent[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent = Vec::new();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// The next message. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Message, Broken> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(message);
+            }
+            if self.sent < self.unsent.len() {
+                tokio::select! {
+                    readable = self.stream.readable() => readable?,
+                    writable = self.stream.writable() => {
+                        writable?;
+                        self.flush()?;
+                        continue;
+                    }
+                }
+            } else {
+                self.stream.readable().await?;
+            }
+            let room = self.missing().clamp(4096, 256 << 10);
+            self.received.reserve(room);
+            match self.stream.try_read_buf(&mut self.received) {
+                Ok(0) => return Err(Broken::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            consume_budget().await;
+        }
+    }
+
+    /// How many bytes are still to come of the message that has begun.
+    fn missing(&self) -> usize {
+        self.announced().map_or(4, |length| (length + 4).saturating_sub(self.received.len()))
+    }
+
+    fn announced(&self) -> Option<usize> {
+        let (head, _) = self.received.split_first_chunk::<4>()?;
+        Some(u32::from_le_bytes(*head) as usize)
+    }
+
+    fn take(&mut self) -> Result<Option<Message>, Broken> {
+        let Some(length) = self.announced() else { return Ok(None) };
+        if length > MAX_EXECUTOR_MESSAGE_BYTES {
+            return Err(Broken::Protocol);
+        }
+        if self.received.len() < length + 4 {
+            return Ok(None);
+        }
+        let frame: Frame =
+            serde_json::from_slice(&self.received[4..length + 4]).map_err(|_| Broken::Protocol)?;
+        let message = match frame.kind {
+            Kind::Hello => Message::Hello,
+            Kind::Result => Message::Result(frame.id, frame.result.ok_or(Broken::Protocol)?),
+            Kind::Done => Message::Done(frame.id, frame.error),
+        };
+        self.received.drain(..length + 4);
+        if self.received.is_empty() && self.received.capacity() > BUFFER {
+            self.received = Vec::new();
+        }
+        Ok(Some(message))
+    }
+}

@@ -1,0 +1,12 @@
+{
+  const fs = require("node:fs"), vm = require("node:vm");
+  const read = (fd) => {
+    const bytes = Buffer.alloc(fs.fstatSync(fd).size);
+    return bytes.toString("utf8", 0, fs.readSync(fd, bytes, 0, bytes.length, 0));
+  };
+  const compiled = (fd, names, filename) => vm.compileFunction(read(fd), names, { filename });
+  const [language] = process.argv.splice(1);
+  const names = ["require", "load", "loadParser", "language", "control", "interrupts"];
+  const loadParser = () => compiled(12, [], "sandcrab:parser")();
+  compiled(11, names, "sandcrab:executor")(require, (name) => import(name), loadParser, language, 10, 13);
+}

@@ -1,0 +1,160 @@
+//! The interpreters of the image, and the programs of ours that run in them.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{Access, FileType, MemfdFlags, SealFlags};
+use sandcrab_api::code::CodeLanguage;
+use sandcrab_api::{ApiError, ErrorCode};
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// Descriptors of an executor, as its program knows them. Low: Node gives to the programs that it starts every inherited
+/// descriptor above the first sixteen.
+pub(super) const CONTROL: i32 = 10;
+pub(super) const PROGRAM: i32 = 11;
+pub(super) const PARSER: i32 = 12;
+pub(super) const INTERRUPTS: i32 = 13;
+
+const PYTHON: &str = include_str!("executors/python.py");
+const PYTHON_BOOT: &str = "\
+import os
+with open(11, 'rb') as _: exec(compile(os.pread(11, 1 << 24, 0), '<sandcrab>', 'exec'), \
+{'__name__': 'sandcrab_executor', '__file__': '<sandcrab>', 'CONTROL': 10})";
+const NODE: &str = include_str!("executors/javascript.js");
+const NODE_BOOT: &str = include_str!("executors/boot.js");
+const NODE_PARSER: &str = include_str!("executors/parser.js");
+
+/// Variables that an interpreter reads at its start only.
+const FIXED: [&[u8]; 4] = [b"HOME", b"LANG", b"LANGUAGE", b"VIRTUAL_ENV"];
+const FIXED_PREFIXES: [&[u8]; 9] =
+    [b"PYTHON", b"NODE_", b"LD_", b"LC_", b"MALLOC_", b"GLIBC_", b"UV_", b"OPENSSL_", b"SSL_"];
+
+/// Whether a change of this variable needs another process.
+pub(super) fn is_fixed(name: &[u8]) -> bool {
+    FIXED.contains(&name) || FIXED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The interpreter that runs a language: the first of its names on the `PATH` that it would be started with.
+///
+/// # Errors
+/// `PYTHON_NOT_AVAILABLE`, `JAVASCRIPT_NOT_AVAILABLE`.
+pub(super) fn find(language: CodeLanguage, path: &[u8], cwd: &Path) -> Result<CString, ApiError> {
+    let names = match language {
+        CodeLanguage::Python => ["python3", "python"],
+        CodeLanguage::Javascript | CodeLanguage::Typescript => ["node", "nodejs"],
+    };
+    for name in names {
+        for directory in path.split(|byte| *byte == b':') {
+            let program = cwd.join(OsStr::from_bytes(directory)).join(name);
+            let is_file = rustix::fs::stat(&program)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+            if is_file
+                && rustix::fs::access(&program, Access::EXEC_OK).is_ok()
+                && let Ok(program) = CString::new(program.as_os_str().as_bytes())
+            {
+                return Ok(program);
+            }
+        }
+    }
+    let [name, _] = names;
+    let (code, remedy) = match language {
+        CodeLanguage::Python => (
+            ErrorCode::PythonNotAvailable,
+            "Use an image that has python3, such as `python`, or install it in the sandbox.",
+        ),
+        CodeLanguage::Javascript | CodeLanguage::Typescript => (
+            ErrorCode::JavascriptNotAvailable,
+            "Use an image that has node, or install it in the sandbox (version 18 or later).",
+        ),
+    };
+    let message = format!("{language} needs {name}, which is not on the sandbox's PATH");
+    Err(ApiError::new(code, message).with("language", language.as_str()).suggest(remedy))
+}
+
+/// The command line of a language's executor, without the interpreter's own name.
+pub(super) fn arguments(language: CodeLanguage) -> Vec<&'static str> {
+    match language {
+        CodeLanguage::Python => vec!["-c", PYTHON_BOOT],
+        CodeLanguage::Javascript | CodeLanguage::Typescript => vec!["-e", NODE_BOOT, language.as_str()],
+    }
+}
+
+/// Our programs as sealed memory files, made when the first executor needs them: all executors map the same pages.
+#[derive(Debug, Default)]
+pub(super) struct Programs {
+    python: OnceLock<OwnedFd>,
+    node: OnceLock<OwnedFd>,
+    parser: OnceLock<OwnedFd>,
+}
+
+impl Programs {
+    /// The files of a language's executor with the numbers that they have there.
+    pub(super) fn of(&self, language: CodeLanguage) -> io::Result<Vec<(&OwnedFd, i32)>> {
+        Ok(match language {
+            CodeLanguage::Python => vec![(made(&self.python, PYTHON)?, PROGRAM)],
+            CodeLanguage::Javascript | CodeLanguage::Typescript => {
+                vec![(made(&self.node, NODE)?, PROGRAM), (made(&self.parser, NODE_PARSER)?, PARSER)]
+            }
+        })
+    }
+}
+
+fn made<'a>(slot: &'a OnceLock<OwnedFd>, text: &str) -> io::Result<&'a OwnedFd> {
+    if let Some(file) = slot.get() {
+        return Ok(file);
+    }
+    let file = sealed(text)?;
+    Ok(slot.get_or_init(|| file))
+}
+
+fn sealed(text: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = match rustix::fs::memfd_create("sandcrab-executor", flags | MemfdFlags::NOEXEC_SEAL) {
+        // Before Linux 6.3 the flag is unknown.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("sandcrab-executor", flags)?,
+        other => other?,
+    };
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let count = rustix::io::write(&fd, rest)?;
+        rest = &rest[count..];
+    }
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&fd, seals)?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn k01_a_language_that_the_image_lacks_is_a_501_with_a_remedy() {
+        let empty = tempfile::tempdir().unwrap();
+        // A directory and a file without the right to run are no interpreter.
+        std::fs::create_dir(empty.path().join("python3")).unwrap();
+        std::fs::write(empty.path().join("node"), "").unwrap();
+        let path = empty.path().as_os_str().as_bytes();
+        for (language, code) in [
+            (CodeLanguage::Python, ErrorCode::PythonNotAvailable),
+            (CodeLanguage::Javascript, ErrorCode::JavascriptNotAvailable),
+            (CodeLanguage::Typescript, ErrorCode::JavascriptNotAvailable),
+        ] {
+            let error = find(language, path, Path::new("/")).unwrap_err();
+            assert_eq!((error.code, error.http_status), (code, 501));
+            assert!(error.suggestion.unwrap().contains("image"));
+        }
+    }
+
+    #[test]
+    fn s11_only_variables_that_are_read_at_the_start_need_another_process() {
+        for name in ["PYTHONPATH", "NODE_OPTIONS", "LD_PRELOAD", "HOME", "LC_ALL"] {
+            assert!(is_fixed(name.as_bytes()), "{name}");
+        }
+        for name in ["PATH", "FOO", "HOMER", "LANGUAGES"] {
+            assert!(!is_fixed(name.as_bytes()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! An executor's stdout and stderr: pipes that live as long as it does. What comes while a run is on belongs to that run;
+//! what comes between two runs belongs to none and is dropped, so that nobody who writes late is held up.
+
+use super::journal::Kind;
+use super::run::Run;
+use crate::exec::text::Encoder;
+use rustix::fd::OwnedFd;
+use sandcrab_api::exec::OutputEncoding;
+use std::io;
+use tokio::net::unix::pipe::Receiver;
+use tokio::task::coop::consume_budget;
+
+/// Bytes taken at once: what a pipe holds by default (pipe(7)).
+const PIECE: usize = 64 << 10;
+
+thread_local! {
+    /// One buffer serves every pipe of the thread: it is full only between two lines of code.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// One of the two.
+#[derive(Debug)]
+pub(super) struct Output {
+    pipe: Receiver,
+    kind: Kind,
+    encoder: Encoder,
+    open: bool,
+}
+
+impl Output {
+    /// A fresh pipe: the end to read, and the end for the executor.
+    pub(super) fn pipe(kind: Kind) -> io::Result<(Self, OwnedFd)> {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        let pipe = Receiver::from_owned_fd_unchecked(read)?;
+        Ok((Self { pipe, kind, encoder: Encoder::new(OutputEncoding::Utf8), open: true }, write))
+    }
+
+    /// Waits for output, and takes it; never resolves once nobody can write any more. Cancel-safe.
+    pub(super) async fn next(&mut self, run: Option<&Run>) -> io::Result<()> {
+        if !self.open {
+            std::future::pending::<()>().await;
+        }
+        self.pipe.readable().await?;
+        match self.take(PIECE, run, Receiver::try_read) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => drop(outcome?),
+        }
+        // A pipe that is never empty must not keep the thread from everything else.
+        consume_budget().await;
+        Ok(())
+    }
+
+    /// Takes what is in the pipe at this moment: all that was written before the message that has just come. Bounded by
+    /// what is there now, as others may go on writing.
+    pub(super) fn settle(&mut self, run: Option<&Run>) {
+        let mut left = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize;
+        while left > 0 && self.open {
+            // Past the poller, which may not have heard of it yet.
+            let read = |pipe: &Receiver, buffer: &mut [u8]| Ok(rustix::io::read(pipe, buffer)?);
+            match self.take(left.min(PIECE), run, read) {
+                Ok(count) => left = left.saturating_sub(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// As [`Output::next`], for what an interpreter says before it is ready: keeps the end of it.
+    pub(super) async fn overhear(&mut self, said: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        if !self.open {
+            std::future::pending::<()>().await;
+        }
+        self.pipe.readable().await?;
+        let mut buffer = [0; 1024];
+        match self.pipe.try_read(&mut buffer) {
+            Ok(count) => {
+                self.open = count > 0;
+                said.extend_from_slice(&buffer[..count]);
+                said.drain(..said.len().saturating_sub(most));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// What is left of that in the pipe.
+    pub(super) fn overhear_rest(&mut self, said: &mut Vec<u8>) {
+        let mut buffer = vec![0; PIECE];
+        // Whoever has it open still may write nothing more: a read must not wait, and does not.
+        if let Ok(count) = rustix::io::read(&self.pipe, &mut buffer) {
+            said.extend_from_slice(&buffer[..count]);
+        }
+    }
+
+    /// The run is over: half a character that it wrote is shown as what it is.
+    pub(super) fn finish(&mut self, run: &Run) {
+        self.settle(Some(run));
+        self.give(&[], true, Some(run));
+        self.encoder.reset();
+    }
+
+    fn take(
+        &mut self,
+        most: usize,
+        run: Option<&Run>,
+        read: impl FnOnce(&Receiver, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(PIECE, 0);
+            let count = read(&self.pipe, &mut buffer[..most])?;
+            self.open = count > 0;
+            self.give(&buffer[..count], false, run);
+            Ok(count)
+        })
+    }
+
+    fn give(&mut self, bytes: &[u8], last: bool, run: Option<&Run>) {
+        let Some(run) = run else { return };
+        let mut text = String::new();
+        self.encoder.push(bytes, last, &mut text);
+        if !text.is_empty() {
+            run.append(self.kind, text.as_bytes());
+        }
+    }
+}
