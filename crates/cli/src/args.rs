@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Run a command in a session of a sandbox
     Exec(ExecArgs),
+    /// Run Python, JavaScript or TypeScript in a sandbox; variables, functions and imports stay for the next time
+    RunCode(RunCodeArgs),
     /// Work in a session of a sandbox, line by line
     Shell(ShellArgs),
     /// Clone a repository inside a sandbox
@@ -172,6 +174,34 @@ pub(crate) struct ExecArgs {
     /// What to run
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The value of the last expression is printed, also rich ones by their text; --json gives them in every form.
+The exit code is 1 when the code failed, 124 when --timeout was over, 125 when sandcrab itself failed.
+Ctrl-C interrupts the code; its context keeps its state.")]
+pub(crate) struct RunCodeArgs {
+    /// python, javascript or typescript [default: by the file's name, else python]
+    #[arg(short, long)]
+    pub language: Option<String>,
+    /// Run it in the session's own context, which follows its variables and directory
+    #[arg(short, long)]
+    pub session: Option<String>,
+    /// Run it in this code context
+    #[arg(short, long, value_name = "ID", conflicts_with = "session")]
+    pub context: Option<String>,
+    /// Set a variable for this run; without =VALUE it is taken from here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Interrupt it after this time: 30s, 5m, 1h, or seconds [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// The sandbox; created if it does not exist
+    pub sandbox: String,
+    /// The code; - for stdin
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

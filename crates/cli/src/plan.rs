@@ -2,15 +2,16 @@
 
 use crate::args::{
     Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ExposeArgs, ImageCommand, KillArgs,
-    LsArgs, RunArgs, ServeArgs, StartArgs,
+    LsArgs, RunArgs, RunCodeArgs, ServeArgs, StartArgs,
 };
 use crate::commands::serve::Logging;
 use crate::quote;
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
+use sandcrab_client::api::code::CodeLanguage;
 use sandcrab_client::api::sandbox::{Limits, Network};
 use sandcrab_client::api::units::{ByteSize, IdleTime};
-use sandcrab_client::api::{ProcessId, SandboxId, SessionId};
+use sandcrab_client::api::{ContextId, ProcessId, SandboxId, SessionId};
 use sandcrab_client::{ExposeOptions, SandboxOptions};
 use sandcrab_runtime::doctor::Feature;
 use sandcrab_server::{ServeOptions, TlsOptions};
@@ -38,6 +39,7 @@ pub(crate) enum Plan {
 pub(crate) enum Action {
     Run { options: SandboxOptions, command: CommandPlan, allow_missing: Vec<Feature> },
     Exec { sandbox: SandboxId, session: SessionId, command: CommandPlan },
+    RunCode { sandbox: SandboxId, code: CodePlan },
     Shell { sandbox: SandboxId, session: SessionId },
     Checkout { sandbox: SandboxId, plan: CheckoutPlan },
     ListSandboxes { labels: Vec<(String, String)> },
@@ -109,6 +111,17 @@ pub(crate) struct StartPlan {
     pub command: CommandPlan,
 }
 
+/// Code for a context.
+#[derive(Debug)]
+pub(crate) struct CodePlan {
+    pub source: Local,
+    pub language: Option<CodeLanguage>,
+    pub session: Option<SessionId>,
+    pub context: Option<ContextId>,
+    pub env: Vec<(String, String)>,
+    pub timeout: Option<Duration>,
+}
+
 /// A path in a sandbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -138,6 +151,7 @@ impl Plan {
             Command::Run(run) => run_action(run)?,
             Command::Exec(exec) => exec_action(exec)?,
             Command::Checkout(checkout) => checkout_action(checkout)?,
+            Command::RunCode(code) => run_code_action(code)?,
             Command::Shell(shell) => {
                 Action::Shell { sandbox: shell.sandbox.parse()?, session: shell.session.parse()? }
             }
@@ -285,6 +299,39 @@ fn kill_action(kill: &KillArgs) -> Result<Action> {
     Ok(Action::Kill { sandbox, processes, signal: kill.signal.clone() })
 }
 
+fn run_code_action(args: RunCodeArgs) -> Result<Action> {
+    let context = args.context.as_deref().map(ContextId::parse).transpose()?;
+    let language = match args.language.as_deref().or(language_of(&args.file)) {
+        None => None,
+        Some("python" | "python3" | "py") => Some(CodeLanguage::Python),
+        Some("javascript" | "js" | "node") => Some(CodeLanguage::Javascript),
+        Some("typescript" | "ts") => Some(CodeLanguage::Typescript),
+        Some(other) => bail!("--language {other:?} is none of python, javascript and typescript"),
+    };
+    Ok(Action::RunCode {
+        sandbox: args.sandbox.parse()?,
+        code: CodePlan {
+            source: if args.file.as_os_str() == "-" { Local::Pipe } else { Local::Path(args.file) },
+            // A context knows its language.
+            language: language.filter(|_| context.is_none() || args.language.is_some()),
+            session: args.session.as_deref().map(SessionId::parse).transpose()?,
+            context,
+            env: variables(args.env)?,
+            timeout: timeout(args.timeout.as_deref())?,
+        },
+    })
+}
+
+/// What a file's name says of its language.
+fn language_of(file: &std::path::Path) -> Option<&'static str> {
+    match file.extension()?.to_str()? {
+        "py" => Some("python"),
+        "js" | "mjs" | "cjs" => Some("javascript"),
+        "ts" | "mts" | "cts" => Some("typescript"),
+        _ => None,
+    }
+}
+
 fn ls_action(ls: LsArgs) -> Result<Action> {
     let Some(place) = ls.place else {
         let labels = ls.label.iter().map(|label| {
@@ -309,9 +356,10 @@ fn timeout(text: Option<&str>) -> Result<Option<Duration>> {
     Ok(timeout)
 }
 
-fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
+/// `NAME=VALUE`, or `NAME` for a variable of this process.
+fn variables(entries: Vec<String>) -> Result<Vec<(String, String)>> {
     let mut env = Vec::new();
-    for entry in options.env {
+    for entry in entries {
         let (name, value) = match entry.split_once('=') {
             Some((name, value)) => (name.to_owned(), value.to_owned()),
             None => {
@@ -322,7 +370,11 @@ fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
         };
         env.push((name, value));
     }
-    let timeout = timeout(options.timeout.as_deref())?;
+    Ok(env)
+}
+
+fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
+    let (env, timeout) = (variables(options.env)?, timeout(options.timeout.as_deref())?);
     Ok(CommandPlan { text: quote::command(words), env, cwd: options.cwd, timeout })
 }
 

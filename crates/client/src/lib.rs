@@ -27,6 +27,7 @@
 //! Needs a tokio runtime with I/O and time. Speaks HTTP/1.1 over TCP or TLS, without a proxy.
 
 mod client;
+mod code;
 mod error;
 mod exec;
 mod files;
@@ -46,6 +47,7 @@ mod transport;
 mod wait;
 
 pub use client::Client;
+pub use code::{CodeStream, RunCode};
 pub use error::{ClientError, ConnectError};
 pub use exec::{Exec, ExecOutput};
 pub use files::{FileReader, Files, ListOptions, MkdirOptions, WriteOptions};

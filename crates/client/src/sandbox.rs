@@ -1,5 +1,6 @@
 //! One sandbox.
 
+use crate::code::RunCode;
 use crate::exec::{Exec, ExecOutput};
 use crate::files::Files;
 use crate::follow::ExecStream;
@@ -7,13 +8,14 @@ use crate::git::Checkout;
 use crate::processes::{self, Process, Start};
 use crate::session::Session;
 use crate::transport::{Call, Transport};
-use crate::{ClientError, SandboxOptions, path};
+use crate::{ClientError, SandboxOptions, code, path};
 use http::Method;
+use sandcrab_api::code::{CodeContext, CodeContextDeleted, CreateCodeContext, RunInfo};
 use sandcrab_api::exec::ExecInfo;
 use sandcrab_api::process::ProcessInfo;
 use sandcrab_api::sandbox::{SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo};
 use sandcrab_api::session::{CreateSession, Done, EnvChanges, SessionInfo, SessionList, SetEnv};
-use sandcrab_api::{ExecId, ProcessId, SandboxId, SessionId};
+use sandcrab_api::{ContextId, ExecId, ProcessId, RunId, SandboxId, SessionId};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -277,6 +279,44 @@ impl Sandbox {
     /// As any call.
     pub async fn cleanup_completed_processes(&self) -> Result<u64, ClientError> {
         processes::clean_up(&self.target).await
+    }
+
+    /// Code to run: in the language's own context of the sandbox unless told otherwise. Runs when it is awaited or
+    /// streamed.
+    pub fn run_code(&self, code: impl Into<String>) -> RunCode {
+        RunCode::new(Arc::clone(&self.target), None, code.into())
+    }
+
+    /// Makes a code context: an interpreter of its own (contract K01).
+    ///
+    /// # Errors
+    /// `PYTHON_NOT_AVAILABLE`, `JAVASCRIPT_NOT_AVAILABLE`; `QUOTA_EXCEEDED` past 64 contexts.
+    pub async fn create_code_context(&self, options: &CreateCodeContext) -> Result<CodeContext, ClientError> {
+        code::create(&self.target, options).await
+    }
+
+    /// Its code contexts, oldest first.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn code_contexts(&self) -> Result<Vec<CodeContext>, ClientError> {
+        code::list(&self.target).await
+    }
+
+    /// Ends a code context with everything that its code has started.
+    ///
+    /// # Errors
+    /// `CONTEXT_NOT_FOUND`.
+    pub async fn delete_code_context(&self, id: &ContextId) -> Result<CodeContextDeleted, ClientError> {
+        code::delete(&self.target, id).await
+    }
+
+    /// Interrupts a run and waits for its end. One that has ended already is left as it is.
+    ///
+    /// # Errors
+    /// `EXEC_NOT_FOUND`.
+    pub async fn cancel_run(&self, id: &RunId) -> Result<RunInfo, ClientError> {
+        code::cancel(&self.target, id).await
     }
 
     /// Its files; relative paths start at `/workspace`.

@@ -1,14 +1,16 @@
 //! One session.
 
+use crate::code::RunCode;
 use crate::exec::Exec;
 use crate::files::Files;
 use crate::git::Checkout;
 use crate::processes::Start;
 use crate::sandbox::Target;
 use crate::transport::Call;
-use crate::{ClientError, path};
+use crate::{ClientError, code, path};
 use http::Method;
 use sandcrab_api::SessionId;
+use sandcrab_api::code::{CodeContext, CreateCodeContext};
 use sandcrab_api::session::{Done, EnvChanges, SessionDeleted, SessionInfo, SetEnv};
 use std::sync::Arc;
 
@@ -85,6 +87,21 @@ impl Session {
     /// session as of its last command (contract S14), and belongs to the sandbox.
     pub fn start(&self, command: impl Into<String>) -> Start {
         Start::new(Arc::clone(&self.target), Some(self.id.clone()), command.into())
+    }
+
+    /// Code to run: in the language's own context of this session, which follows the session's exported variables and
+    /// working directory (contract S14). Runs when it is awaited or streamed.
+    pub fn run_code(&self, code: impl Into<String>) -> RunCode {
+        RunCode::new(Arc::clone(&self.target), Some(self.id.clone()), code.into())
+    }
+
+    /// Makes a code context that starts with this session's exported variables in its working directory.
+    ///
+    /// # Errors
+    /// As [`Sandbox::create_code_context`](crate::Sandbox::create_code_context).
+    pub async fn create_code_context(&self, options: &CreateCodeContext) -> Result<CodeContext, ClientError> {
+        let options = CreateCodeContext { session_id: Some(self.id.clone()), ..options.clone() };
+        code::create(&self.target, &options).await
     }
 
     /// The sandbox's files; relative paths start at this session's working directory.

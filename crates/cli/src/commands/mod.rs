@@ -9,6 +9,7 @@ mod list;
 mod ports;
 mod processes;
 mod run;
+mod run_code;
 pub(crate) mod serve;
 mod shell;
 mod show;
@@ -29,6 +30,9 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         }
         Action::Exec { sandbox, session, command } => {
             return exec::run(&handle(&client()?, &sandbox)?, &session, &command, report).await;
+        }
+        Action::RunCode { sandbox, code } => {
+            return run_code::run(&handle(&client()?, &sandbox)?, code, report).await;
         }
         Action::Shell { sandbox, session } => {
             return shell::run(&handle(&client()?, &sandbox)?, &session, report).await;

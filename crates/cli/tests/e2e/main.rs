@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod checkout;
 #[cfg(test)]
+mod code;
+#[cfg(test)]
 mod copying;
 #[cfg(test)]
 mod errors;

@@ -1,0 +1,49 @@
+//! `sandcrab run-code`
+
+use crate::rig::Rig;
+use serde_json::Value;
+
+#[test]
+fn k01_code_runs_and_its_state_stays() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    assert_eq!(rig.cli_with(&["run-code", id], b"import os\nx = 20\nprint('out')").ok(), "out\n");
+    assert_eq!(rig.cli_with(&["run-code", id, "-"], b"x * 2 + 2").ok(), "42\n");
+    let file = tempfile::Builder::new().suffix(".ts").tempfile().unwrap();
+    std::fs::write(file.path(), "const n: number = 7; console.log('ts'); ({ n })").unwrap();
+    assert_eq!(rig.cli(&["run-code", id, file.path().to_str().unwrap()]).ok(), "ts\n{ n: 7 }\n");
+    let json = rig.cli_with(&["run-code", "--json", "-l", "js", id], b"[1, 2]").ok().to_owned();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["results"][0]["json"], serde_json::json!([1, 2]));
+    assert_eq!(json["executionCount"], 1);
+}
+
+#[test]
+fn k01_failures_are_told_by_exit_codes() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    let failed = rig.cli_with(&["run-code", id], b"print('before')\n1 / 0");
+    assert_eq!((failed.code(), failed.text()), (1, "before\n"));
+    assert!(failed.stderr.ends_with("ZeroDivisionError: division by zero\n"), "{}", failed.stderr);
+    let late = rig.cli_with(&["run-code", "--timeout", "0.2", id], b"while True: pass");
+    assert_eq!(late.code(), 124);
+    let died = rig.cli_with(&["run-code", id], b"import os; os._exit(3)");
+    assert_eq!(died.code(), 1);
+    assert!(died.stderr.contains("started anew"), "{}", died.stderr);
+    assert_eq!(rig.cli_with(&["run-code", "-l", "ruby", id], b"1").code(), 125);
+}
+
+#[test]
+fn s14_a_sessions_code_starts_where_the_session_stands() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    rig.cli(&["exec", "-s", "prod", id, "export STAGE=production; cd /tmp"]).ok();
+    let seen = b"import os; os.environ.get('STAGE'), os.getcwd()";
+    assert_eq!(rig.cli_with(&["run-code", "-s", "prod", id], seen).ok(), "('production', '/tmp')\n");
+    assert_eq!(rig.cli_with(&["run-code", id], seen).ok(), "(None, '/workspace')\n");
+    let once = rig.cli_with(&["run-code", "-e", "STAGE=once", id], seen);
+    assert_eq!(once.ok(), "('once', '/workspace')\n");
+}
