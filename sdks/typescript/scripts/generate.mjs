@@ -1,7 +1,8 @@
-// Writes src/generated/ from the repository's openapi.json. With --check: fails if a committed file differs.
+// Writes src/generated/ from the repository's openapi.json, and the parser of code executors. With --check: fails if a committed file differs.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import openapiTS, { astToString } from "openapi-typescript";
 import { errorClasses } from "./errors.mjs";
+import { executorParser, PARSER } from "./executor-parser.mjs";
 
 const check = process.argv.includes("--check");
 const here = (path) => new URL(path, import.meta.url);
@@ -14,6 +15,7 @@ const head = "// Generated from openapi.json by `npm run generate`. Do not edit.
 const files = {
   "../src/generated/api.ts": head + astToString(await openapiTS(schemas, { alphabetize: true })),
   "../src/generated/errors.ts": head + errorClasses(document.components.schemas.ErrorCode.enum),
+  [PARSER]: await executorParser(),
 };
 
 await mkdir(here("../src/generated/"), { recursive: true });
@@ -21,11 +23,11 @@ const stale = [];
 for (const [name, text] of Object.entries(files)) {
   const committed = await readFile(here(name), "utf8").catch(() => "");
   if (committed === text) continue;
-  if (check) stale.push(name.replace("../", ""));
+  if (check) stale.push(name.replace(/^(?:\.\.\/)+/, ""));
   else await writeFile(here(name), text);
 }
 if (stale.length > 0) {
-  console.error(`out of date with openapi.json: ${stale.join(", ")}; run \`npm run generate\``);
+  console.error(`out of date: ${stale.join(", ")}; run \`npm run generate\``);
   process.exit(1);
 }
 

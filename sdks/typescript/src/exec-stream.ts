@@ -1,7 +1,7 @@
 import { ConnectionError } from "./errors.js";
 import { sleep, type Transport } from "./transport.js";
 
-/** Opens the stream behind what was read up to `cursor` (`STDOUT-STDERR`, raw offsets); undefined: from its start. */
+/** Opens the stream behind what was read up to `cursor` (the id of the last event); undefined: from its start. */
 export type Open = (cursor: string | undefined, connection?: AbortSignal) => Promise<Response>;
 
 /** What an abort does before the stream fails with the signal's reason. */
@@ -25,7 +25,8 @@ const EXEC: StreamKind = { operation: "execStream", first: "start", last: ["comp
 const NEWLINE = 10;
 
 /**
- * A stream of events of a command or a process that goes on where it broke off when the connection is lost (contract S12). It hands on
+ * A stream of events of a command, a process or a run of code that goes on where it broke off when the connection is lost
+ * (contract S12). It hands on
  * whole messages only, so neither a message nor a character is ever split over two chunks, nor seen twice.
  *
  * Cancelling the stream lets the command run on; only `abort` kills it.

@@ -1,9 +1,10 @@
-import { ConnectionError, ExecNotFoundError, errorOf } from "./errors.js";
+import { cancellable, cancelUntilDone } from "./cancel.js";
+import { errorOf } from "./errors.js";
 import { resumableStream } from "./exec-stream.js";
 import { newExecId } from "./ids.js";
 import { parseSSEStream } from "./sse.js";
 import type { Target } from "./target.js";
-import { retrying, sleep } from "./transport.js";
+import { retrying } from "./transport.js";
 import type { BaseExecOptions, ExecEvent, ExecOptions, ExecResult, StreamOptions } from "./types.js";
 import type * as wire from "./wire.js";
 
@@ -79,7 +80,7 @@ async function plainResult(target: Target, request: Request, { signal }: ExecOpt
       },
       connection,
     );
-  return signal ? cancellable(target, request.execId, signal, work) : work();
+  return signal ? cancellable(signal, work, (pending) => cancel(target, request.execId, pending)) : work();
 }
 
 /** The result of a command that is known to the server; waits for its end. */
@@ -118,73 +119,14 @@ async function openStream(
     return target.transport.send({ ...call, method: "GET", path: `${target.path}/execs/${execId}/stream?${query}` });
   };
   const work = (connection?: AbortSignal) => retrying(target.transport, () => open(undefined, connection), connection);
-  const first = await (signal ? cancellable(target, execId, signal, work) : work());
-  return resumableStream(
-    target.transport,
-    first,
-    open,
-    signal && { signal, kill: () => cancel(target, execId, () => true) },
-  );
+  const kill = (pending: () => boolean) => cancel(target, execId, pending);
+  const first = await (signal ? cancellable(signal, work, kill) : work());
+  return resumableStream(target.transport, first, open, signal && { signal, kill: () => kill(() => true) });
 }
 
-/**
- * Does `work`; on abort first has the server kill the command, then rejects with the signal's reason. A dropped
- * connection alone would kill nothing.
- */
-export function cancellable<T>(
-  target: Target,
-  execId: string,
-  signal: AbortSignal,
-  work: (connection: AbortSignal) => Promise<T>,
-): Promise<T> {
-  if (signal.aborted) return Promise.reject(signal.reason);
-  return new Promise((resolve, reject) => {
-    const connection = new AbortController();
-    let pending = true;
-    const abort = async () => {
-      const failure = await cancel(target, execId, () => pending).then(
-        () => signal.reason,
-        (error: unknown) => error,
-      );
-      reject(failure);
-      connection.abort(signal.reason);
-    };
-    signal.addEventListener("abort", abort, { once: true });
-    const settled = () => {
-      pending = false;
-      signal.removeEventListener("abort", abort);
-    };
-    work(connection.signal).then(
-      (value) => {
-        settled();
-        if (!signal.aborted) resolve(value);
-      },
-      (error) => {
-        settled();
-        if (!signal.aborted) reject(error);
-      },
-    );
-  });
-}
-
-/**
- * Kills a command; returns when it is dead. An abort can overtake the request that it belongs to: while that is
- * `pending`, an unknown command is one that has not arrived yet.
- */
-async function cancel(target: Target, execId: string, pending: () => boolean): Promise<void> {
-  const path = `${target.path}/execs/${execId}/cancel`;
-  for (const pause of [...target.transport.patience, undefined]) {
-    try {
-      await target.transport.json({ operation: "cancel", method: "POST", path });
-      return;
-    } catch (error) {
-      const unknown = error instanceof ExecNotFoundError;
-      // Not there and not on its way: nothing runs. The last try gives up on a request that never arrives.
-      if (unknown && (!pending() || pause === undefined)) return;
-      if (pause === undefined || !(unknown || error instanceof ConnectionError)) throw error;
-      await sleep(pause);
-    }
-  }
+/** Kills a command; returns when it is dead. */
+export function cancel(target: Target, execId: string, pending: () => boolean): Promise<void> {
+  return cancelUntilDone(target, `${target.path}/execs/${execId}/cancel`, pending);
 }
 
 function withoutFinalNewlines(result: wire.ExecResult): wire.ExecResult {

@@ -1,4 +1,5 @@
-import { cancellable, RETENTION_MS } from "./exec.js";
+import { cancellable } from "./cancel.js";
+import { cancel, RETENTION_MS } from "./exec.js";
 import { newExecId } from "./ids.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
@@ -71,5 +72,5 @@ export async function gitCheckout(
       },
       connection,
     );
-  return signal ? cancellable(target, execId, signal, work) : work();
+  return signal ? cancellable(signal, work, (pending) => cancel(target, execId, pending)) : work();
 }

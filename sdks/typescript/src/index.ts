@@ -1,3 +1,4 @@
+export type * from "./code-types.js";
 export { type Connection, type ConnectOptions, connect } from "./connect.js";
 export { ConnectionError, SandboxSecurityError } from "./errors.js";
 export { collectFile, streamFile } from "./file-stream.js";

@@ -1,3 +1,5 @@
+import * as code from "./code.js";
+import type * as codes from "./code-types.js";
 import { exec, execStream } from "./exec.js";
 import * as files from "./files.js";
 import { type GitCheckoutOptions, type GitCheckoutResult, gitCheckout } from "./git.js";
@@ -117,6 +119,39 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
     const env = Object.fromEntries(Object.entries(vars).map(([name, value]) => [name, value ?? null]));
     const session = this.#session === undefined ? "" : `/sessions/${encodeURIComponent(this.#session)}`;
     await this.target.json("setEnvVars", "PATCH", `${session}/env`, { env });
+  }
+
+  /**
+   * Makes a code context: an interpreter of its own, which starts with the session's exported variables in its working
+   * directory.
+   *
+   * @throws PythonNotAvailableError or JavascriptNotAvailableError if the image lacks the language.
+   */
+  createCodeContext(options?: codes.CreateContextOptions & Scope): Promise<codes.CodeContext> {
+    return code.createCodeContext(this.target, this.#sessionOf(options), options ?? {});
+  }
+
+  /**
+   * Runs code; variables, functions and imports stay in its context for the next run. Without a context it runs in the
+   * language's own of the session or sandbox. What the code raises is in the result's `error`, its timeout too.
+   */
+  runCode(text: string, options?: codes.RunCodeOptions & Scope): Promise<codes.ExecutionResult> {
+    return code.runCode(this.target, this.#sessionOf(options), text, options ?? {});
+  }
+
+  /** As `runCode`, as server-sent events while it runs; read them with `parseSSEStream`. */
+  runCodeStream(text: string, options?: codes.RunCodeStreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
+    return code.runCodeStream(this.target, this.#sessionOf(options), text, options ?? {});
+  }
+
+  /** All code contexts of the sandbox by age, also those that runs without a context have made. */
+  listCodeContexts(): Promise<codes.CodeContext[]> {
+    return code.listCodeContexts(this.target);
+  }
+
+  /** Ends a code context with everything that its code has started. */
+  deleteCodeContext(contextId: string): Promise<codes.DeleteContextResult> {
+    return code.deleteCodeContext(this.target, contextId);
   }
 
   /**

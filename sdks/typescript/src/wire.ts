@@ -3,6 +3,11 @@ import type { components } from "./generated/api.js";
 
 type Schemas = components["schemas"];
 
+export type CodeContext = Schemas["CodeContext"];
+export type CodeContextDeleted = Schemas["CodeContextDeleted"];
+export type CodeContextList = Schemas["CodeContextList"];
+export type CodeEvent = Schemas["CodeEvent"];
+export type CodeResult = Schemas["CodeResult"];
 export type ExecEvent = Schemas["ExecEvent"];
 export type ExecOutcome = Schemas["ExecOutcome"];
 export type ExecRequest = Schemas["ExecRequest"];
@@ -22,6 +27,8 @@ export type ProcessList = Schemas["ProcessList"];
 export type ProcessLogEvent = Schemas["ProcessLogEvent"];
 export type ProcessLogs = Schemas["ProcessLogs"];
 export type ReadFileResult = Schemas["ReadFileResult"];
+export type RunCodeRequest = Schemas["RunCodeRequest"];
+export type RunCodeResult = Schemas["RunCodeResult"];
 export type SandboxInfo = Schemas["SandboxInfo"];
 export type SandboxStatus = Schemas["SandboxStatus"];
 export type SessionDeleted = Schemas["SessionDeleted"];

@@ -30,6 +30,182 @@ export interface components {
         };
         /** @description Bytes as a number, or text such as `512m`, `1.5g`. */
         ByteSize: number | string;
+        /** @description A context as it stands now. */
+        CodeContext: {
+            /** @description When it was made. */
+            createdAt: components["schemas"]["Timestamp"];
+            /** @description The working directory that it started in. */
+            cwd: string;
+            /** @description Its id. */
+            id: components["schemas"]["ContextId"];
+            language: ("python" | "javascript" | "typescript") & Record<string, never>;
+            /** @description When a run last began in it, at first when it was made. */
+            lastUsed: components["schemas"]["Timestamp"];
+        };
+        /** @description The answer to deleting a context. */
+        CodeContextDeleted: {
+            /** @description The id that names nothing any more. */
+            contextId: components["schemas"]["ContextId"];
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description All contexts of a sandbox, by age; also those that runs without a context have made. */
+        CodeContextList: {
+            /** @description The contexts. */
+            contexts: components["schemas"]["CodeContext"][];
+        };
+        /** @description Why code ended before its end. */
+        CodeError: {
+            /**
+             * Format: int64
+             * @description The line of this run's code at which it happened, from 1.
+             */
+            lineNumber?: number;
+            /**
+             * @description The exception's class. `TimeoutError` when the run's time was over, `InterpreterExited` when the interpreter is
+             *     gone.
+             */
+            name: string;
+            /** @description The traceback, line by line. */
+            traceback: string[];
+            /** @description What it says. */
+            value: string;
+        };
+        /** @description One event of a run's stream. Its SSE `id` is where the stream can be resumed. */
+        CodeEvent: {
+            /** @description The context that runs it. */
+            contextId: components["schemas"]["ContextId"];
+            /** @description The run's id, to resume or cancel it by. */
+            runId: components["schemas"]["RunId"];
+            /** @description When it started. */
+            timestamp: components["schemas"]["Timestamp"];
+            /** @enum {string} */
+            type: "start";
+        } | {
+            /** @description What. */
+            text: string;
+            /** @enum {string} */
+            type: "stdout";
+        } | {
+            /** @description What. */
+            text: string;
+            /** @enum {string} */
+            type: "stderr";
+        } | (components["schemas"]["CodeResult"] & {
+            /** @enum {string} */
+            type: "result";
+        }) | {
+            /**
+             * Format: int64
+             * @description How many runs have begun in the context.
+             */
+            execution_count: number;
+            /** @description How it ended. */
+            outcome: components["schemas"]["RunOutcome"];
+            /** @enum {string} */
+            type: "execution_complete";
+        } | {
+            /** @description The whole error where the code could not be run, or was cancelled, as any other route would have answered it. */
+            detail?: components["schemas"]["ApiError"];
+            /** @description The exception's class, or the code of `detail`. */
+            ename: string;
+            /** @description What it says. */
+            evalue: string;
+            /** @description How it ended; missing where `detail` stands. */
+            outcome?: components["schemas"]["RunOutcome"];
+            /** @description The traceback, line by line. */
+            traceback: string[];
+            /** @enum {string} */
+            type: "error";
+        };
+        /** @description What a run wrote, as text; bytes that are no UTF-8 are U+FFFD. Long output comes in several pieces. */
+        CodeLogs: {
+            /** @description Pieces of stderr. */
+            stderr: string[];
+            /** @description Pieces of stdout. */
+            stdout: string[];
+        };
+        /**
+         * @description Something that code shows: the value of its last expression, or what it displays. A field for each form in which the
+         *     value offers itself.
+         */
+        CodeResult: {
+            /** @description The data of a chart, where the object offers it: `type`, `title`, `data`, `layout`, `config`, `library`. */
+            chart?: Record<string, never>;
+            /** @description Forms that have no field of their own, by media type. */
+            data?: Record<string, never>;
+            /**
+             * @description `text/html`.
+             * @default null
+             */
+            html: string;
+            /**
+             * @description `application/javascript`.
+             * @default null
+             */
+            javascript: string;
+            /**
+             * @description `image/jpeg`, base64.
+             * @default null
+             */
+            jpeg: string;
+            /** @description The value as JSON: of plain lists and objects, and of what offers `application/json`. */
+            json?: unknown;
+            /**
+             * @description `text/latex`.
+             * @default null
+             */
+            latex: string;
+            /**
+             * @description `text/markdown`.
+             * @default null
+             */
+            markdown: string;
+            /**
+             * @description Forms that were too long to be kept, with their length. `text` is cut instead, and says so.
+             * @default null
+             */
+            omitted: {
+                [key: string]: number;
+            };
+            /**
+             * @description `image/png`, base64.
+             * @default null
+             */
+            png: string;
+            /**
+             * @description `image/svg+xml`.
+             * @default null
+             */
+            svg: string;
+            /**
+             * @description `text/plain`: what the language's own console would print.
+             * @default null
+             */
+            text: string;
+        };
+        /** @description A code context's id: 1-64 characters of `A-Z a-z 0-9 _ -`. */
+        ContextId: string;
+        /** @description What a new context starts with. */
+        CreateCodeContext: {
+            /** @description Working directory, made if it is missing. Default: the session's. */
+            cwd?: string;
+            /** @description Variables of this context alone; they win over the session's and the sandbox's. `null` unsets. */
+            envVars?: components["schemas"]["BTreeMap"];
+            language?: ("python" | "javascript" | "typescript") & Record<string, never>;
+            /**
+             * @description The session whose exported variables and working directory it starts with (contract S14). Default: none, the
+             *     sandbox's variables in `/workspace`.
+             */
+            sessionId?: components["schemas"]["SessionId"];
+            /**
+             * Format: int64
+             * @description `timeout` in milliseconds of each run that names none itself. Default 60,000.
+             */
+            timeout?: number;
+        };
         /** @description How to make a sandbox, or what to change of one that exists. Every field may be missing. */
         CreateSandbox: {
             /** @description The sandbox's variables at its creation; later changes go through `setEnvVars`. */
@@ -857,6 +1033,92 @@ export interface components {
             success: boolean;
             /** @description When it was read. */
             timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description Code to run. */
+        RunCodeRequest: {
+            /** @description The code, at most 8 MiB. */
+            code: string;
+            /**
+             * @description The context that runs it. Default: the language's own of the session, or of the sandbox where no session is named;
+             *     its first run makes it.
+             */
+            contextId?: components["schemas"]["ContextId"];
+            /** @description Variables for this run only; `null` unsets. */
+            envVars?: components["schemas"]["BTreeMap"];
+            /**
+             * @description What a context speaks.
+             * @enum {string}
+             */
+            language?: "python" | "javascript" | "typescript";
+            /**
+             * @description The client's name for this run. Sending the same id again attaches to the run that has it instead of running the
+             *     code twice.
+             */
+            runId?: components["schemas"]["RunId"];
+            /**
+             * @description The session whose context this is without `contextId`: it follows the session's exported variables and working
+             *     directory (contract S14).
+             */
+            sessionId?: components["schemas"]["SessionId"];
+            /**
+             * Format: int64
+             * @description Milliseconds from its start until it is interrupted. Default: the context's.
+             */
+            timeout?: number;
+        };
+        /** @description A run's whole result. */
+        RunCodeResult: components["schemas"]["RunOutcome"] & {
+            /** @description The code that ran. */
+            code: string;
+            /** @description The context that ran it. */
+            contextId: components["schemas"]["ContextId"];
+            /** @description What it wrote. */
+            logs: components["schemas"]["CodeLogs"];
+            /** @description What it shows, in order. */
+            results: components["schemas"]["CodeResult"][];
+            /** @description The run's id. */
+            runId: components["schemas"]["RunId"];
+            /** @description When it started. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
+        /** @description The name that a client gives one run of code, as [`ExecId`] for commands. */
+        RunId: string;
+        /** @description Where a run stands. */
+        RunInfo: {
+            /** @description The context that runs it. */
+            contextId: components["schemas"]["ContextId"];
+            /** @description Whether it has ended. */
+            finished: boolean;
+            /** @description How it ended; missing while it runs, and where it ended with an error of the API. */
+            outcome?: components["schemas"]["RunOutcome"];
+            /** @description The run's id. */
+            runId: components["schemas"]["RunId"];
+        };
+        /** @description How a run ended, apart from its output. */
+        RunOutcome: {
+            /** @description The context's interpreter was, or will be, started anew: what earlier runs left in it is lost. */
+            contextRestarted?: boolean;
+            /**
+             * Format: double
+             * @description Milliseconds from its start to its end.
+             */
+            duration: number;
+            /** @description Why the code ended before its end. */
+            error?: components["schemas"]["CodeError"];
+            /**
+             * Format: int64
+             * @description How many runs have begun in the context, this one included.
+             */
+            executionCount: number;
+            /** @description Set when the memory limit killed the interpreter. */
+            oom?: components["schemas"]["Oom"];
+            /**
+             * Format: int64
+             * @description Results that were dropped: of all together the first 64 MiB are kept.
+             */
+            resultsDropped?: number;
+            /** @description Bytes of output that were dropped: of each stream the first 64 MiB are kept. */
+            truncated?: components["schemas"]["Truncated"];
         };
         /** @description The answer to destroying a sandbox. */
         SandboxDestroyed: {
