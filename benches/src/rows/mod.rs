@@ -2,6 +2,7 @@
 //! drifts drifts for both.
 
 mod bulk;
+mod code;
 mod command;
 mod life;
 mod process;
@@ -49,6 +50,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     command::measure_many(bench, &http, &mut rows).await?;
     process::measure(bench, &mut rows).await?;
     bulk::measure(bench, &http, &mut rows).await?;
+    code::measure(bench, &mut rows).await?;
     life::measure_memory(bench, &mut rows).await?;
     Ok(rows)
 }
