@@ -8,12 +8,16 @@ use super::report::Report;
 use crate::build::cargo;
 use crate::clock::Clock;
 use crate::command::{cmd, tail};
+use crate::setup;
 use crate::workspace::Workspace;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// What the tests of code contexts need of IPython and its friends.
+const IPYTHON: &str = "crates/agent/tests/code/requirements.txt";
 
 /// How long one test binary may take.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -54,6 +58,7 @@ pub(crate) fn run(
     select: &Selection,
 ) -> Result<Report> {
     let mut report = Report::of("rust");
+    clock.step("rust: IPython for code contexts", || setup::venv(ws, "ipython", IPYTHON))?;
     for binary in binaries {
         clock.step(&format!("rust: {}", binary.name), || run_binary(ws, binary, select, &mut report))?;
     }

@@ -5,6 +5,7 @@ use super::run::Run;
 use crate::agent::Agent;
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::{Json, Path, Query};
+use crate::http::{Api, routes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -17,11 +18,9 @@ use sandcrab_api::{ApiError, ContextId, RunId};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-pub(crate) fn router() -> OpenApiRouter<Arc<Agent>> {
-    OpenApiRouter::new()
+pub(crate) fn router() -> Api<Arc<Agent>> {
+    Api::new()
         .routes(routes!(create, list))
         .routes(routes!(delete))
         .routes(routes!(run_code))

@@ -10,6 +10,7 @@
 mod common;
 mod contexts;
 mod hostile;
+mod ipython;
 mod javascript;
 mod python;
 mod rig;

@@ -318,6 +318,9 @@ class Figures:
 class Plain:
     """Runs code with nothing but Python itself."""
 
+    # What the code finds in its environment besides the context's own.
+    variables = {}
+
     def __init__(self, display):
         self.display = display
         module = types.ModuleType("__main__")
@@ -447,6 +450,8 @@ def describe(name, value, lines, line):
 class WithIPython:
     """Runs code in IPython's shell, where the image has it: its magics, its display protocol, its tracebacks."""
 
+    variables = {}
+
     def __init__(self, display):
         from IPython.core.displayhook import DisplayHook
         from IPython.core.displaypub import DisplayPublisher
@@ -502,11 +507,14 @@ class WithIPython:
         config.InteractiveShell.xmode = "Plain"
         # Not a thousand values that nobody asks for again.
         config.InteractiveShell.cache_size = 0
-        try:
-            import matplotlib_inline  # noqa: F401
+        from importlib.util import find_spec
 
-            _environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-        except ImportError:
+        # By its name only: to import it would import matplotlib.
+        if find_spec("matplotlib_inline") is not None:
+            self.variables = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+            for variable, value in self.variables.items():
+                _environ.setdefault(variable, value)
+        else:
             self.figures = Figures(display)
         self.shell = Shell.instance(config=config)
         import warnings
@@ -588,7 +596,7 @@ class Executor:
 
     def set_up(self, request):
         """Becomes the executor of a context: takes its environment and working directory."""
-        wanted = request["env"]
+        wanted = {**self.shell.variables, **request["env"]}
         for name in [name for name in _environ if name not in wanted]:
             del _environ[name]
         _environ.update(wanted)
