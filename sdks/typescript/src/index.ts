@@ -6,6 +6,7 @@ export * from "./generated/errors.js";
 export type { GitCheckoutOptions, GitCheckoutResult } from "./git.js";
 export { isExecResult, isProcess, isProcessStatus, type ProcessStatus } from "./guards.js";
 export { ExecutionSession } from "./operations.js";
+export type { ExposedPort, ExposePortOptions, ExposePortResult } from "./ports.js";
 export { Process } from "./processes.js";
 export { getSandbox, Sandbox, type SandboxOptions, type SandboxSetup } from "./sandbox.js";
 export { type ErrorFacts, SandboxError } from "./sandbox-error.js";

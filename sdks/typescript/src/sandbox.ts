@@ -2,6 +2,7 @@ import type { Connection } from "./connect.js";
 import { SandboxNotFoundError } from "./errors.js";
 import { checkSandboxId, checkSessionId } from "./ids.js";
 import { ExecutionSession, Operations } from "./operations.js";
+import * as ports from "./ports.js";
 import { Target } from "./target.js";
 import { retrying } from "./transport.js";
 import type * as types from "./types.js";
@@ -100,6 +101,40 @@ export class Sandbox extends Operations<types.InSession> {
     type List = { sessions: wire.SessionInfo[] };
     const { sessions } = await this.target.read<List>("listSessions", "GET", "/sessions");
     return sessions.map((session) => ({ ...session, createdAt: new Date(session.createdAt) }));
+  }
+
+  /**
+   * Exposes a port: whoever knows the URL reaches what listens on it inside the sandbox, over HTTP and WebSockets.
+   *
+   * @throws SandboxSecurityError if no host name can hold the id, PortAlreadyExposedError.
+   */
+  exposePort(port: number, options: ports.ExposePortOptions): Promise<ports.ExposePortResult> {
+    return ports.exposePort(this.target, port, options);
+  }
+
+  /**
+   * Takes a port back: its URL is dead at once, and what is under way over it is cut.
+   *
+   * @throws PortNotExposedError
+   */
+  unexposePort(port: number): Promise<void> {
+    return ports.unexposePort(this.target, port);
+  }
+
+  /** The exposed ports by number, with URLs of this domain. */
+  getExposedPorts(hostname: string): Promise<ports.ExposedPort[]> {
+    return ports.getExposedPorts(this.target, hostname);
+  }
+
+  /** Whether a port is exposed. */
+  async isPortExposed(port: number): Promise<boolean> {
+    const exposed = await ports.getExposedPorts(this.target, "localhost");
+    return exposed.some((one) => one.port === port);
+  }
+
+  /** Whether a port is exposed and has this token. */
+  validatePortToken(port: number, token: string): Promise<boolean> {
+    return ports.validatePortToken(this.target, port, token);
   }
 
   /**
