@@ -88,7 +88,10 @@ impl Tree {
         let mut done = HashSet::new();
         for _ in 0..ROUNDS {
             let mut fresh = false;
-            for (identity, held) in self.held()? {
+            let mut held = self.held()?;
+            // The leader first: a shell that waits for a child would take the child's end for a reason to go on.
+            held.sort_unstable_by_key(|(identity, _)| *identity != self.leader);
+            for (identity, held) in held {
                 if done.insert(identity) {
                     held.signal(signal);
                     fresh = true;
