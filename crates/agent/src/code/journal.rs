@@ -80,7 +80,13 @@ impl Journal {
         record.extend_from_slice(&(content.len() as u32).to_le_bytes());
         record.extend_from_slice(content);
         if let Store::Memory(memory) = &mut self.store {
-            if memory.len() + record.len() <= INLINE {
+            let length = memory.len() + record.len();
+            if length <= INLINE {
+                // As a Vec grows by itself, but never past the bound.
+                if length > memory.capacity() {
+                    let room = (2 * memory.len()).clamp(length, INLINE);
+                    memory.reserve_exact(room - memory.len());
+                }
                 memory.extend_from_slice(&record);
                 self.length = memory.len() as u64;
                 return Ok(());
