@@ -30,7 +30,8 @@ async fn b08_hostile_urls_are_refused_before_anything_runs() {
     // Positive control: git itself runs such a program where it is let.
     let control = format!("ext::sh -c touch% {}", evil.display());
     program("git")
-        .args(["-c", "protocol.ext.allow=always", "clone", &control, "/nonexistent/x"])
+        .args(["-c", "protocol.ext.allow=always", "clone", &control])
+        .arg(host.root.path().join("control"))
         .output()
         .unwrap();
     let wanted = sh(
