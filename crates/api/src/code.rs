@@ -50,7 +50,6 @@ impl std::fmt::Display for CodeLanguage {
 pub struct CreateCodeContext {
     /// Default `python`.
     #[serde(default)]
-    #[schema(inline)]
     pub language: CodeLanguage,
     /// The session whose exported variables and working directory it starts with (contract S14). Default: none, the
     /// sandbox's variables in `/workspace`.
@@ -75,7 +74,6 @@ pub struct CodeContext {
     /// Its id.
     pub id: ContextId,
     /// What it speaks.
-    #[schema(inline)]
     pub language: CodeLanguage,
     /// The working directory that it started in.
     pub cwd: String,
@@ -116,7 +114,6 @@ pub struct RunCodeRequest {
     pub context_id: Option<ContextId>,
     /// Default `python`. With a context it may be left out, and must be the context's if it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(inline)]
     pub language: Option<CodeLanguage>,
     /// The session whose context this is without `contextId`: it follows the session's exported variables and working
     /// directory (contract S14).

@@ -54,7 +54,6 @@ pub struct StartProcess {
     pub auto_cleanup: Option<bool>,
     /// Whether it is started again after its end.
     #[serde(default)]
-    #[schema(inline)]
     pub restart: Restart,
     /// Bytes kept of each output stream: the last ones. At least 128 KiB. Default 16 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +133,6 @@ pub struct ProcessInfo {
     pub error: Option<String>,
     /// Whether it is started again after its end.
     #[serde(default)]
-    #[schema(inline)]
     pub restart: Restart,
     /// How often it was started again.
     #[serde(default)]
@@ -326,7 +324,6 @@ pub struct LogLine {
     /// The line without its end; at most 64 KiB around the text.
     pub line: String,
     /// Where it was written.
-    #[schema(inline)]
     pub stream: StreamName,
 }
 
@@ -368,7 +365,6 @@ pub struct WaitForPort {
     pub port: u16,
     /// When it counts as ready. Default `http`.
     #[serde(default)]
-    #[schema(inline)]
     pub mode: PortMode,
     /// For `http`: what is asked for. Default `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,9 +22,11 @@
 //! Two kinds of shell are driven: a bash that loads the session loop ([`image::Kind::Loadable`], builtin/sandcrab.c),
 //! and any POSIX shell, which then runs one command only ([`image::Kind::Plain`], plain.rs).
 
+mod answer;
 mod env;
 pub mod image;
 mod live;
+mod patience;
 mod plain;
 mod processes;
 mod protocol;

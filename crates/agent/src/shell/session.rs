@@ -1,12 +1,13 @@
 //! The session: one shell, one command at a time.
 
+use super::answer::Answer;
 use super::env::{self, Changes, Layers, SandboxEnv, Standing};
 use super::image::{Kind, ShellImage};
 use super::live::{Event, Live, StartError};
+use super::patience::Patience;
 use super::plain::{self, Plain};
 use super::processes::Processes;
-use super::protocol::page::Page;
-use super::protocol::{Assignment, Message, Nonce, Reply, Request, StateBytes, encode};
+use super::protocol::{Assignment, Message, Reply, Request, StateBytes, encode};
 use super::state::{Exported, State, kind_name};
 use crate::spawn::{Exit, Spawner};
 use bytes::Bytes;
@@ -15,11 +16,11 @@ use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::Signal;
 use std::ffi::CString;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// How long a shell may take to start and to restore its state. Far above both; a shell that takes longer is broken.
 const START_WITHIN: Duration = Duration::from_secs(20);
@@ -218,28 +219,6 @@ pub struct Session {
     dropped: Vec<Dropped>,
 }
 
-/// A timer that outlives a command. It runs for the first of many commands and is set anew only when it has run out: to
-/// set one per command would wake the thread's own poller each time.
-#[derive(Debug, Default)]
-struct Patience(Option<Pin<Box<Sleep>>>);
-
-impl Patience {
-    /// Waits until `deadline`. Cancel-safe.
-    async fn until(&mut self, deadline: Instant) {
-        loop {
-            let timer = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if timer.deadline() > deadline {
-                timer.as_mut().reset(deadline);
-            }
-            timer.as_mut().await;
-            self.0 = None;
-            if Instant::now() >= deadline {
-                return;
-            }
-        }
-    }
-}
-
 /// What became of a shell that was started.
 enum Started {
     /// It is ready, or commands have shells of their own.
@@ -248,38 +227,6 @@ enum Started {
     EndedLoading(Exit),
     /// It ended before it had restored the state.
     EndedRestoring,
-}
-
-/// How a shell answered one request.
-enum Answer {
-    Completed {
-        status: i32,
-        refused: Vec<String>,
-    },
-    /// It completed the command, said so on the page and left.
-    CompletedAndLeft {
-        status: i32,
-    },
-    Exited(Exit),
-    /// It began the command, and nobody can say how that ended.
-    Lost(Exit),
-    /// It ended before it began the command.
-    NotBegun,
-}
-
-impl Answer {
-    /// What a shell did with a request before it ended, by what it left on the shared page; `given_up` if the agent
-    /// killed it for not beginning.
-    fn at_the_end(page: Option<&Page>, nonce: Nonce, exit: Exit, given_up: bool) -> Self {
-        // Without the page the command may have been run, and must not be run again.
-        let Some(page) = page else { return Self::Lost(exit) };
-        match page.completed {
-            Some((completed, status)) if completed == nonce => Self::CompletedAndLeft { status },
-            _ if page.begun != nonce => Self::NotBegun,
-            _ if given_up => Self::Lost(exit),
-            _ => Self::Exited(exit),
-        }
-    }
 }
 
 impl Session {
@@ -816,26 +763,4 @@ fn check_variable(name: &str, value: Option<&str>) -> Result<(), RunError> {
         return Err(RunError::Nul("the value of a variable"));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn s03_a_status_that_nobody_knows_is_said_to_be_lost() {
-        const NONCE: Nonce = [1, 2];
-        const KILLED: Exit = Exit::Signal(9);
-        let page = |begun, completed| Page { begun, completed, state: None };
-        let answer =
-            |page: Option<Page>, given_up| Answer::at_the_end(page.as_ref(), NONCE, KILLED, given_up);
-        let begun = || Some(page(NONCE, None));
-        assert!(matches!(answer(begun(), true), Answer::Lost(KILLED)), "killed by the agent after it began");
-        assert!(matches!(answer(begun(), false), Answer::Exited(KILLED)), "killed by anyone else: 128 + 9");
-        assert!(matches!(answer(None, false), Answer::Lost(KILLED)), "it must not be run again");
-        let other = || Some(page([3, 4], Some(([3, 4], 0))));
-        assert!(matches!(answer(other(), true), Answer::NotBegun), "it can be run again");
-        let completed = Some(page(NONCE, Some((NONCE, 7))));
-        assert!(matches!(answer(completed, true), Answer::CompletedAndLeft { status: 7 }));
-    }
 }

@@ -38,7 +38,8 @@ export interface components {
             cwd: string;
             /** @description Its id. */
             id: components["schemas"]["ContextId"];
-            language: ("python" | "javascript" | "typescript") & Record<string, never>;
+            /** @description What it speaks. */
+            language: components["schemas"]["CodeLanguage"];
             /** @description When a run last began in it, at first when it was made. */
             lastUsed: components["schemas"]["Timestamp"];
         };
@@ -120,6 +121,11 @@ export interface components {
             /** @enum {string} */
             type: "error";
         };
+        /**
+         * @description What a context speaks.
+         * @enum {string}
+         */
+        CodeLanguage: "python" | "javascript" | "typescript";
         /** @description What a run wrote, as text; bytes that are no UTF-8 are U+FFFD. Long output comes in several pieces. */
         CodeLogs: {
             /** @description Pieces of stderr. */
@@ -194,7 +200,8 @@ export interface components {
             cwd?: string;
             /** @description Variables of this context alone; they win over the session's and the sandbox's. `null` unsets. */
             envVars?: components["schemas"]["BTreeMap"];
-            language?: ("python" | "javascript" | "typescript") & Record<string, never>;
+            /** @description Default `python`. */
+            language?: components["schemas"]["CodeLanguage"];
             /**
              * @description The session whose exported variables and working directory it starts with (contract S14). Default: none, the
              *     sandbox's variables in `/workspace`.
@@ -732,7 +739,8 @@ export interface components {
         LogLine: {
             /** @description The line without its end; at most 64 KiB around the text. */
             line: string;
-            stream: ("stdout" | "stderr") & Record<string, never>;
+            /** @description Where it was written. */
+            stream: components["schemas"]["StreamName"];
         };
         /** @description Make a directory. */
         Mkdir: {
@@ -796,6 +804,11 @@ export interface components {
             /** @description May write it. */
             writable: boolean;
         };
+        /**
+         * @description What an open port must do to count as ready.
+         * @enum {string}
+         */
+        PortMode: "http" | "tcp";
         /** @description The port is ready. */
         PortReady: {
             /**
@@ -880,7 +893,8 @@ export interface components {
              * @description The process id of its shell, as the sandbox counts; that of the last run after its end.
              */
             pid?: number;
-            restart?: ("never" | "always") & Record<string, never>;
+            /** @description Whether it is started again after its end. */
+            restart?: components["schemas"]["Restart"];
             /**
              * Format: int64
              * @description How often it was started again.
@@ -1034,6 +1048,11 @@ export interface components {
             /** @description When it was read. */
             timestamp: components["schemas"]["Timestamp"];
         };
+        /**
+         * @description Whether a process is started again after its end.
+         * @enum {string}
+         */
+        Restart: "never" | "always";
         /** @description Code to run. */
         RunCodeRequest: {
             /** @description The code, at most 8 MiB. */
@@ -1045,11 +1064,8 @@ export interface components {
             contextId?: components["schemas"]["ContextId"];
             /** @description Variables for this run only; `null` unsets. */
             envVars?: components["schemas"]["BTreeMap"];
-            /**
-             * @description What a context speaks.
-             * @enum {string}
-             */
-            language?: "python" | "javascript" | "typescript";
+            /** @description Default `python`. With a context it may be left out, and must be the context's if it is given. */
+            language?: components["schemas"]["CodeLanguage"];
             /**
              * @description The client's name for this run. Sending the same id again attaches to the run that has it instead of running the
              *     code twice.
@@ -1253,7 +1269,8 @@ export interface components {
             maxLogBytes?: number;
             /** @description The process's name; no other process of the sandbox may have it. One is made up if it is missing. */
             processId?: components["schemas"]["ProcessId"];
-            restart?: ("never" | "always") & Record<string, never>;
+            /** @description Whether it is started again after its end. */
+            restart?: components["schemas"]["Restart"];
             /** @description The session whose exported variables and working directory it starts with (contract S14). Default `default`. */
             sessionId?: components["schemas"]["SessionId"];
             /** @description What it reads on stdin. Default: nothing. Each restart reads it from the beginning. */
@@ -1338,7 +1355,8 @@ export interface components {
              * @description For `http`: the most milliseconds between two attempts. Default 500.
              */
             interval?: number;
-            mode?: ("http" | "tcp") & Record<string, never>;
+            /** @description When it counts as ready. Default `http`. */
+            mode?: components["schemas"]["PortMode"];
             /** @description For `http`: what is asked for. Default `/`. */
             path?: string;
             /**
