@@ -61,7 +61,16 @@ def x01_errors_have_one_shape_and_are_never_internal(ctx, response, case):
 
 
 # The last event of each kind of stream, or an error.
-LAST = {"execStream": "complete", "resumeExecStream": "complete", "readFileStream": "complete"}
+LAST = {
+    "execStream": "complete",
+    "resumeExecStream": "complete",
+    "readFileStream": "complete",
+    "streamProcessLogs": "exit",
+    "runCodeStream": "execution_complete",
+    "resumeRunStream": "execution_complete",
+}
+# Streams whose events say by a byte offset per stream how far they reach.
+BY_OFFSETS = {"execStream", "resumeExecStream", "streamProcessLogs"}
 
 
 @schemathesis.check
@@ -75,7 +84,7 @@ def s12_streams_are_events_with_an_end(ctx, response, case):
     for event in events:
         fields = dict(line.split(": ", 1) for line in event.split("\n"))
         kinds.append(json.loads(fields["data"])["type"])
-        if operation != "readFileStream":
+        if operation in BY_OFFSETS:
             stdout, stderr = fields["id"].split("-")
             assert stdout.isdigit() and stderr.isdigit(), f"the id of {event}"
     assert kinds, "a stream without an event"
