@@ -53,7 +53,7 @@ describe("gitCheckout", () => {
     await asked(sandbox, "service=git-upload-pack me");
     // The bracket keeps grep from finding itself.
     const search = "grep -la 's3cret-pas[s]' /proc/[0-9]*/cmdline /proc/[0-9]*/environ";
-    const control = await sandbox.exec(`PASS=s3cret-pass sleep 1000 & ${search}; kill $!`, { sessionId: "look" });
+    const control = await sandbox.exec(`PASS=s3cret-pass bash -c "${search}"`, { sessionId: "look" });
     expect(control.stdout).toMatch(/^\/proc\/\d+\/environ$/);
     expect((await sandbox.exec(search, { sessionId: "look" })).stdout).toBe("");
     expect((await sandbox.exec("grep -lz gate/r.git /proc/[0-9]*/cmdline", { sessionId: "look" })).stdout).not.toBe("");
