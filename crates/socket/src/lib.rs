@@ -10,10 +10,11 @@ mod sys;
 use std::io::{self, IoSlice, Write as _};
 use std::os::unix::net;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::task::coop::consume_budget;
 
 /// A connected Unix stream socket.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ impl Stream {
         cx: &mut Context<'_>,
         mut write: impl FnMut(&net::UnixStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        // A peer that reads as fast as this side writes must not keep the thread from everybody else.
+        ready!(pin!(consume_budget()).poll(cx));
         loop {
             match write(self.socket.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -248,6 +251,27 @@ mod tests {
         assert!(!woken.0.load(Ordering::Relaxed), "the event has not been seen yet");
         assert!(Pin::new(&mut one).poll_write(&mut cx, &much).is_ready());
         assert!(woken.0.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_always_has_room_lets_others_run() {
+        let (mut one, _other) = pair();
+        // More steps than a task has before others have their turn (128), less than fill a socket (some 277).
+        let writing = async {
+            for _ in 0..200 {
+                // By hand: helpers of tokio's may count steps themselves.
+                std::future::poll_fn(|cx| Pin::new(&mut one).poll_write(cx, b"x")).await.unwrap();
+            }
+        };
+        let mut turns = 0;
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { biased; () = writing => {}, () = others => {} }
+        assert_eq!(turns, 1);
     }
 
     #[derive(Default)]
