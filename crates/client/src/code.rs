@@ -3,10 +3,10 @@
 use crate::ClientError;
 use crate::path;
 use crate::path::Query;
-use crate::retry::Patience;
+use crate::resume::{self, Events, Source};
 use crate::sandbox::Target;
-use crate::sse::{Message, Parser, TooLong};
-use crate::transport::{Answer, AnswerBody, Call};
+use crate::sse::Message;
+use crate::transport::{Call, Transport};
 use futures_util::Stream;
 use http::Method;
 use sandcrab_api::code::{
@@ -126,27 +126,13 @@ impl IntoFuture for RunCode {
 #[must_use = "streams do nothing unless polled"]
 pub struct CodeStream {
     run_id: RunId,
-    events: Pin<Box<dyn Stream<Item = Result<CodeEvent, ClientError>> + Send>>,
+    events: Events<CodeEvent>,
 }
 
 impl CodeStream {
     async fn open(target: Arc<Target>, run_id: RunId, call: &Call) -> Result<Self, ClientError> {
-        let mut patience = Patience::new(target.transport.reconnect_for);
-        let answer = loop {
-            match target.transport.stream(call).await {
-                Err(error) if error.is_lost() => patience.after(error).await?,
-                outcome => break outcome?,
-            }
-        };
-        patience.reset();
-        let parser = Parser::new(MAX_EVENT_BYTES);
-        let (run, body) = (run_id.clone(), answer.body);
-        let follow =
-            Follow { target, run_id: run, body, parser, at: 0, started: false, ended: false, patience };
-        let events = futures_util::stream::try_unfold(follow, |mut follow| async move {
-            Ok(follow.next().await?.map(|event| (event, follow)))
-        });
-        Ok(Self { run_id, events: Box::pin(events) })
+        let source = Follow { target, run_id: run_id.clone(), at: 0, started: false, ended: false };
+        Ok(Self { run_id, events: resume::open(source, call).await? })
     }
 
     /// The run's id, to cancel it by.
@@ -181,60 +167,37 @@ impl std::fmt::Debug for CodeStream {
 struct Follow {
     target: Arc<Target>,
     run_id: RunId,
-    body: AnswerBody,
-    parser: Parser,
     /// The id of the last event that came.
     at: u64,
     started: bool,
     ended: bool,
-    patience: Patience,
 }
 
-impl Follow {
-    async fn next(&mut self) -> Result<Option<CodeEvent>, ClientError> {
-        while !self.ended {
-            while let Some(message) =
-                self.parser.next().map_err(|TooLong| self.unexpected("an event that never ends"))?
-            {
-                if let Some(event) = self.accept(&message)? {
-                    self.patience.reset();
-                    return Ok(Some(event));
-                }
-            }
-            match self.body.chunk().await {
-                Some(Ok(bytes)) => self.parser.push(&bytes),
-                Some(Err(error)) => {
-                    self.resume(Some(self.target.transport.lost("runCodeStream", error))).await?
-                }
-                // A stream that ends before its run has, was cut off by something in between.
-                None => self.resume(None).await?,
-            }
-        }
-        Ok(None)
+impl Source for Follow {
+    type Event = CodeEvent;
+    const OPERATION: &'static str = "runCodeStream";
+    const MAX_EVENT_BYTES: usize = MAX_EVENT_BYTES;
+
+    fn transport(&self) -> &Transport {
+        &self.target.transport
     }
 
-    async fn resume(&mut self, mut cause: Option<ClientError>) -> Result<(), ClientError> {
-        tracing::debug!(run_id = %self.run_id, at = self.at, ?cause, "stream lost");
-        while self.patience.again().await {
-            let path = run_path(&self.target, &self.run_id, "/stream");
-            let query = Query::new(path).with("offset", &self.at.to_string());
-            let call = Call::get("runCodeStream", query.finish()).unbounded();
-            match self.target.transport.stream(&call).await {
-                Ok(Answer { body, .. }) => {
-                    self.body = body;
-                    self.parser = Parser::new(MAX_EVENT_BYTES);
-                    return Ok(());
-                }
-                Err(error) if error.is_lost() => cause = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ClientError::StreamLost {
-            // Both ids have one rule.
-            exec_id: ExecId::parse(self.run_id.as_str())?,
-            tried_for: self.patience.total(),
-            source: cause.map(Box::new),
-        })
+    fn rest(&self) -> Call {
+        let query = Query::new(run_path(&self.target, &self.run_id, "/stream"));
+        Call::get("runCodeStream", query.with("offset", &self.at.to_string()).finish()).unbounded()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn lost(
+        &self,
+        tried_for: Duration,
+        source: Option<Box<ClientError>>,
+    ) -> Result<ClientError, ClientError> {
+        // Both ids have one rule.
+        Ok(ClientError::StreamLost { exec_id: ExecId::parse(self.run_id.as_str())?, tried_for, source })
     }
 
     fn accept(&mut self, message: &Message) -> Result<Option<CodeEvent>, ClientError> {
@@ -251,10 +214,6 @@ impl Follow {
             }
             event => Ok(Some(event)),
         }
-    }
-
-    fn unexpected(&self, reason: &str) -> ClientError {
-        self.target.transport.unexpected("runCodeStream", 200, reason.to_owned())
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::ClientError;
 use crate::exec::decode;
 use crate::path::Query;
-use crate::retry::Patience;
+use crate::resume::{self, Events, Source};
 use crate::sandbox::Target;
-use crate::sse::{Message, Parser, TooLong};
-use crate::transport::{Answer, AnswerBody, Call};
+use crate::sse::Message;
+use crate::transport::{Call, Transport};
 use bytes::Bytes;
 use futures_util::Stream;
 use sandcrab_api::exec::{ExecEvent as WireEvent, ExecOutcome, ExecRequest, OutputEncoding, StreamName};
@@ -18,6 +18,7 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The longest event: one that names the longest command, whose bytes may take six in JSON.
 const MAX_EVENT_BYTES: usize = 6 * MAX_COMMAND_BYTES + (1 << 20);
@@ -57,7 +58,7 @@ pub enum ExecEvent {
 #[must_use = "streams do nothing unless polled"]
 pub struct ExecStream {
     exec_id: ExecId,
-    events: Pin<Box<dyn Stream<Item = Result<ExecEvent, ClientError>> + Send>>,
+    events: Events<ExecEvent>,
 }
 
 impl ExecStream {
@@ -85,28 +86,14 @@ impl ExecStream {
         offsets: [u64; 2],
         call: &Call,
     ) -> Result<Self, ClientError> {
-        let mut patience = Patience::new(target.transport.reconnect_for);
-        let answer = loop {
-            match target.transport.stream(call).await {
-                Err(error) if error.is_lost() => patience.after(error).await?,
-                outcome => break outcome?,
-            }
-        };
-        patience.reset();
-        let follow = Follow {
+        let source = Follow {
             target,
             exec_id: exec_id.clone(),
-            body: answer.body,
-            parser: Parser::new(MAX_EVENT_BYTES),
             offsets: Offsets(offsets),
             started: false,
             ended: false,
-            patience,
         };
-        let events = futures_util::stream::try_unfold(follow, |mut follow| async move {
-            Ok(follow.next().await?.map(|event| (event, follow)))
-        });
-        Ok(Self { exec_id, events: Box::pin(events) })
+        Ok(Self { exec_id, events: resume::open(source, call).await? })
     }
 
     /// The command's id, to cancel it by or to attach to it again.
@@ -158,59 +145,36 @@ struct Peek<'a> {
 struct Follow {
     target: Arc<Target>,
     exec_id: ExecId,
-    body: AnswerBody,
-    parser: Parser,
     offsets: Offsets,
     started: bool,
     ended: bool,
-    patience: Patience,
 }
 
-impl Follow {
-    async fn next(&mut self) -> Result<Option<ExecEvent>, ClientError> {
-        while !self.ended {
-            while let Some(message) =
-                self.parser.next().map_err(|TooLong| self.unexpected("an event that never ends"))?
-            {
-                if let Some(event) = self.accept(&message)? {
-                    self.patience.reset();
-                    return Ok(Some(event));
-                }
-            }
-            match self.body.chunk().await {
-                Some(Ok(bytes)) => self.parser.push(&bytes),
-                Some(Err(error)) => {
-                    self.resume(Some(self.target.transport.lost("execStream", error))).await?
-                }
-                // A stream that ends before its command has, was cut off by something in between.
-                None => self.resume(None).await?,
-            }
-        }
-        Ok(None)
+impl Source for Follow {
+    type Event = ExecEvent;
+    const OPERATION: &'static str = "execStream";
+    const MAX_EVENT_BYTES: usize = MAX_EVENT_BYTES;
+
+    fn transport(&self) -> &Transport {
+        &self.target.transport
     }
 
-    async fn resume(&mut self, mut cause: Option<ClientError>) -> Result<(), ClientError> {
-        tracing::debug!(exec_id = %self.exec_id, offsets = ?self.offsets, ?cause, "stream lost");
-        while self.patience.again().await {
-            let call = resume_call(&self.target, &self.exec_id, self.offsets.0);
-            match self.target.transport.stream(&call).await {
-                Ok(Answer { body, .. }) => {
-                    self.body = body;
-                    self.parser = Parser::new(MAX_EVENT_BYTES);
-                    return Ok(());
-                }
-                Err(error) if error.is_lost() => cause = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ClientError::StreamLost {
-            exec_id: self.exec_id.clone(),
-            tried_for: self.patience.total(),
-            source: cause.map(Box::new),
-        })
+    fn rest(&self) -> Call {
+        resume_call(&self.target, &self.exec_id, self.offsets.0)
     }
 
-    /// What is new in an event; `None` if the caller has it all.
+    fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn lost(
+        &self,
+        tried_for: Duration,
+        source: Option<Box<ClientError>>,
+    ) -> Result<ClientError, ClientError> {
+        Ok(ClientError::StreamLost { exec_id: self.exec_id.clone(), tried_for, source })
+    }
+
     fn accept(&mut self, message: &Message) -> Result<Option<ExecEvent>, ClientError> {
         let wrong = |error: serde_json::Error| {
             self.unexpected(&format!("an event that is not as documented ({error})"))
@@ -240,7 +204,9 @@ impl Follow {
             StreamName::Stderr => ExecEvent::Stderr(bytes),
         }))
     }
+}
 
+impl Follow {
     fn milestone(&mut self, event: WireEvent, message: &Message) -> Result<Option<ExecEvent>, ClientError> {
         Ok(match event {
             WireEvent::Start { command, session_id, timestamp, .. } => {
@@ -262,10 +228,6 @@ impl Follow {
 
     fn advance(&mut self, stream: StreamName, length: u64, message: &Message) -> Result<u64, ClientError> {
         self.offsets.advance(stream, length, message).map_err(|reason| self.unexpected(reason))
-    }
-
-    fn unexpected(&self, reason: &str) -> ClientError {
-        self.target.transport.unexpected("execStream", 200, reason.to_owned())
     }
 }
 

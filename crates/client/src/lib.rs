@@ -39,6 +39,7 @@ mod options;
 mod path;
 mod ports;
 mod processes;
+mod resume;
 mod retry;
 mod sandbox;
 mod session;

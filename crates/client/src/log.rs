@@ -5,9 +5,9 @@ use crate::exec::decode;
 use crate::follow::Offsets;
 use crate::path::Query;
 use crate::processes::Process;
-use crate::retry::Patience;
-use crate::sse::{Message, Parser, TooLong};
-use crate::transport::{Answer, AnswerBody, Call};
+use crate::resume::{self, Events, Source};
+use crate::sse::Message;
+use crate::transport::{Call, Transport};
 use bytes::Bytes;
 use futures_util::Stream;
 use sandcrab_api::exec::{OutputEncoding, StreamName};
@@ -15,6 +15,7 @@ use sandcrab_api::limits::MAX_COMMAND_BYTES;
 use sandcrab_api::process::{ProcessExit, ProcessLogEvent, ProcessStatus};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The longest event: one that names the longest command, whose bytes may take six in JSON.
 const MAX_EVENT_BYTES: usize = 6 * MAX_COMMAND_BYTES + (1 << 20);
@@ -51,33 +52,14 @@ pub enum LogEvent {
 /// The stream ends after [`LogEvent::Exit`] or after an error.
 #[must_use = "streams do nothing unless polled"]
 pub struct LogStream {
-    events: Pin<Box<dyn Stream<Item = Result<LogEvent, ClientError>> + Send>>,
+    events: Events<LogEvent>,
 }
 
 impl LogStream {
     pub(crate) async fn open(process: Process, offsets: [u64; 2]) -> Result<Self, ClientError> {
-        let mut patience = Patience::new(process.target.transport.reconnect_for);
         let call = call(&process, offsets);
-        let answer = loop {
-            match process.target.transport.stream(&call).await {
-                Err(error) if error.is_lost() => patience.after(error).await?,
-                outcome => break outcome?,
-            }
-        };
-        patience.reset();
-        let follow = Follow {
-            process,
-            body: answer.body,
-            parser: Parser::new(MAX_EVENT_BYTES),
-            offsets: Offsets(offsets),
-            begun: false,
-            ended: false,
-            patience,
-        };
-        let events = futures_util::stream::try_unfold(follow, |mut follow| async move {
-            Ok(follow.next().await?.map(|event| (event, follow)))
-        });
-        Ok(Self { events: Box::pin(events) })
+        let source = Follow { process, offsets: Offsets(offsets), begun: false, ended: false };
+        Ok(Self { events: resume::open(source, &call).await? })
     }
 
     /// The next event; `None` after the last.
@@ -114,59 +96,36 @@ fn call(process: &Process, [stdout, stderr]: [u64; 2]) -> Call {
 /// A log in the middle.
 struct Follow {
     process: Process,
-    body: AnswerBody,
-    parser: Parser,
     offsets: Offsets,
     begun: bool,
     ended: bool,
-    patience: Patience,
 }
 
-impl Follow {
-    async fn next(&mut self) -> Result<Option<LogEvent>, ClientError> {
-        while !self.ended {
-            while let Some(message) =
-                self.parser.next().map_err(|TooLong| self.unexpected("an event that never ends"))?
-            {
-                if let Some(event) = self.accept(&message)? {
-                    self.patience.reset();
-                    return Ok(Some(event));
-                }
-            }
-            match self.body.chunk().await {
-                Some(Ok(bytes)) => self.parser.push(&bytes),
-                Some(Err(error)) => {
-                    let error = self.process.target.transport.lost("streamProcessLogs", error);
-                    self.resume(Some(error)).await?;
-                }
-                // A log that ends before its process has, was cut off by something in between.
-                None => self.resume(None).await?,
-            }
-        }
-        Ok(None)
+impl Source for Follow {
+    type Event = LogEvent;
+    const OPERATION: &'static str = "streamProcessLogs";
+    const MAX_EVENT_BYTES: usize = MAX_EVENT_BYTES;
+
+    fn transport(&self) -> &Transport {
+        &self.process.target.transport
     }
 
-    async fn resume(&mut self, mut cause: Option<ClientError>) -> Result<(), ClientError> {
-        tracing::debug!(process = %self.process.id, offsets = ?self.offsets, ?cause, "log lost");
-        while self.patience.again().await {
-            match self.process.target.transport.stream(&call(&self.process, self.offsets.0)).await {
-                Ok(Answer { body, .. }) => {
-                    self.body = body;
-                    self.parser = Parser::new(MAX_EVENT_BYTES);
-                    return Ok(());
-                }
-                Err(error) if error.is_lost() => cause = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ClientError::LogLost {
-            process_id: self.process.id.clone(),
-            tried_for: self.patience.total(),
-            source: cause.map(Box::new),
-        })
+    fn rest(&self) -> Call {
+        call(&self.process, self.offsets.0)
     }
 
-    /// What is new in an event; `None` if the caller has it all.
+    fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn lost(
+        &self,
+        tried_for: Duration,
+        source: Option<Box<ClientError>>,
+    ) -> Result<ClientError, ClientError> {
+        Ok(ClientError::LogLost { process_id: self.process.id.clone(), tried_for, source })
+    }
+
     fn accept(&mut self, message: &Message) -> Result<Option<LogEvent>, ClientError> {
         let Ok(event) = serde_json::from_slice::<ProcessLogEvent>(&message.data) else {
             // A later release may tell more.
@@ -195,7 +154,9 @@ impl Follow {
             ProcessLogEvent::Error { detail, .. } => return Err((*detail).into()),
         })
     }
+}
 
+impl Follow {
     fn data(
         &mut self,
         stream: StreamName,
@@ -213,9 +174,5 @@ impl Follow {
 
     fn advance(&mut self, stream: StreamName, length: u64, message: &Message) -> Result<u64, ClientError> {
         self.offsets.advance(stream, length, message).map_err(|reason| self.unexpected(reason))
-    }
-
-    fn unexpected(&self, reason: &str) -> ClientError {
-        self.process.target.transport.unexpected("streamProcessLogs", 200, reason.to_owned())
     }
 }

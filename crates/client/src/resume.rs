@@ -1,0 +1,107 @@
+//! Event streams that go on where they broke off (contract S12): one loop for commands, processes and runs.
+
+use crate::ClientError;
+use crate::retry::Patience;
+use crate::sse::{Message, Parser, TooLong};
+use crate::transport::{Answer, AnswerBody, Call, Transport};
+use futures_util::Stream;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// Events as a caller gets them.
+pub(crate) type Events<T> = Pin<Box<dyn Stream<Item = Result<T, ClientError>> + Send>>;
+
+/// What one kind of stream is, and how far its caller has come in it.
+pub(crate) trait Source: Send + 'static {
+    /// What a caller gets.
+    type Event: Send;
+    /// The operation's name, for errors.
+    const OPERATION: &'static str;
+    /// The longest event in bytes.
+    const MAX_EVENT_BYTES: usize;
+
+    /// The way to the server.
+    fn transport(&self) -> &Transport;
+
+    /// Asks for what the caller does not have yet.
+    fn rest(&self) -> Call;
+
+    /// What is new in an event; `None` if the caller has it all.
+    fn accept(&mut self, message: &Message) -> Result<Option<Self::Event>, ClientError>;
+
+    /// Whether the last event has come. A stream that ends before it was cut off by something in between.
+    fn has_ended(&self) -> bool;
+
+    /// The error of a stream that could not be had back.
+    fn lost(&self, tried_for: Duration, cause: Option<Box<ClientError>>) -> Result<ClientError, ClientError>;
+
+    /// The error of an answer that is not as documented.
+    fn unexpected(&self, reason: &str) -> ClientError {
+        self.transport().unexpected(Self::OPERATION, 200, reason.to_owned())
+    }
+}
+
+/// Opens a stream by `call`; waits for a server that goes away meanwhile as long as its options say.
+pub(crate) async fn open<S: Source>(source: S, call: &Call) -> Result<Events<S::Event>, ClientError> {
+    let mut patience = Patience::new(source.transport().reconnect_for);
+    let answer = loop {
+        match source.transport().stream(call).await {
+            Err(error) if error.is_lost() => patience.after(error).await?,
+            outcome => break outcome?,
+        }
+    };
+    patience.reset();
+    let follow = Follow { source, body: answer.body, parser: Parser::new(S::MAX_EVENT_BYTES), patience };
+    Ok(Box::pin(futures_util::stream::try_unfold(follow, |mut follow| async move {
+        Ok(follow.next().await?.map(|event| (event, follow)))
+    })))
+}
+
+/// A stream in the middle.
+struct Follow<S> {
+    source: S,
+    body: AnswerBody,
+    parser: Parser,
+    patience: Patience,
+}
+
+impl<S: Source> Follow<S> {
+    async fn next(&mut self) -> Result<Option<S::Event>, ClientError> {
+        while !self.source.has_ended() {
+            while let Some(message) =
+                self.parser.next().map_err(|TooLong| self.source.unexpected("an event that never ends"))?
+            {
+                if let Some(event) = self.source.accept(&message)? {
+                    self.patience.reset();
+                    return Ok(Some(event));
+                }
+            }
+            match self.body.chunk().await {
+                Some(Ok(bytes)) => self.parser.push(&bytes),
+                Some(Err(error)) => {
+                    let error = self.source.transport().lost(S::OPERATION, error);
+                    self.resume(Some(error)).await?;
+                }
+                None => self.resume(None).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    async fn resume(&mut self, mut cause: Option<ClientError>) -> Result<(), ClientError> {
+        let rest = self.source.rest();
+        tracing::debug!(operation = S::OPERATION, path = rest.path, ?cause, "stream lost");
+        while self.patience.again().await {
+            match self.source.transport().stream(&rest).await {
+                Ok(Answer { body, .. }) => {
+                    self.body = body;
+                    self.parser = Parser::new(S::MAX_EVENT_BYTES);
+                    return Ok(());
+                }
+                Err(error) if error.is_lost() => cause = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.source.lost(self.patience.total(), cause.map(Box::new))?)
+    }
+}
