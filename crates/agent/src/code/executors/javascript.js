@@ -25,6 +25,8 @@ const MAX_LINE = 2000;
 const GRACE_MS = 100;
 /** How long what an interrupted run has left behind may hold up the next one. */
 const BEGIN_MS = 500;
+/** A context that is asked for at once has its first request by then. */
+const REHEARSAL_MS = 20;
 
 const typescript = language === "typescript";
 
@@ -53,6 +55,8 @@ session.connect();
 let received = Buffer.alloc(0);
 /** The id of the run that is on. */
 let current;
+/** Whether code has ever been run here. */
+let begun = false;
 /** Why no code can be run here. */
 let unusable;
 /** Ends the waiting for a run's asynchronous part. */
@@ -145,6 +149,7 @@ function deliver(changes) {
 }
 
 async function run(request) {
+  begun = true;
   current = request.id;
   note(ON, request.count);
   // From the first run on, code can be interrupted.
@@ -361,11 +366,12 @@ class Thrown {
 
 /** A promise's value, unless an interrupt comes first: then the promise is left to itself. */
 function waitFor(promise) {
+  let interrupt;
   return new Promise((resolve, reject) => {
-    interruptWaiting = () => reject(new Interrupted());
+    interrupt = interruptWaiting = () => reject(new Interrupted());
     promise.then(resolve, (error) => reject(error instanceof Thrown || error instanceof Syntax || error instanceof Interrupted ? error : new Thrown(error)));
   }).finally(() => {
-    interruptWaiting = undefined;
+    if (interruptWaiting === interrupt) interruptWaiting = undefined;
   });
 }
 process.on("SIGINT", () => {
@@ -609,7 +615,13 @@ const uncaught = (what) => (error) => {
 process.on("uncaughtException", uncaught("Uncaught"));
 process.on("unhandledRejection", uncaught("Unhandled rejection of a promise:"));
 
+/** Walks the way of a run once, while nobody waits for it: V8 compiles each function at its first call. */
+async function rehearse() {
+  if (begun) return;
+  const value = await evaluate(typescript ? "0 as number" : "0", "rehearsal");
+  fitting(resultOf(value));
+}
+
 const watching = watch();
 send({ type: "hello", version: process.versions.node });
-// While nobody waits for it.
-setTimeout(parser, 20).unref();
+setTimeout(() => rehearse().catch(uncaught("The rehearsal failed:")), REHEARSAL_MS).unref();
