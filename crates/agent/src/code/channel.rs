@@ -2,14 +2,18 @@
 //! the code that it runs can write here whatever it likes.
 
 use sandcrab_api::limits::MAX_EXECUTOR_MESSAGE_BYTES;
+use sandcrab_socket::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::net::UnixStream as StdStream;
-use tokio::net::UnixStream;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite as _;
 use tokio::task::coop::consume_budget;
+use tokio_util::io::poll_read_buf;
 
 /// What is kept of the buffer between two messages.
 const BUFFER: usize = 64 << 10;
@@ -132,7 +136,7 @@ pub(super) struct Failure {
 /// The agent's end.
 #[derive(Debug)]
 pub(super) struct Channel {
-    stream: UnixStream,
+    stream: Stream,
     received: Vec<u8>,
     /// What has not gone out yet.
     unsent: Vec<u8>,
@@ -155,10 +159,9 @@ pub(super) enum Broken {
 
 impl Channel {
     /// A channel and the end for the executor.
-    pub(super) fn pair() -> io::Result<(Self, StdStream)> {
-        let (ours, theirs) = StdStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(ours)?;
+    pub(super) fn pair() -> io::Result<(Self, UnixStream)> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let stream = Stream::new(ours)?;
         Ok((Self { stream, received: Vec::new(), unsent: Vec::new(), sent: 0 }, theirs))
     }
 
@@ -169,20 +172,20 @@ impl Channel {
         serde_json::to_writer(&mut self.unsent, order)?;
         let length = (self.unsent.len() - start - 4) as u32;
         self.unsent[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        self.flush()
+        let mut nobody = Context::from_waker(std::task::Waker::noop());
+        match self.poll_flush(&mut nobody) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Ok(()),
+        }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
-            match self.stream.try_write(&self.unsent[self.sent..]) {
-                Ok(count) => self.sent += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            }
+            self.sent += ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent[self.sent..]))?;
         }
         self.unsent = Vec::new();
         self.sent = 0;
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// The next message. Cancel-safe.
@@ -191,25 +194,16 @@ impl Channel {
             if let Some(message) = self.take()? {
                 return Ok(message);
             }
-            if self.sent < self.unsent.len() {
-                tokio::select! {
-                    readable = self.stream.readable() => readable?,
-                    writable = self.stream.writable() => {
-                        writable?;
-                        self.flush()?;
-                        continue;
-                    }
-                }
-            } else {
-                self.stream.readable().await?;
-            }
             let room = self.missing().clamp(4096, 256 << 10);
             self.received.reserve(room);
-            match self.stream.try_read_buf(&mut self.received) {
-                Ok(0) => return Err(Broken::Closed),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
+            let count = std::future::poll_fn(|cx| {
+                if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                    return Poll::Ready(Err(error));
+                }
+                poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received)
+            });
+            if count.await? == 0 {
+                return Err(Broken::Closed);
             }
             consume_budget().await;
         }
