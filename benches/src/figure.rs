@@ -41,6 +41,17 @@ impl Figure {
         Self::Throughput(bytes as f64 / 1e6 / took.as_secs_f64())
     }
 
+    /// What a time has beyond another one: median beyond median, 99th percentile beyond the other's. As it is for figures
+    /// that are no times.
+    pub(crate) fn beyond(self, less: Self) -> Self {
+        match (self, less) {
+            (Self::Time { median, p99 }, Self::Time { median: less, p99: less_p99 }) => {
+                Self::Time { median: median - less, p99: p99 - less_p99 }
+            }
+            (figure, _) => figure,
+        }
+    }
+
     /// The number that promises and ratios speak of: the median of times.
     fn value(self) -> f64 {
         match self {
@@ -141,6 +152,12 @@ mod tests {
         let time = |median| Figure::Time { median, p99: 9.0 };
         assert_eq!(time(3.0).ratio(time(2.0)), 1.5);
         assert_eq!(Figure::Rate(50.0).ratio(Figure::Rate(100.0)), 2.0);
+    }
+
+    #[test]
+    fn what_is_added_is_counted_apart() {
+        let time = |median, p99| Figure::Time { median, p99 };
+        assert_eq!(time(3.0, 9.0).beyond(time(2.0, 4.0)), time(1.0, 5.0));
     }
 
     #[test]

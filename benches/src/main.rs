@@ -41,6 +41,9 @@ enum What {
     /// Make one bare sandbox with a waiting bash and print what its memory group is charged
     #[command(hide = true)]
     BareMemory { dir: PathBuf },
+    /// Serve bytes over HTTP, here or in a sandbox, and print where
+    #[command(hide = true)]
+    ServeBytes { port: u16 },
 }
 
 #[derive(clap::Args)]
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
             println!("{}", bare::sandbox::held(&dir, &group.procs(), || group.charged())?);
             Ok(())
         }
+        What::ServeBytes { port } => match bare::bytes::serve(port)? {},
     }
 }
 
@@ -90,6 +94,7 @@ fn all(options: &All) -> Result<()> {
     let bench = rows::Bench {
         client: Client::new(client)?,
         server: server.pid(),
+        address: server.address()?,
         scratch: scratch.path().to_owned(),
         only: options.only.clone(),
     };

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -43,6 +44,12 @@ impl Server {
                 return Ok(Self { child, _stdout: stdout, url, key });
             }
         }
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> Result<SocketAddr> {
+        let address = self.url.trim_start_matches("http://").trim_end_matches('/');
+        address.parse().with_context(|| format!("an address in {}", self.url))
     }
 
     /// Its process id.

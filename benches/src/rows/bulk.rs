@@ -93,7 +93,7 @@ async fn result(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
 }
 
 /// The speed of the median time.
-fn speed(bytes: usize, mut times: Vec<Duration>) -> Result<Figure> {
+pub(super) fn speed(bytes: usize, mut times: Vec<Duration>) -> Result<Figure> {
     times.sort_unstable();
     Ok(Figure::throughput(bytes, *times.get(times.len() / 2).context("a time")?))
 }

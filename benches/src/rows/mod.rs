@@ -5,6 +5,7 @@ mod bulk;
 mod code;
 mod command;
 mod life;
+mod preview;
 mod process;
 
 use crate::bare::http::Http;
@@ -12,6 +13,7 @@ use crate::figure::Figure;
 use crate::table::Row;
 use anyhow::Result;
 use sandcrab_client::{Client, Sandbox, SandboxOptions};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,8 @@ pub(crate) struct Bench {
     pub(crate) client: Client,
     /// The server's process.
     pub(crate) server: u32,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
     /// A folder of this run.
     pub(crate) scratch: PathBuf,
     /// Rows whose key does not hold this are left out.
@@ -51,6 +55,7 @@ pub(crate) async fn measure(bench: &Bench) -> Result<Vec<Row>> {
     process::measure(bench, &mut rows).await?;
     bulk::measure(bench, &http, &mut rows).await?;
     code::measure(bench, &mut rows).await?;
+    preview::measure(bench, &mut rows).await?;
     life::measure_memory(bench, &mut rows).await?;
     Ok(rows)
 }
