@@ -8,6 +8,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_callers_key_never_reaches_a_sandbox() {
@@ -94,10 +95,11 @@ async fn s12_a_client_that_vanishes_breaks_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x04_only_a_request_that_was_not_sent_is_sent_again() {
     let requests = Arc::new(AtomicUsize::new(0));
+    let closed = Arc::new(Semaphore::new(0));
     let driver = peers::scripted({
-        let requests = requests.clone();
+        let (requests, closed) = (requests.clone(), closed.clone());
         move |mut stream| {
-            let requests = requests.clone();
+            let (requests, closed) = (requests.clone(), closed.clone());
             async move {
                 let number = requests.fetch_add(1, Ordering::SeqCst);
                 if number.is_multiple_of(2) {
@@ -108,14 +110,20 @@ async fn x04_only_a_request_that_was_not_sent_is_sent_again() {
                     // Closed without a word, as if idle for too long.
                 }
                 // Every other request is read and then dropped.
+                drop(stream);
+                closed.add_permits(1);
             }
         }
     });
     let server = TestServer::start(driver).await;
     for _ in 0..5 {
         server.get("/v1/sandboxes/a/sessions").await.ok();
+        // The answer comes before the close. A request in between may have been read: it would rightly be lost with the
+        // connection, and never be counted here.
+        within("the connection is closed", closed.acquire()).await.unwrap().forget();
         let dropped = server.get("/v1/sandboxes/a/sessions").await;
         assert_eq!(dropped.failure(), (502, "SERVICE_NOT_RESPONDING".into()));
+        within("the connection is closed", closed.acquire()).await.unwrap().forget();
     }
     assert_eq!(requests.load(Ordering::SeqCst), 10);
 }
