@@ -5,6 +5,9 @@
 //! status is taken exactly once, by whoever comes first of [`Child::wait`] and the reaper of orphans. A child is
 //! identified by its pidfd, never by its number alone.
 //!
+//! A child ends with the agent: in a sandbox because its namespace does, elsewhere because the kernel kills it when the
+//! thread that started it ends. That is why nothing is started from threads that come and go, as those of a pool do.
+//!
 //! As PID 1 the agent also inherits orphans; [`Spawner::reap_orphans`] runs for as long as the agent does and reaps
 //! what is not in the table. A process that is not PID 1 does not run it and reaps only what it started.
 
@@ -125,6 +128,8 @@ impl Spawner {
         let identity = &self.0.identity;
         let argv = pointers(spec.args);
         let envp = pointers(spec.env);
+        // With PID 1 its whole namespace ends.
+        let own = rustix::process::getpid();
         let fds: Vec<_> = spec.fds.iter().map(|(fd, to)| (fd.as_raw_fd(), *to)).collect();
         let plan = Plan {
             program: spec.program,
@@ -140,6 +145,7 @@ impl Spawner {
             oom_score_adj: identity.oom_score_adj.as_deref(),
             seccomp: &identity.seccomp,
             subreaper: spec.subreaper,
+            leash: (!own.is_init()).then(|| own.as_raw_nonzero().get()),
         };
         let mut stack = self.0.stack.lock().unwrap_or_else(PoisonError::into_inner);
         let stack = match &mut *stack {

@@ -31,6 +31,8 @@ pub(crate) enum Step {
     Ids,
     /// Setting the effective and permitted capabilities.
     Capabilities,
+    /// Asking to be killed when the parent ends.
+    Leash,
     /// Going to the working directory.
     Directory,
     /// Installing the system call filter.
@@ -76,6 +78,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) seccomp: &'a [libc::sock_filter],
     /// Orphans below this process become its children instead of init's.
     pub(crate) subreaper: bool,
+    /// The agent's pid, where nothing else ends its children when it is killed: the kernel kills them then. It watches the
+    /// thread that starts them, so that must be one that lives as long as the agent.
+    pub(crate) leash: Option<i32>,
 }
 
 /// The part of the plan that the child writes.
@@ -205,6 +210,7 @@ fn step_of(n: i32) -> Step {
         Bounding,
         Ids,
         Capabilities,
+        Leash,
         Directory,
         Seccomp,
         Exec,
@@ -308,6 +314,7 @@ macro_rules! try_sys {
     }};
 }
 
+const PR_SET_PDEATHSIG: c_long = 1;
 const PR_SET_NO_NEW_PRIVS: c_long = 38;
 const PR_CAPBSET_DROP: c_long = 24;
 const PR_CAP_AMBIENT: c_long = 47;
@@ -414,6 +421,14 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, c_int) {
                 half.inheritable = 0;
             }
             try_sys!(Step::Capabilities, libc::SYS_capset, &raw const header, now.as_ptr());
+        }
+        // Behind the change of ids and capabilities, which takes it back (prctl(2)).
+        if let Some(agent) = plan.leash {
+            try_sys!(Step::Leash, libc::SYS_prctl, PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            if libc::syscall(libc::SYS_getppid) != c_long::from(agent) {
+                // It was killed before the kernel knew; a vfork's parent sleeps, but not deeper than SIGKILL.
+                return (Step::Leash, libc::ESRCH);
+            }
         }
         if let Some(cwd) = plan.cwd {
             try_sys!(Step::Directory, libc::SYS_chdir, cwd.as_ptr());
