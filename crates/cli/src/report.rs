@@ -21,6 +21,15 @@ impl Report {
         value: &T,
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
+        self.entry(value, text).map(drop)
+    }
+
+    /// One of many results that come by and by; whether anybody still reads them.
+    pub(crate) fn entry<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<bool> {
         let mut output = match self.json {
             true => serde_json::to_string(value)? + "\n",
             false => text(value),
@@ -31,8 +40,8 @@ impl Report {
         let mut stdout = std::io::stdout().lock();
         match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
             // Whoever read this has read enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => Ok(outcome?),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+            outcome => Ok(outcome.map(|()| true)?),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How a call can fail.
 
 use sandcrab_api::ids::IdError;
-use sandcrab_api::{ApiError, ErrorCode, ExecId, ProcessId};
+use sandcrab_api::{ApiError, ErrorCode, ExecId, ProcessId, SandboxId};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -74,6 +74,18 @@ pub enum ClientError {
         /// How long it was tried.
         tried_for: Duration,
         /// What the last attempt met; none when the server kept ending the stream without an end of the process.
+        source: Option<Box<ClientError>>,
+    },
+    /// A sandbox's event log broke off and could not be resumed in [`ClientOptions::reconnect_for`].
+    ///
+    /// [`ClientOptions::reconnect_for`]: crate::ClientOptions::reconnect_for
+    #[error("the events of sandbox {sandbox_id} were lost and could not be resumed within {tried_for:?}")]
+    EventsLost {
+        /// The sandbox.
+        sandbox_id: SandboxId,
+        /// How long it was tried.
+        tried_for: Duration,
+        /// What the last attempt met; none when the server kept ending the stream.
         source: Option<Box<ClientError>>,
     },
     /// No answer in time. Whether the server did what it was asked is unknown.

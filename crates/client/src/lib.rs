@@ -29,6 +29,7 @@
 mod client;
 mod code;
 mod error;
+mod events;
 mod exec;
 mod files;
 mod follow;
@@ -50,6 +51,7 @@ mod wait;
 pub use client::Client;
 pub use code::{CodeStream, RunCode};
 pub use error::{ClientError, ConnectError};
+pub use events::EventStream;
 pub use exec::{Exec, ExecOutput};
 pub use files::{FileReader, Files, ListOptions, MkdirOptions, WriteOptions};
 pub use follow::{ExecEvent, ExecStream};

@@ -1,6 +1,7 @@
 //! One sandbox.
 
 use crate::code::RunCode;
+use crate::events::EventStream;
 use crate::exec::{Exec, ExecOutput};
 use crate::files::Files;
 use crate::follow::ExecStream;
@@ -123,6 +124,15 @@ impl Sandbox {
         let events: SandboxEvents =
             self.target.transport.json(&Call::get("listEvents", self.target.path("/events"))).await?;
         Ok(events.events)
+    }
+
+    /// The events after number `after`, those that are there and those to come. Does not create the sandbox, and does not
+    /// keep it awake.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND` for an id that was never used.
+    pub async fn follow_events(&self, after: u64) -> Result<EventStream, ClientError> {
+        EventStream::open(self.clone(), after).await
     }
 
     /// Frees everything at once (contract L06). A later use of the id is a new, empty sandbox.

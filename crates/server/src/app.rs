@@ -25,6 +25,8 @@ pub(crate) struct App {
     pub(crate) hosts: Hosts,
     pub(crate) cors: Cors,
     pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when the server begins to end: what has no end of its own ends then.
+    pub(crate) ending: CancellationToken,
     /// Cancelled when the server has ended: connections that were given away end then.
     pub(crate) ended: CancellationToken,
     /// The API's document as JSON.

@@ -117,6 +117,8 @@ pub struct Server {
     images: Images,
     store: Store,
     started: Started,
+    /// Tells answers that have no end of their own.
+    ending: CancellationToken,
     /// Ends what was given away by an upgrade when the server is dropped.
     _ended: DropGuard,
     /// Held as long as the server lives: one server per data directory.
@@ -171,6 +173,7 @@ impl Server {
             hosts: options.hosts,
             cors: options.cors,
             metrics,
+            ending: CancellationToken::new(),
             ended: CancellationToken::new(),
             document,
         };
@@ -185,6 +188,7 @@ impl Server {
             new_key: key.filter(|_| key_is_new),
             data_dir: options.data_dir,
         };
+        let ending = app.ending.clone();
         let ended = app.ended.clone().drop_guard();
         Ok(Self {
             listener,
@@ -193,6 +197,7 @@ impl Server {
             images,
             store,
             started,
+            ending,
             _ended: ended,
             _lock: lock,
         })
@@ -260,6 +265,7 @@ impl Server {
         }
         drop(self.listener);
         ending.send_replace(true);
+        self.ending.cancel();
         self.images.end().await;
         let finish = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, finish).await.is_err() {

@@ -97,8 +97,8 @@ async fn print(process: &Process, report: Report) -> Result<Option<ProcessExit>>
     let mut log = process.follow().await?;
     while let Some(event) = log.next().await {
         let event = event?;
-        if report.json {
-            report.result(&as_json(&event), ToString::to_string)?;
+        if report.json && !report.entry(&as_json(&event), ToString::to_string)? {
+            return Ok(None);
         }
         let written = match event {
             LogEvent::Exit(exit) => return Ok(Some(exit)),

@@ -7,7 +7,6 @@ use anyhow::Result;
 use sandcrab_client::api::sandbox::{SandboxEvent, SandboxInfo};
 use sandcrab_client::api::{ErrorCode, SandboxId};
 use sandcrab_client::{Client, Sandbox};
-use std::time::Duration;
 
 pub(crate) async fn server(client: &Client, report: Report) -> Result<()> {
     let health = client.health().await?;
@@ -47,22 +46,18 @@ fn describe(info: &SandboxInfo) -> String {
     lines.into_iter().map(|(what, value)| format!("{what:9}{}\n", name(&value))).collect()
 }
 
-/// How often a follower asks whether something happened. Events are rare and the API has no stream of them.
-const FOLLOW_EVERY: Duration = Duration::from_millis(500);
-
 pub(crate) async fn logs(sandbox: &Sandbox, follow: bool, report: Report) -> Result<()> {
-    let mut next = 0;
-    loop {
-        for event in sandbox.events().await?.into_iter().filter(|event| event.seq >= next).collect::<Vec<_>>()
-        {
-            report.result(&event, event_line)?;
-            next = event.seq + 1;
-        }
-        if !follow {
-            return Ok(());
-        }
-        tokio::time::sleep(FOLLOW_EVERY).await;
+    if !follow {
+        let events = sandbox.events().await?;
+        return events.iter().try_for_each(|event| report.result(event, event_line));
     }
+    let mut events = sandbox.follow_events(0).await?;
+    while let Some(event) = events.next().await {
+        if !report.entry(&event?, event_line)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn event_line(event: &SandboxEvent) -> String {

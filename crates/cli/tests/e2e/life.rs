@@ -42,6 +42,11 @@ fn l08_logs_follow_until_they_are_told_to_stop() {
     rig.cli(&["exec", &sandbox.id, "true"]).ok();
     let mut logs = Running::start(&mut rig.command(&["logs", "-f", &sandbox.id]));
     logs.wait_for("created");
+    // Also past the sandbox's end: the next one of its name is the same log's.
+    rig.cli(&["rm", &sandbox.id]).ok();
+    logs.wait_for("destroyed");
+    rig.cli(&["exec", &sandbox.id, "true"]).ok();
+    logs.wait_for("created");
     logs.signal(rustix::process::Signal::INT);
     assert!(logs.done().status.code().is_none());
 }

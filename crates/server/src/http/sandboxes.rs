@@ -3,11 +3,17 @@
 use crate::app::App;
 use crate::auth::Caller;
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Request, State};
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, StatusCode, header};
 use sandcrab_agent::http::error::{Answer, Refusal};
 use sandcrab_agent::http::extract::{Json, Path, Query};
-use sandcrab_api::sandbox::{CreateSandbox, SandboxDestroyed, SandboxEvents, SandboxInfo, SandboxList};
+use sandcrab_api::sandbox::{
+    CreateSandbox, SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo, SandboxList,
+};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, SandboxId, validate};
 use serde::Deserialize;
@@ -21,11 +27,12 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(list))
         .routes(routes!(describe, create, destroy))
         .routes(routes!(events))
+        .routes(routes!(follow_events))
 }
 
 /// Whether a path below a sandbox is the server's own to answer.
 pub(super) fn is_own(rest: &str) -> bool {
-    rest == "/events" || crate::ports::is_own(rest)
+    matches!(rest, "/events" | "/events/stream") || crate::ports::is_own(rest)
 }
 
 /// Which sandboxes to list.
@@ -127,6 +134,59 @@ async fn events(
     let id = parse(OPERATION, id)?;
     let events = app.sandboxes.events(caller.account, &id).await.map_err(|error| error.during(OPERATION))?;
     Ok(axum::Json(SandboxEvents { events }))
+}
+
+/// Where to begin.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct FollowQuery {
+    /// Only events whose `seq` is greater. Default 0, or what the header `Last-Event-ID` says.
+    after: Option<u64>,
+}
+
+/// Replays a sandbox's event log and follows it, also past the sandbox's end: a destroyed id may be used again. Each
+/// message is a `SandboxEvent`; its id is the event's `seq`. Following does not keep the sandbox awake.
+#[utoipa::path(get, path = "/v1/sandboxes/{id}/events/stream", tag = "sandboxes", operation_id = "followEvents",
+    params(("id" = SandboxId, Path, description = "The sandbox"), FollowQuery,
+        ("Last-Event-ID" = Option<String>, Header, description = "The `seq` of the last event that came")),
+    responses((status = 200, description = "The events", body = SandboxEvent, content_type = "text/event-stream")))]
+async fn follow_events(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, Refusal>,
+    query: Result<Query<FollowQuery>, Refusal>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    const OPERATION: &str = "followEvents";
+    let id = parse(OPERATION, id)?;
+    let Query(query) = query.map_err(during(OPERATION))?;
+    let after = query.after.map_or_else(|| last_event_id(&headers), Ok);
+    let after = after.map_err(|error| error.during(OPERATION))?;
+    let log = app.sandboxes.follow_events(caller.account, id, after).await;
+    let log = log.map_err(|error| error.during(OPERATION))?;
+    // The server's end is its end too: who follows on asks the next one.
+    let messages = stream::unfold((log, app), |(mut log, app)| async move {
+        let event = tokio::select! {
+            event = log.next() => event.transpose()?,
+            () = app.ending.cancelled() => return None,
+        };
+        Some((event.map(|event| message(&event)), (log, app)))
+    });
+    let headers = [(header::CONTENT_TYPE, "text/event-stream")];
+    Ok((headers, Body::from_stream(messages)).into_response())
+}
+
+fn message(event: &SandboxEvent) -> Bytes {
+    // The type has no keys that are not text.
+    let json = serde_json::to_string(event).unwrap_or_default();
+    format!("id: {}\ndata: {json}\n\n", event.seq).into()
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<u64, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(0) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| ApiError::invalid("Last-Event-ID", "must be the seq of an event"))
 }
 
 pub(super) fn during(operation: &'static str) -> impl Fn(Refusal) -> Refusal {

@@ -34,6 +34,7 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
         (_, "/v1/tickets") => "createTicket",
         (_, path) if !path.starts_with("/v1/sandboxes/") => return None,
         (_, path) if path.ends_with("/events") => "listEvents",
+        (_, path) if path.ends_with("/events/stream") => "followEvents",
         ("PUT", _) => "createSandbox",
         ("GET", _) => "describeSandbox",
         ("DELETE", _) => "destroySandbox",

@@ -4,11 +4,13 @@
 //! what changes a state is a message (see [`owner`]).
 
 mod follow;
+mod log;
 pub(crate) mod options;
 mod owner;
 mod reconcile;
 mod start;
 
+pub(crate) use log::EventLog;
 pub use reconcile::ReconcileError;
 pub(crate) use reconcile::reconcile;
 
@@ -300,9 +302,19 @@ impl Sandboxes {
 
     /// The event log of an id, also of one that was destroyed (contract L08).
     pub(crate) async fn events(&self, account: AccountId, id: &SandboxId) -> Result<Vec<Event>, ApiError> {
-        let events = self.context.store.events(account, id).await;
+        let events = self.context.store.events(account, id, 0, usize::MAX).await;
         let events = events.map_err(|error| crate::http::internal("listEvents", &error))?;
         if events.is_empty() { Err(not_found(id)) } else { Ok(events) }
+    }
+
+    /// The same log, read as it is written.
+    pub(crate) async fn follow_events(
+        &self,
+        account: AccountId,
+        id: SandboxId,
+        after: u64,
+    ) -> Result<EventLog, ApiError> {
+        EventLog::open(self.context.store.clone(), account, id, after).await
     }
 
     /// How many sandboxes there are by status, and how many of the running ones are idle past their time.

@@ -12,12 +12,18 @@ pub(crate) use ports::PortRow;
 pub(crate) use tables::{AccountId, Event, NewEvent, SandboxRow, StoredStatus};
 
 use rusqlite::Connection;
+use sandcrab_api::SandboxId;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 /// The most jobs that one commit takes: bounds how long the first of them waits for the last.
 const BATCH: usize = 64;
+/// News that a listener may be behind; one that is further behind looks for itself.
+const NEWS: usize = 256;
+
+/// Whose events have become more.
+pub(crate) type News = (AccountId, SandboxId);
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -66,6 +72,7 @@ pub enum StoreError {
 #[derive(Clone)]
 pub(crate) struct Store {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    news: broadcast::Sender<News>,
 }
 
 /// What a job is given: the connection, inside a transaction and a savepoint of the job's own.
@@ -83,6 +90,7 @@ struct Task<T> {
     work: Option<Work<T>>,
     outcome: Option<rusqlite::Result<T>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
+    news: Option<(broadcast::Sender<News>, News)>,
 }
 
 impl<T: Send> Job for Task<T> {
@@ -99,6 +107,12 @@ impl<T: Send> Job for Task<T> {
             (Some(Ok(_)), Err(source)) => Err(StoreError::Job { operation, source }),
             (None, _) => Err(StoreError::Closed),
         };
+        if let Some((listeners, news)) = self.news
+            && answer.is_ok()
+        {
+            // An error says that nobody listens.
+            let _nobody = listeners.send(news);
+        }
         // A caller that has gone away wanted the write all the same.
         let _gone = self.reply.send(answer);
     }
@@ -117,11 +131,12 @@ impl Store {
             .map_err(failed)?;
         migrations::run(&mut connection)?;
         let (jobs, inbox) = mpsc::channel();
+        let (news, _) = broadcast::channel(NEWS);
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || work(&connection, &inbox))
             .map_err(|error| StoreError::Thread(Arc::new(error)))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, news })
     }
 
     /// Runs `work` in a transaction; resolves after the commit. The work is queued when this is called, not when the
@@ -134,13 +149,43 @@ impl Store {
     where
         W: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.queue(operation, None, work)
+    }
+
+    /// As [`Self::run`], for work that adds events: whoever listens hears of it once they are committed.
+    pub(crate) fn run_with_news<T: Send + 'static, W>(
+        &self,
+        operation: &'static str,
+        news: News,
+        work: W,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    where
+        W: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.queue(operation, Some((self.news.clone(), news)), work)
+    }
+
+    fn queue<T: Send + 'static, W>(
+        &self,
+        operation: &'static str,
+        news: Option<(broadcast::Sender<News>, News)>,
+        work: W,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    where
+        W: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let task = Task { operation, work: Some(Box::new(work)), outcome: None, reply };
+        let task = Task { operation, work: Some(Box::new(work)), outcome: None, reply, news };
         let sent = self.jobs.send(Box::new(task));
         async move {
             sent.map_err(|_| StoreError::Closed)?;
             answer.await.map_err(|_| StoreError::Closed)?
         }
+    }
+
+    /// Listens for events that are added from now on.
+    pub(crate) fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
     }
 }
 

@@ -126,7 +126,7 @@ impl Store {
         row: SandboxRow,
         event: NewEvent,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
-        self.run("write a new sandbox", move |db| {
+        self.run_with_news("write a new sandbox", (row.account, row.id.clone()), move |db| {
             db.execute(
                 "INSERT INTO sandboxes (account, id, instance, status, options, created_at, changed_at)
                  VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -153,7 +153,7 @@ impl Store {
         event: Option<NewEvent>,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let id = id.clone();
-        self.run("write a sandbox's status", move |db| {
+        self.run_with_news("write a sandbox's status", (account, id.clone()), move |db| {
             let now = Timestamp::now().as_millis();
             let sql = "UPDATE sandboxes SET status = ?, changed_at = ? WHERE account = ? AND id = ?";
             db.execute(sql, params![status, now, account.0, id.as_str()])?;
@@ -187,7 +187,7 @@ impl Store {
         event: Option<NewEvent>,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let (id, instance) = (id.clone(), instance.clone());
-        self.run("remove a sandbox", move |db| {
+        self.run_with_news("remove a sandbox", (account, id.clone()), move |db| {
             let sql = "DELETE FROM sandboxes WHERE account = ? AND id = ? AND instance = ?";
             let removed = db.execute(sql, params![account.0, id.as_str(), instance.as_str()])?;
             match event {
@@ -213,17 +213,28 @@ impl Store {
         event: NewEvent,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let id = id.clone();
-        self.run("write an event", move |db| add_event(db, account, &id, &event))
+        let news = (account, id.clone());
+        self.run_with_news("write an event", news, move |db| add_event(db, account, &id, &event))
     }
 
-    /// The events of an id, oldest first; of a destroyed one too.
-    pub(crate) async fn events(&self, account: AccountId, id: &SandboxId) -> Result<Vec<Event>, StoreError> {
+    /// The events of an id after number `after`, oldest first and no more than `most`; of a destroyed one too.
+    pub(crate) async fn events(
+        &self,
+        account: AccountId,
+        id: &SandboxId,
+        after: u64,
+        most: usize,
+    ) -> Result<Vec<Event>, StoreError> {
         let id = id.clone();
+        // Past what the table can count nothing comes.
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
         self.run("read events", move |db| {
-            db.prepare(
-                "SELECT seq, kind, reason, actor, detail, at FROM events WHERE account = ? AND sandbox = ? ORDER BY seq",
+            db.prepare_cached(
+                "SELECT seq, kind, reason, actor, detail, at FROM events
+                 WHERE account = ? AND sandbox = ? AND seq > ? ORDER BY seq LIMIT ?",
             )?
-            .query_map(params![account.0, id.as_str()], |row| {
+            .query_map(params![account.0, id.as_str(), after, most], |row| {
                 Ok(Event {
                     seq: row.get::<_, i64>(0)?.unsigned_abs(),
                     kind: row.get(1)?,

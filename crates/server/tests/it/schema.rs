@@ -44,6 +44,13 @@ fn fits(schema: &Value, body: &Value) -> Result<(), String> {
     if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }
 
+/// Holds a part of an answer against a schema by its name.
+#[track_caller]
+pub(crate) fn check_named(name: &str, body: &Value) {
+    fits(&json!({ "$ref": format!("#/components/schemas/{name}") }), body)
+        .unwrap_or_else(|why| panic!("{why}: {body}"));
+}
+
 #[track_caller]
 pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
     assert!(answer.headers.contains_key("x-request-id"), "{method} {path}: {answer:?}");
