@@ -5,7 +5,7 @@
 
 use super::execution::{Execution, Finish, Reader, Step};
 use super::spool::Piece;
-use super::text::{Encoder, escape_json};
+use super::text::Encoder;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -130,7 +130,6 @@ struct ResultWriter {
 impl ResultWriter {
     fn write(&mut self, source: &impl Output, out: &mut Vec<u8>) -> std::io::Result<()> {
         let mut buffer = vec![0; PIECE.min(source.kept() as usize + 1)];
-        let mut text = String::new();
         loop {
             let left = self.until[self.stream as usize].saturating_sub(self.at);
             let room = left.min(buffer.len() as u64) as usize;
@@ -141,23 +140,21 @@ impl ResultWriter {
             match piece {
                 Piece::Bytes(count) => {
                     self.at += count as u64;
-                    self.encoder.push(&buffer[..count], false, &mut text);
-                    if count < buffer.len() && out.len() + text.len() < PIECE {
+                    self.encoder.push_json(&buffer[..count], false, out);
+                    if count < buffer.len() && out.len() < PIECE {
                         continue;
                     }
-                    escape_json(&text, out);
                     return Ok(());
                 }
                 // A character that is cut by the hole cannot be completed behind it; base64 goes on without padding.
                 Piece::Dropped(count) => {
                     self.at += count;
-                    self.encoder.gap(&mut text);
+                    self.encoder.gap(out);
                 }
                 Piece::End => break,
             }
         }
-        self.encoder.push(&[], true, &mut text);
-        escape_json(&text, out);
+        self.encoder.push_json(&[], true, out);
         self.invalid |= self.encoder.invalid_utf8();
         match self.stream {
             StreamName::Stdout => {
@@ -273,10 +270,10 @@ impl Events {
 
     /// One event of output; none while all that came is a part of a character.
     fn data(&mut self, stream: StreamName, bytes: &[u8], last: bool, out: &mut Vec<u8>) {
-        let mut text = String::new();
+        let mut text = Vec::new();
         let encoder = &mut self.encoders[stream as usize];
         // Each event is base64 of its own, so that no byte waits for two more to be written.
-        encoder.push(bytes, last || self.encoding == OutputEncoding::Base64, &mut text);
+        encoder.push_json(bytes, last || self.encoding == OutputEncoding::Base64, &mut text);
         if text.is_empty() {
             return;
         }
@@ -285,7 +282,7 @@ impl Events {
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\",\"data\":\"");
-        escape_json(&text, out);
+        out.extend_from_slice(&text);
         out.extend_from_slice(format!("\",\"timestamp\":\"{}\"}}\n\n", Timestamp::now()).as_bytes());
     }
 

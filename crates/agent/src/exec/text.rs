@@ -31,9 +31,9 @@ impl Encoder {
 
     /// What follows is not what came next: half a character stays half a one. Base64 goes on, as padding may only
     /// stand at the end.
-    pub(crate) fn gap(&mut self, out: &mut String) {
+    pub(crate) fn gap(&mut self, out: &mut Vec<u8>) {
         if self.encoding == OutputEncoding::Utf8 {
-            self.push(&[], true, out);
+            self.push_json(&[], true, out);
         }
     }
 
@@ -45,6 +45,35 @@ impl Encoder {
 
     /// Adds the text of `bytes` to `out`. `last` says that nothing follows.
     pub(crate) fn push(&mut self, bytes: &[u8], last: bool, out: &mut String) {
+        self.take(bytes, |this, input| match this.encoding {
+            OutputEncoding::Utf8 => this.push_text(input, last, out),
+            OutputEncoding::Base64 => {
+                let (whole, rest) = groups(input, last);
+                STANDARD.encode_string(whole, out);
+                rest
+            }
+        });
+    }
+
+    /// As [`Encoder::push`], as the inside of a JSON string.
+    pub(crate) fn push_json(&mut self, bytes: &[u8], last: bool, out: &mut Vec<u8>) {
+        if self.encoding == OutputEncoding::Utf8 {
+            let mut text = String::new();
+            self.push(bytes, last, &mut text);
+            return escape_json(&text, out);
+        }
+        self.take(bytes, |_, input| {
+            let (whole, rest) = groups(input, last);
+            let start = out.len();
+            out.resize(start + whole.len().div_ceil(3) * 4, 0);
+            // There is room for exactly this, and nothing in it needs an escape.
+            let _ = STANDARD.encode_slice(whole, &mut out[start..]);
+            rest
+        });
+    }
+
+    /// Gives `work` what is pending with `bytes` behind it; what it returns waits for the next piece.
+    fn take(&mut self, bytes: &[u8], work: impl for<'a> FnOnce(&mut Self, &'a [u8]) -> &'a [u8]) {
         let joined;
         let input = if self.pending.is_empty() {
             bytes
@@ -53,14 +82,7 @@ impl Encoder {
             self.pending.clear();
             &joined[..]
         };
-        let rest = match self.encoding {
-            OutputEncoding::Utf8 => self.push_text(input, last, out),
-            OutputEncoding::Base64 => {
-                let whole = if last { input.len() } else { input.len() - input.len() % 3 };
-                STANDARD.encode_string(&input[..whole], out);
-                &input[whole..]
-            }
-        };
+        let rest = work(self, input);
         self.pending.extend_from_slice(rest);
     }
 
@@ -86,6 +108,11 @@ impl Encoder {
             }
         }
     }
+}
+
+/// The groups of three bytes that can be written as base64 now, and the rest.
+fn groups(input: &[u8], last: bool) -> (&[u8], &[u8]) {
+    input.split_at(if last { input.len() } else { input.len() - input.len() % 3 })
 }
 
 /// Appends `text` to `out` as the inside of a JSON string.
@@ -120,7 +147,18 @@ mod tests {
             prop_assert_eq!(&text, &String::from_utf8_lossy(&bytes));
             prop_assert_eq!(invalid, std::str::from_utf8(&bytes).is_err());
             let (text, _) = in_pieces(&bytes, step, OutputEncoding::Base64);
-            prop_assert_eq!(STANDARD.decode(text).unwrap(), bytes);
+            prop_assert_eq!(&STANDARD.decode(text).unwrap(), &bytes);
+            for encoding in [OutputEncoding::Utf8, OutputEncoding::Base64] {
+                let mut encoder = Encoder::new(encoding);
+                let mut out = b"\"".to_vec();
+                for piece in bytes.chunks(step) {
+                    encoder.push_json(piece, false, &mut out);
+                }
+                encoder.push_json(&[], true, &mut out);
+                out.push(b'"');
+                let read = serde_json::from_slice::<String>(&out).unwrap();
+                prop_assert_eq!(read, in_pieces(&bytes, step, encoding).0);
+            }
         }
 
         #[test]

@@ -3,7 +3,7 @@
 use super::log::{Reader, Step};
 use super::process::{Process, Waiter};
 use crate::exec::answer::with_output;
-use crate::exec::text::{Encoder, escape_json};
+use crate::exec::text::Encoder;
 use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -116,7 +116,7 @@ impl Events {
                 Ok(Step::Bytes(stream, count)) => self.data(stream, Some(count)),
                 Ok(Step::Dropped(stream, bytes)) => {
                     // Half a character before the hole stays half a one.
-                    let mut half = String::new();
+                    let mut half = Vec::new();
                     self.encoders[stream as usize].gap(&mut half);
                     let process_id = self.process.id.clone();
                     let timestamp = Timestamp::now();
@@ -180,17 +180,17 @@ impl Events {
     /// An event of the first bytes in the buffer, or of what is pending at the end; none while all that came is a part of
     /// a character.
     fn data(&mut self, stream: StreamName, count: Option<usize>) -> Option<Vec<u8>> {
-        let mut text = String::new();
+        let mut text = Vec::new();
         // Each event is base64 of its own, so that no byte waits for two more to be written.
         let last = count.is_none() || self.encoding == OutputEncoding::Base64;
-        self.encoders[stream as usize].push(&self.buffer[..count.unwrap_or(0)], last, &mut text);
+        self.encoders[stream as usize].push_json(&self.buffer[..count.unwrap_or(0)], last, &mut text);
         if text.is_empty() {
             return None;
         }
         let name = if stream == StreamName::Stdout { "stdout" } else { "stderr" };
         let mut out = Vec::with_capacity(text.len() + 128);
         out.extend_from_slice(format!("{{\"type\":\"{name}\",\"data\":\"").as_bytes());
-        escape_json(&text, &mut out);
+        out.extend_from_slice(&text);
         let (id, now) = (&self.process.id, Timestamp::now());
         out.extend_from_slice(format!("\",\"processId\":\"{id}\",\"timestamp\":\"{now}\"}}").as_bytes());
         Some(out)
