@@ -1,4 +1,5 @@
 import { invalidField } from "./errors.js";
+import { nodeHttp } from "./node-http.js";
 import { type Fetch, Transport } from "./transport.js";
 
 /** Where a server is and how to reach it. */
@@ -9,7 +10,7 @@ export interface ConnectOptions {
   apiKey?: string | undefined;
   /** The image of sandboxes that name none themselves. Default: the server's. */
   image?: string | undefined;
-  /** What makes requests. Default: the platform's `fetch`. */
+  /** What makes requests. Default: the platform's `fetch`, and Node's own client for what is no stream. */
   fetch?: Fetch | undefined;
   /** What makes WebSockets where the platform has none (Node 20). */
   WebSocket?: unknown;
@@ -30,7 +31,8 @@ export class Connection {
     this.image = options.image;
     // Looked up at each call: a platform's fetch wants to be called as a function, and tools replace it.
     const fetch: Fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
-    this.transport = new Transport(this.url, options.apiKey ?? environment("SANDCRAB_API_KEY"), fetch);
+    const ask = options.fetch ? undefined : nodeHttp(this.url);
+    this.transport = new Transport(this.url, options.apiKey ?? environment("SANDCRAB_API_KEY"), fetch, ask);
   }
 }
 

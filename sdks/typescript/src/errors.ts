@@ -1,4 +1,5 @@
 import { ERROR_CLASSES, type ErrorCode, ServiceNotRespondingError, ValidationFailedError } from "./generated/errors.js";
+import type { Answer } from "./node-http.js";
 import { type ErrorFacts, SandboxError } from "./sandbox-error.js";
 
 export * from "./generated/errors.js";
@@ -73,7 +74,7 @@ function isErrorFacts(value: unknown): value is WireFacts {
 }
 
 /** The error for an answer that is none of the API's, such as a proxy's own page. */
-export async function errorOfResponse(response: Response, operation: string): Promise<SandboxError> {
+export async function errorOfResponse(response: Answer, operation: string): Promise<SandboxError> {
   const text = await response.text().catch(() => "");
   const facts = parseFacts(text);
   if (facts) return errorOf({ ...facts, operation: facts.operation ?? operation });
@@ -81,7 +82,7 @@ export async function errorOfResponse(response: Response, operation: string): Pr
 }
 
 /** The error for an answer that Sandcrab cannot have written. */
-export function foreignAnswer(response: Response, operation: string, text: string): ServiceNotRespondingError {
+export function foreignAnswer(response: Answer, operation: string, text: string): ServiceNotRespondingError {
   return new ServiceNotRespondingError({
     code: "SERVICE_NOT_RESPONDING",
     message: `${operation}: ${response.url} answered ${response.status} with something that is not Sandcrab's`,

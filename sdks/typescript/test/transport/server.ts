@@ -10,6 +10,8 @@ export interface Received {
   query: URLSearchParams;
   headers: IncomingMessage["headers"];
   body: Buffer;
+  /** The port of the connection's other end. */
+  peer: number | undefined;
 }
 
 export type Handler = (request: Received, response: ServerResponse) => void | Promise<void>;
@@ -30,21 +32,23 @@ export class EdgeServer implements AsyncDisposable {
         query: url.searchParams,
         headers: incoming.headers,
         body: Buffer.concat(chunks),
+        peer: incoming.socket.remotePort,
       };
       this.received.push(request);
       await handler(request, response);
     });
   }
 
-  static async start(handler: Handler): Promise<EdgeServer> {
+  static async start(handler: Handler, host = "127.0.0.1"): Promise<EdgeServer> {
     const edge = new EdgeServer(handler);
-    edge.#server.listen(0, "127.0.0.1");
+    edge.#server.listen(0, host);
     await once(edge.#server, "listening");
     return edge;
   }
 
   get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    const { address, family, port } = this.#server.address() as AddressInfo;
+    return `http://${family === "IPv6" ? `[${address}]` : address}:${port}`;
   }
 
   sandbox(options?: SandboxOptions): Sandbox {
