@@ -6,9 +6,9 @@ use crate::app::App;
 use crate::auth::{Caller, OWN_KEY};
 use crate::connection::Arrival;
 use axum::body::Body;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use sandcrab_api::ports::PreviewLabel;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use std::sync::Arc;
@@ -18,9 +18,15 @@ use tokio_util::sync::CancellationToken;
 /// ask first, and are refused.
 pub(crate) const FORWARDED_PREVIEW: HeaderName = HeaderName::from_static("x-sandcrab-preview");
 
+/// Asks to name the body's encoding in [`HIDDEN_ENCODING`] instead of `Content-Encoding`: what passes an answer on by a
+/// `fetch` would else have the body decoded under headers that still say that it is encoded.
+const HIDE_ENCODING: HeaderName = HeaderName::from_static("x-sandcrab-hide-encoding");
+const HIDDEN_ENCODING: HeaderName = HeaderName::from_static("x-sandcrab-content-encoding");
+
 /// Answers a request that a program with a key passes on for a visitor of its own domain.
 pub(crate) async fn forwarded(app: &Arc<App>, request: Request<Body>, arrival: Arrival) -> Response<Body> {
     let as_page = page::wants_page(request.method(), request.headers());
+    let hides_encoding = request.headers().contains_key(HIDE_ENCODING);
     let answered = async {
         app.hosts.check(request.uri(), request.headers(), arrival.local)?;
         let headers = request.headers();
@@ -38,7 +44,19 @@ pub(crate) async fn forwarded(app: &Arc<App>, request: Request<Body>, arrival: A
         let outside = Outside { peer, host, is_https };
         super::pass(app, &exposure.destination(), outside, Wake::Existing, request).await
     };
-    answered.await.unwrap_or_else(|error| page::failed(error.during("preview"), as_page))
+    let mut response = answered.await.unwrap_or_else(|error| page::failed(error.during("preview"), as_page));
+    if hides_encoding {
+        hide_encoding(response.headers_mut());
+    }
+    response
+}
+
+fn hide_encoding(headers: &mut HeaderMap) {
+    headers.remove(HIDDEN_ENCODING);
+    if let Entry::Occupied(entry) = headers.entry(header::CONTENT_ENCODING) {
+        let encodings: Vec<_> = entry.remove_entry_mult().1.collect();
+        headers.extend(encodings.into_iter().map(|encoding| (HIDDEN_ENCODING, encoding)));
+    }
 }
 
 /// Opens a WebSocket to a port for a caller of the API. What answers otherwise than by switching is not shown: nothing

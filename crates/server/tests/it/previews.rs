@@ -43,6 +43,9 @@ pub(crate) async fn site() -> u16 {
         }
         headers
     }
+    async fn packed() -> impl IntoResponse {
+        [("content-encoding", "gzip"), ("x-sandcrab-content-encoding", "forged")]
+    }
     async fn ticks() -> impl IntoResponse {
         let ticks = futures_util::stream::unfold(0u32, |n| async move {
             if n > 0 {
@@ -56,6 +59,7 @@ pub(crate) async fn site() -> u16 {
         .route("/echo", any(echo))
         .route("/login", get(login))
         .route("/cookies", get(cookies))
+        .route("/packed", get(packed))
         .route("/ticks", get(ticks))
         .fallback(seen)
         .layer(axum::extract::DefaultBodyLimit::disable());
@@ -439,4 +443,19 @@ async fn c01_visitors_are_passed_on_by_whoever_has_the_accounts_key() {
     assert_eq!(fetch(foreign).await.failure(), (403, "FORBIDDEN".into()));
     let wrong = forward(KEY).header("x-sandcrab-preview", "3000-a-wrong.apps.example");
     assert_eq!(fetch(wrong).await.failure(), (404, "INVALID_TOKEN".into()));
+}
+
+/// A `fetch` decodes what `Content-Encoding` names, and then passes on headers that are wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c01_a_body_is_passed_on_encoded_under_a_name_that_no_fetch_knows() {
+    let (server, _, host) = started().await;
+    let ask = || server.request(Method::GET, "/packed").header("x-sandcrab-preview", &host);
+    let encodings = async |call: Call<'_>| {
+        let headers = fetch(call.header("x-sandcrab-key", KEY)).await.headers;
+        ["content-encoding", "x-sandcrab-content-encoding"]
+            .map(|name| headers.get(name).map(|value| value.to_str().unwrap().to_owned()))
+    };
+    let gzip = || Some("gzip".to_owned());
+    assert_eq!(encodings(ask()).await, [gzip(), Some("forged".to_owned())]);
+    assert_eq!(encodings(ask().header("x-sandcrab-hide-encoding", "1")).await, [None, gzip()]);
 }
