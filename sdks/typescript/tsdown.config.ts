@@ -1,12 +1,15 @@
-import { defineConfig } from "tsdown";
+import { defineConfig, type UserConfig } from "tsdown";
 
-export default defineConfig({
-  entry: ["src/index.ts"],
+const common: UserConfig = {
   format: ["esm", "cjs"],
-  // "neutral": nothing of Node's may slip in, the same files run in browsers and Workers.
-  platform: "neutral",
   target: "es2022",
   dts: true,
   sourcemap: true,
   outExtensions: ({ format }) => (format === "cjs" ? { js: ".cjs", dts: ".d.cts" } : { js: ".js", dts: ".d.ts" }),
-});
+};
+
+export default defineConfig([
+  // "neutral": nothing of Node's may slip in, the same files run in browsers and Workers.
+  { ...common, entry: ["src/index.ts"], platform: "neutral" },
+  { ...common, entry: ["src/node.ts"], platform: "node", clean: false },
+]);

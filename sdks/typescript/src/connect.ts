@@ -1,6 +1,7 @@
 import { invalidField } from "./errors.js";
 import { nodeHttp } from "./node-http.js";
 import { type Fetch, Transport } from "./transport.js";
+import type { WebSocketClass } from "./web-socket.js";
 
 /** Where a server is and how to reach it. */
 export interface ConnectOptions {
@@ -12,8 +13,8 @@ export interface ConnectOptions {
   image?: string | undefined;
   /** What makes requests. Default: the platform's `fetch`, and Node's own client for what is no stream. */
   fetch?: Fetch | undefined;
-  /** What makes WebSockets where the platform has none (Node 20). */
-  WebSocket?: unknown;
+  /** What makes WebSockets where the platform has none (Node 20), such as that of the package `ws`. */
+  WebSocket?: WebSocketClass | undefined;
 }
 
 /** A server to get sandboxes from; takes the place of a Durable Object namespace in code written for Cloudflare's SDK. */
@@ -32,7 +33,8 @@ export class Connection {
     // Looked up at each call: a platform's fetch wants to be called as a function, and tools replace it.
     const fetch: Fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
     const ask = options.fetch ? undefined : nodeHttp(this.url);
-    this.transport = new Transport(this.url, options.apiKey ?? environment("SANDCRAB_API_KEY"), fetch, ask);
+    const apiKey = options.apiKey ?? environment("SANDCRAB_API_KEY");
+    this.transport = new Transport(this.url, apiKey, fetch, ask, options.WebSocket);
   }
 }
 

@@ -7,9 +7,17 @@ export type { GitCheckoutOptions, GitCheckoutResult } from "./git.js";
 export { isExecResult, isProcess, isProcessStatus, type ProcessStatus } from "./guards.js";
 export { ExecutionSession } from "./operations.js";
 export type { ExposedPort, ExposePortOptions, ExposePortResult } from "./ports.js";
+export { proxyToSandbox } from "./preview.js";
 export { Process } from "./processes.js";
 export { getSandbox, Sandbox, type SandboxOptions, type SandboxSetup } from "./sandbox.js";
 export { type ErrorFacts, SandboxError } from "./sandbox-error.js";
 export { asyncIterableToSSEStream, parseSSEStream, responseToAsyncIterable } from "./sse.js";
 export type { Fetch } from "./transport.js";
 export type * from "./types.js";
+export type {
+  PortSocket,
+  PortSocketEvents,
+  WebSocketClass,
+  WebSocketLike,
+  WebSocketResponse,
+} from "./web-socket.js";

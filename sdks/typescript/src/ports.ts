@@ -73,8 +73,8 @@ export async function unexposePort(target: Target, port: number): Promise<void> 
   await transport.json({ operation: "unexposePort", method: "DELETE", path: `${path}/ports/${checkPort(port)}` });
 }
 
-/** A number in a path must not turn into another path. */
-function checkPort(port: number): number {
+/** A number in a path must not turn into another path. @internal */
+export function checkPort(port: number): number {
   if (!Number.isInteger(port)) throw invalidField("port", `${JSON.stringify(port)} is not an integer`);
   return port;
 }

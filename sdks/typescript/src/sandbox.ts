@@ -6,6 +6,7 @@ import * as ports from "./ports.js";
 import { Target } from "./target.js";
 import { retrying } from "./transport.js";
 import type * as types from "./types.js";
+import { type WebSocketResponse, webSocketUrl, wsConnect } from "./web-socket.js";
 import type * as wire from "./wire.js";
 
 /** What a sandbox is made with, or is changed to at its next use. */
@@ -135,6 +136,25 @@ export class Sandbox extends Operations<types.InSession> {
   /** Whether a port is exposed and has this token. */
   validatePortToken(port: number, token: string): Promise<boolean> {
     return ports.validatePortToken(this.target, port, token);
+  }
+
+  /**
+   * Opens a WebSocket to a port, exposed or not, at the path of the request's URL. Call `accept()` on the `webSocket` of
+   * the answer once it has its listeners. A Worker may return the answer to its own caller, and all headers of the request
+   * reach the port; elsewhere its subprotocols do, and browsers leave even those out.
+   *
+   * @throws ServiceNotRespondingError if no WebSocket opens there, InvalidPortNumberError.
+   */
+  wsConnect(request: Request, port: number): Promise<WebSocketResponse> {
+    return wsConnect(this.target, request, port);
+  }
+
+  /**
+   * A URL with which anything that knows WebSockets (a page in a browser, a library) opens one to a port, exposed or not:
+   * once, within 30 s, without a key. `path` is what to ask the port for.
+   */
+  webSocketUrl(port: number, path = "/"): Promise<string> {
+    return webSocketUrl(this.target, port, path);
   }
 
   /**

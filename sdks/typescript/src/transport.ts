@@ -1,5 +1,6 @@
 import { ConnectionError, errorOfResponse, foreignAnswer } from "./errors.js";
 import { type Answer, type Ask, fetchIsPlain } from "./node-http.js";
+import type { WebSocketClass } from "./web-socket.js";
 
 /** The part of `fetch` that this package uses. */
 export type Fetch = (input: string, init?: RequestInit) => Promise<Response>;
@@ -28,6 +29,7 @@ export interface Call {
 export class Transport {
   readonly #fetch: Fetch;
   readonly #ask: Ask | undefined;
+  readonly #apiKey: string | undefined;
   readonly #headers: Record<string, string>;
   readonly #jsonHeaders: Record<string, string>;
   #answered = false;
@@ -37,9 +39,12 @@ export class Transport {
     apiKey: string | undefined,
     fetch: Fetch,
     ask?: Ask,
+    /** What makes WebSockets, if not the platform's own. */
+    readonly WebSocket?: WebSocketClass | undefined,
   ) {
     this.#fetch = fetch;
     this.#ask = ask;
+    this.#apiKey = apiKey;
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#jsonHeaders = { ...this.#headers, "content-type": "application/json" };
   }
@@ -63,6 +68,34 @@ export class Transport {
       if (call.body instanceof ReadableStream) init.duplex = "half";
     }
     if (call.signal) init.signal = call.signal;
+    const response = await this.#answer(call, init);
+    if (!response.ok) throw await errorOfResponse(response, call.operation);
+    return response;
+  }
+
+  /**
+   * Sends on somebody else's request, and returns the answer as it is, redirects and failures too.
+   *
+   * @throws ConnectionError if there is no answer, the signal's reason on abort.
+   */
+  async pass(call: Omit<Call, "json">, headers: Headers): Promise<Response> {
+    headers.set("x-sandcrab-key", this.ownKey);
+    const { method, body, signal } = call;
+    const init: RequestInit & { duplex: "half" } = { method, headers, redirect: "manual", duplex: "half" };
+    if (body) init.body = body;
+    if (signal) init.signal = signal;
+    return this.#answer(call, init);
+  }
+
+  /**
+   * The value of `X-Sandcrab-Key`, for where `Authorization` is somebody else's. A server that wants no key takes any for
+   * the word of a program: no page can send this header with a WebSocket.
+   */
+  get ownKey(): string {
+    return this.#apiKey ?? "none";
+  }
+
+  async #answer(call: Pick<Call, "operation" | "path" | "signal">, init: RequestInit): Promise<Response> {
     let response: Response;
     try {
       response = await this.#fetch(this.url + call.path, init);
@@ -70,7 +103,6 @@ export class Transport {
       throw this.#lost(call, error);
     }
     this.#answered = true;
-    if (!response.ok) throw await errorOfResponse(response, call.operation);
     return response;
   }
 
@@ -109,7 +141,7 @@ export class Transport {
     return answer;
   }
 
-  #lost(call: Call, error: unknown): unknown {
+  #lost(call: Pick<Call, "operation" | "signal">, error: unknown): unknown {
     if (call.signal?.aborted) return call.signal.reason;
     return new ConnectionError(call.operation, this.url, error);
   }

@@ -38,4 +38,5 @@ export type SessionDeleted = Schemas["SessionDeleted"];
 export type SessionInfo = Schemas["SessionInfo"];
 export type SessionList = Schemas["SessionList"];
 export type StartProcess = Schemas["StartProcess"];
+export type Ticket = Schemas["Ticket"];
 export type WaitForPort = Schemas["WaitForPort"];

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { type Browser, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { freshId } from "../support/sandbox.js";
+import { siteText } from "../support/site.js";
 import { EXPECTED, script } from "./script.js";
 
 /** Debian's package `chromium`. */
@@ -36,7 +37,8 @@ test("the package runs in a browser, on a page of another origin", async () => {
   page.on("console", (message) => complaints.push(message.text()));
   page.on("pageerror", (error) => complaints.push(String(error)));
   await page.goto(inject("origin"));
-  const run = `import("/sandcrab.js").then((api) => (${script})(api, ...${JSON.stringify([inject("url"), inject("key"), freshId()])}))`;
+  const args = JSON.stringify([inject("url"), inject("key"), freshId(), await siteText()]);
+  const run = `import("/sandcrab.js").then((api) => (${script})(api, ...${args}))`;
   const found = await page.evaluate(run).catch((error: Error) => `${error.message}\n${complaints.join("\n")}`);
   expect(found).toEqual(EXPECTED);
   await page.close();

@@ -6,8 +6,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect, inject, test } from "vitest";
-import { freshId } from "../support/sandbox.js";
-import { EXPECTED, script } from "./script.js";
+import { freshId, test as sandboxTest } from "../support/sandbox.js";
+import { exposeSite, siteText } from "../support/site.js";
+import { EXPECTED, EXPECTED_VISITS, script, visits } from "./script.js";
+
+const BUN = "@oven/bun-linux-x64/bin/bun";
+const DENO = "@deno/linux-x64-glibc/deno";
+const DENO_FLAGS = ["run", "--quiet", "--no-remote", "--allow-net=127.0.0.1"];
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -18,17 +23,10 @@ function installed(path: string): string {
   return file;
 }
 
-/** Runs the script in a process of its own, as a program that uses the package would. */
-async function run(
-  runtime: string,
-  flags: string[],
-  load: (dist: string) => string,
-  extension = "mjs",
-): Promise<unknown> {
+/** Runs a script in a process of its own, as a program that uses the package would. */
+async function run(runtime: string, flags: string[], program: string, extension = "mjs"): Promise<unknown> {
   const folder = await mkdtemp(join(tmpdir(), "sandcrab-runtime-"));
   try {
-    const args = JSON.stringify([inject("url"), inject("key"), freshId()]);
-    const program = `${load(here("../../dist/"))}.then((api) => (${script})(api, ...${args})).then((found) => console.log(JSON.stringify(found)));`;
     const file = join(folder, `program.${extension}`);
     await writeFile(file, program);
     const { stdout } = await promisify(execFile)(runtime, [...flags, file], { timeout: 25_000 });
@@ -38,22 +36,39 @@ async function run(
   }
 }
 
-const esm = (dist: string) => `import("${dist}index.js")`;
-const cjs = (dist: string) => `Promise.resolve(require("${dist}index.cjs"))`;
+const esm = `import("${here("../../dist/index.js")}")`;
+const cjs = `Promise.resolve(require("${here("../../dist/index.cjs")}"))`;
+const print = "then((found) => console.log(JSON.stringify(found)))";
+/** Node 20 has no WebSocket of its own. */
+const ws = `typeof WebSocket === "undefined" ? import("${here("../../node_modules/ws/wrapper.mjs")}") : {}`;
+
+/** The program that runs the script and prints what it found. */
+async function everything(load: string): Promise<string> {
+  const args = JSON.stringify([inject("url"), inject("key"), freshId(), await siteText()]);
+  return `Promise.all([${load}, ${ws}]).then(([api, ws]) => (${script})(api, ...${args}, ws.WebSocket)).${print};`;
+}
 
 test("the ES module runs in this Node", async () => {
-  expect(await run(process.execPath, [], esm)).toEqual(EXPECTED);
+  expect(await run(process.execPath, [], await everything(esm))).toEqual(EXPECTED);
 });
 
 test("the CommonJS module runs in this Node", async () => {
-  expect(await run(process.execPath, [], cjs, "cjs")).toEqual(EXPECTED);
+  expect(await run(process.execPath, [], await everything(cjs), "cjs")).toEqual(EXPECTED);
 });
 
 test("the package runs in Bun", async () => {
-  expect(await run(installed("@oven/bun-linux-x64/bin/bun"), ["run"], esm)).toEqual(EXPECTED);
+  expect(await run(installed(BUN), ["run"], await everything(esm))).toEqual(EXPECTED);
 });
 
 test("the package runs in Deno, with no right but the network", async () => {
-  const flags = ["run", "--quiet", "--no-remote", "--allow-net=127.0.0.1"];
-  expect(await run(installed("@deno/linux-x64-glibc/deno"), flags, esm)).toEqual(EXPECTED);
+  expect(await run(installed(DENO), DENO_FLAGS, await everything(esm))).toEqual(EXPECTED);
+});
+
+sandboxTest("C04 visitors are passed on as they are by Node, Bun and Deno", async ({ sandbox }) => {
+  const { url } = await exposeSite(sandbox, 8080, "apps.example");
+  const args = JSON.stringify([inject("url"), inject("key"), url]);
+  const program = `${esm}.then((api) => (${visits})(api, ...${args})).${print};`;
+  expect(await run(process.execPath, [], program)).toEqual(EXPECTED_VISITS);
+  expect(await run(installed(BUN), ["run"], program)).toEqual(EXPECTED_VISITS);
+  expect(await run(installed(DENO), DENO_FLAGS, program)).toEqual(EXPECTED_VISITS);
 });

@@ -1,26 +1,42 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { type IncomingMessage, request } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, inject, test } from "vitest";
-import { freshId } from "../support/sandbox.js";
-import { EXPECTED, script } from "./script.js";
+import { gunzipSync } from "node:zlib";
+import { afterAll, beforeAll, expect, inject } from "vitest";
+import { freshId, test } from "../support/sandbox.js";
+import { exposeSite, siteText, startSite } from "../support/site.js";
+import { talk } from "../support/talk.js";
+import { EXPECTED, EXPECTED_VISITS, script, visits } from "./script.js";
 
-/** One Worker that runs the script for each request and answers with what it found. */
+/**
+ * One Worker that takes visitors of previews in; runs a script for a POST and answers with what it found; and opens a
+ * WebSocket to port 8080 of the sandbox that is named by the first part of any other path.
+ */
 const worker = `
 import * as api from "sandcrab";
-const script = ${script};
+const scripts = { script: ${script}, visits: ${visits} };
 export default {
   async fetch(request, env) {
+    const Sandbox = api.connect({ url: env.URL, apiKey: env.KEY });
     try {
-      return Response.json(await script(api, env.URL, env.KEY, await request.text()));
+      const passed = await api.proxyToSandbox(request, { Sandbox });
+      if (passed) return passed;
+      if (request.method === "POST") {
+        const { name, args } = await request.json();
+        return Response.json(await scripts[name](api, env.URL, env.KEY, ...args));
+      }
+      const [, id, path] = request.url.match(/^http:..[^/]+.([^/]+)(.*)/);
+      const inner = new Request(new URL(path, request.url), request);
+      return await api.getSandbox(Sandbox, id).wsConnect(inner, 8080);
     } catch (error) {
-      return new Response(String(error.stack), { status: 500 });
+      return new Response(String(error.stack), { status: error.httpStatus ?? 500 });
     }
   },
 };
@@ -74,9 +90,48 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-test("the package runs in a Worker", async () => {
-  const answer = await fetch(address, { method: "POST", body: freshId() });
+/** What a script found in the Worker. */
+async function run(name: string, ...args: string[]): Promise<unknown> {
+  const answer = await fetch(address, { method: "POST", body: JSON.stringify({ name, args }) });
   const text = await answer.text();
   expect(answer.status, text).toBe(200);
-  expect(JSON.parse(text)).toEqual(EXPECTED);
+  return JSON.parse(text);
+}
+
+test("the package runs in a Worker", async () => {
+  expect(await run("script", freshId(), await siteText())).toEqual(EXPECTED);
+});
+
+test("C04 visitors are passed on by a Worker as they are, and WebSockets too", async ({ sandbox }) => {
+  const { url } = await exposeSite(sandbox, 8080, "apps.example");
+  expect(await run("visits", url)).toEqual(EXPECTED_VISITS);
+
+  const { host } = new URL(url);
+  const raw = await new Promise<IncomingMessage>((resolve, reject) => {
+    request(address, { path: "/gzip", headers: { host, "accept-encoding": "gzip" } }, resolve)
+      .on("error", reject)
+      .end();
+  });
+  const body = Buffer.concat(await raw.toArray());
+  expect(raw.headers).toMatchObject({ "content-encoding": "gzip", "content-length": `${body.length}` });
+  expect(gunzipSync(body).length).toBe(34_000);
+
+  const headers = { host, cookie: "a=1", origin: `https://${host}`, "x-forwarded-proto": "https" };
+  expect(await talk(address, "/live?b=2", headers)).toEqual([
+    `{"hello":"/live?b=2","cookie":"a=1","host":"${host}"}`,
+    "again",
+    "4001 so long",
+  ]);
+  expect(await talk(address, "/live", { ...headers, origin: "https://evil.example" })).toBe("403");
+  expect(await talk(address, "/none", headers)).toBe("403");
+});
+
+test("a Worker's wsConnect is what it may return to its own caller", async ({ sandbox }) => {
+  await startSite(sandbox, 8080);
+  expect(await talk(address, `/${sandbox.id}/live?c=3`, { cookie: "a=1", origin: "https://any.example" })).toEqual([
+    '{"hello":"/live?c=3","cookie":"a=1","host":"localhost:8080"}',
+    "again",
+    "4001 so long",
+  ]);
+  expect(await talk(address, `/${sandbox.id}/none`, {})).toBe("502");
 });

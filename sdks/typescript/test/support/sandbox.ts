@@ -1,4 +1,4 @@
-import { connect, type ExecEvent, getSandbox, parseSSEStream, type Sandbox } from "sandcrab";
+import { type ConnectOptions, connect, type ExecEvent, getSandbox, parseSSEStream, type Sandbox } from "sandcrab";
 import { test as base, inject } from "vitest";
 
 let count = 0;
@@ -9,8 +9,8 @@ export function freshId(): string {
 }
 
 /** A connection to the server under test. */
-export function connection(url: string = inject("url")) {
-  return connect({ url, apiKey: inject("key") });
+export function connection(url: string = inject("url"), options: ConnectOptions = {}) {
+  return connect({ url, apiKey: inject("key"), ...options });
 }
 
 /** Tests with a sandbox of their own, which is destroyed at their end. */
