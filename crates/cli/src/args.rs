@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Start(StartArgs),
     /// List a sandbox's sessions, what they do, and its processes
     Ps(SandboxArg),
+    /// Talk with a process of a sandbox that was started with `start -i`
+    Attach(AttachArgs),
     /// Show what a process has written, or what has happened to a sandbox
     Logs(LogsArgs),
     /// End processes of a sandbox with all that they started
@@ -308,6 +310,17 @@ pub(crate) struct StartArgs {
     /// What to run
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Prints what is kept of its output and goes on with it, passes stdin on, and ends with the process's exit code. The end of
+stdin is the process's too; Ctrl-C leaves it running, to be attached to again.")]
+pub(crate) struct AttachArgs {
+    /// The sandbox
+    pub sandbox: String,
+    /// The process
+    pub process: String,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -47,6 +47,7 @@ pub(crate) enum Action {
     Start { sandbox: SandboxId, start: Box<StartPlan> },
     Ps { sandbox: SandboxId },
     Logs { sandbox: SandboxId, follow: bool },
+    Attach { sandbox: SandboxId, process: ProcessId },
     ProcessLogs { sandbox: SandboxId, process: ProcessId, follow: bool },
     Kill { sandbox: SandboxId, processes: Vec<ProcessId>, signal: String },
     KillAll { sandbox: SandboxId },
@@ -159,6 +160,9 @@ impl Plan {
             Command::Ps(ps) => Action::Ps { sandbox: ps.sandbox.parse()? },
             Command::Start(start) => start_action(start)?,
             Command::Kill(kill) => kill_action(&kill)?,
+            Command::Attach(attach) => {
+                Action::Attach { sandbox: attach.sandbox.parse()?, process: attach.process.parse()? }
+            }
             Command::Logs(logs) => {
                 let (sandbox, follow) = (logs.sandbox.parse()?, logs.follow);
                 match logs.process {

@@ -76,6 +76,15 @@ pub enum ClientError {
         /// What the last attempt met; none when the server kept ending the stream without an end of the process.
         source: Option<Box<ClientError>>,
     },
+    /// The connection of a caller who talked with a process broke. What was sent last may not have arrived; the process
+    /// runs on, and can be attached to again.
+    #[error("the connection to process {process_id} was lost")]
+    Detached {
+        /// The process.
+        process_id: ProcessId,
+        /// Why; none when it was closed before the process's end.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// A sandbox's event log broke off and could not be resumed in [`ClientOptions::reconnect_for`].
     ///
     /// [`ClientOptions::reconnect_for`]: crate::ClientOptions::reconnect_for

@@ -21,11 +21,12 @@
 //!   whose connection failed before its answer is sent again and attaches to the same command; a stream goes on where it
 //!   broke off. Reading is tried again too; nothing else is.
 //! - [`Sandbox::start`] starts a process in the background; [`Process`] waits for its log lines, its port and its end by
-//!   event, follows its log and kills it with all that it started.
+//!   event, follows its log, talks with it ([`Process::attach`]) and kills it with all that it started.
 //! - Dropping a future or a stream does not stop its command: [`Sandbox::cancel`] does.
 //!
 //! Needs a tokio runtime with I/O and time. Speaks HTTP/1.1 over TCP or TLS, without a proxy.
 
+mod attach;
 mod client;
 mod code;
 mod error;
@@ -48,6 +49,7 @@ mod sse;
 mod transport;
 mod wait;
 
+pub use attach::{Attached, AttachedInput, AttachedOutput};
 pub use client::Client;
 pub use code::{CodeStream, RunCode};
 pub use error::{ClientError, ConnectError};

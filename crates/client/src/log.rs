@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The longest event: one that names the longest command, whose bytes may take six in JSON.
-const MAX_EVENT_BYTES: usize = 6 * MAX_COMMAND_BYTES + (1 << 20);
+pub(crate) const MAX_EVENT_BYTES: usize = 6 * MAX_COMMAND_BYTES + (1 << 20);
 
 /// What a process's log tells.
 #[derive(Clone, Debug, PartialEq, Eq)]

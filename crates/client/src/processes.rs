@@ -1,6 +1,7 @@
 //! Processes: programs that a sandbox runs in the background (contract P01-P04).
 
 use crate::ClientError;
+use crate::attach::Attached;
 use crate::exec::decode;
 use crate::log::LogStream;
 use crate::path::Query;
@@ -69,7 +70,7 @@ impl Start {
         self
     }
 
-    /// Keeps its stdin open for [`Process::write_stdin`].
+    /// Keeps its stdin open for [`Process::write_stdin`] and [`Process::attach`].
     pub fn interactive(mut self) -> Self {
         self.request.interactive = true;
         self
@@ -229,6 +230,24 @@ impl Process {
     /// As [`Process::follow`].
     pub async fn follow_from(&self, stdout: u64, stderr: u64) -> Result<LogStream, ClientError> {
         LogStream::open(self.clone(), [stdout, stderr]).await
+    }
+
+    /// Talks with it over one connection: its output comes from the beginning of what is kept, and then as it is written;
+    /// what is sent becomes its stdin if it was started [`interactive`](Start::interactive). Losing the connection, or
+    /// dropping the value, leaves the process as it is, its stdin open.
+    ///
+    /// # Errors
+    /// `PROCESS_NOT_FOUND`; `QUOTA_EXCEEDED` when too many follow it already.
+    pub async fn attach(&self) -> Result<Attached, ClientError> {
+        self.attach_from(0, 0).await
+    }
+
+    /// As [`Process::attach`], with its output from these raw byte offsets of stdout and stderr on.
+    ///
+    /// # Errors
+    /// As [`Process::attach`].
+    pub async fn attach_from(&self, stdout: u64, stderr: u64) -> Result<Attached, ClientError> {
+        Attached::open(self, [stdout, stderr]).await
     }
 
     /// Writes to the stdin of a process that was started [`interactive`](Start::interactive).

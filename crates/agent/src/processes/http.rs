@@ -224,9 +224,9 @@ async fn write_stdin(
     Ok(axum::Json(Done::now()))
 }
 
-/// Attaches to a process over a WebSocket. Binary messages to it are stdin, text messages are `AttachCommand`s; each message
-/// from it is a `ProcessLogEvent`, from the beginning or the given offsets on. It closes behind the process's end; leaving
-/// it ends nothing.
+/// Attaches to a process over a WebSocket. Binary messages to it are stdin, text messages are `AttachCommand`s, of 1 MiB at
+/// the most; each message from it is a `ProcessLogEvent`, from the beginning or the given offsets on. It closes behind the
+/// process's end; leaving it ends nothing. Programs that can give a WebSocket no header use a ticket.
 #[utoipa::path(get, path = "/processes/{processId}/attach", tag = "processes", operation_id = "attachProcess",
     params(("processId" = ProcessId, Path, description = "The process"), StreamQuery),
     responses((status = 101, description = "It is a WebSocket from here on"), Errors))]

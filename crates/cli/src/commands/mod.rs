@@ -55,6 +55,9 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         Action::Start { sandbox, start } => {
             return processes::start(&handle(&client()?, &sandbox)?, *start, report).await;
         }
+        Action::Attach { sandbox, process } => {
+            return processes::attach(&existing(&client()?, &sandbox).await?, &process, report).await;
+        }
         Action::ProcessLogs { sandbox, process, follow } => {
             processes::logs(&existing(&client()?, &sandbox).await?, &process, follow, report).await?;
         }

@@ -1,15 +1,17 @@
-//! `sandcrab start`, `sandcrab kill` and `sandcrab logs` of a process
+//! `sandcrab start`, `sandcrab attach`, `sandcrab kill` and `sandcrab logs` of a process
 
 use crate::attached::{BROKEN_PIPE, code, write};
 use crate::plan::StartPlan;
 use crate::report::Report;
 use anyhow::{Context as _, Result};
+use futures_util::{Stream, StreamExt as _};
 use sandcrab_client::api::ProcessId;
 use sandcrab_client::api::exec::StreamName;
 use sandcrab_client::api::process::{ProcessExit, ProcessInfo};
-use sandcrab_client::{LogEvent, PortWait, Process, Sandbox};
+use sandcrab_client::{AttachedInput, ClientError, LogEvent, PortWait, Process, Sandbox};
 use serde_json::json;
 use std::io::ErrorKind;
+use tokio::io::AsyncReadExt as _;
 
 /// Starts a process, waits for what was asked, and prints its id.
 pub(crate) async fn start(sandbox: &Sandbox, plan: StartPlan, report: Report) -> Result<u8> {
@@ -48,20 +50,40 @@ pub(crate) async fn start(sandbox: &Sandbox, plan: StartPlan, report: Report) ->
 
 /// Passes stdin on and prints what comes, to the process's end.
 async fn converse(process: &Process, report: Report) -> Result<u8> {
-    let input = process.clone();
-    // Left alone at the end: a terminal is read until someone types.
-    tokio::spawn(async move { input.write_stdin_from(tokio::io::stdin()).await });
-    match print(process, report).await? {
+    let (input, output) = process.attach().await?.split();
+    // Left alone at the end: a terminal is read until someone types. What it meets the output tells too.
+    tokio::spawn(feed(input, report));
+    match print(output, report).await? {
         Some(exit) => Ok(code(exit.exit_code)),
         None => Ok(BROKEN_PIPE),
     }
+}
+
+async fn feed(mut input: AttachedInput, report: Report) -> Result<(), ClientError> {
+    let mut stdin = tokio::io::stdin();
+    loop {
+        let mut bytes = Vec::with_capacity(64 << 10);
+        match stdin.read_buf(&mut bytes).await {
+            Ok(1..) => input.write(bytes).await?,
+            Ok(0) => return input.end().await,
+            Err(error) => {
+                report.note(format_args!("read stdin: {error}"));
+                return input.end().await;
+            }
+        }
+    }
+}
+
+/// Talks with a process that runs.
+pub(crate) async fn attach(sandbox: &Sandbox, id: &ProcessId, report: Report) -> Result<u8> {
+    converse(&sandbox.process(id.as_str())?, report).await
 }
 
 /// Shows a process's log.
 pub(crate) async fn logs(sandbox: &Sandbox, id: &ProcessId, follow: bool, report: Report) -> Result<()> {
     let process = sandbox.process(id.as_str())?;
     if follow {
-        return print(&process, report).await.map(drop);
+        return print(process.follow().await?, report).await.map(drop);
     }
     let logs = process.logs().await?;
     if report.json {
@@ -92,9 +114,11 @@ pub(crate) async fn logs(sandbox: &Sandbox, id: &ProcessId, follow: bool, report
 }
 
 /// Prints a process's log as it is written; none if nobody reads any more.
-async fn print(process: &Process, report: Report) -> Result<Option<ProcessExit>> {
+async fn print(
+    mut log: impl Stream<Item = Result<LogEvent, ClientError>> + Unpin,
+    report: Report,
+) -> Result<Option<ProcessExit>> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
-    let mut log = process.follow().await?;
     while let Some(event) = log.next().await {
         let event = event?;
         if report.json && !report.entry(&as_json(&event), ToString::to_string)? {

@@ -66,6 +66,33 @@ fn p01_an_interactive_process_takes_stdin_and_gives_its_exit_code() {
 }
 
 #[test]
+fn p01_a_process_that_was_left_is_attached_to_again() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    let script = "while read line; do echo got $line; done; exit 6";
+    let mut talk = Running::start(&mut rig.command(&["start", "-i", "--id", "talker", id, script]));
+    talk.type_in("one\n");
+    talk.wait_for("got one\n");
+    talk.signal(rustix::process::Signal::INT);
+    assert!(talk.done().status.code().is_none());
+
+    let mut again = Running::start(&mut rig.command(&["attach", id, "talker"]));
+    again.wait_for("got one\n");
+    again.type_in("two\n");
+    again.wait_for("got two\n");
+    drop(again.stdin.take());
+    assert_eq!(again.done().code(), 6);
+
+    rig.cli(&["attach", id, "nobody"]).failed("PROCESS_NOT_FOUND");
+    rig.cli(&["start", "--id", "deaf", id, "sleep 1000"]).ok();
+    rig.cli_with(&["attach", id, "deaf"], b"hello?").failed("interactive");
+    // Of one that has ended there is what it said, and its end.
+    let ended = rig.cli(&["attach", id, "talker"]);
+    assert_eq!((ended.code(), ended.text()), (6, "got one\ngot two\n"), "{ended:?}");
+}
+
+#[test]
 fn p04_a_start_can_wait_for_a_port_and_says_when_there_will_be_none() {
     let rig = Rig::new();
     let sandbox = rig.sandbox();

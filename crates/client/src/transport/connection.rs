@@ -43,6 +43,22 @@ impl Connection {
         Ok(Self { sender, driver: Some(driver) })
     }
 
+    /// A connection that can become another protocol's, and what does its I/O.
+    pub(crate) async fn upgradable(
+        endpoint: &Endpoint,
+    ) -> Result<
+        (http1::SendRequest<RequestBody>, impl Future<Output = hyper::Result<()>> + use<>),
+        ConnectError,
+    > {
+        let io = TokioIo::new(endpoint.connect().await?);
+        let (sender, driver) = http1::Builder::new()
+            .max_header_size(MAX_HEAD_BYTES)
+            .handshake(io)
+            .await
+            .map_err(ConnectError::Http)?;
+        Ok((sender, driver.with_upgrades()))
+    }
+
     fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
         if let Some(running) = driver {
             // Its failure is told by the answer or the body that breaks off with it.

@@ -3,9 +3,11 @@
 mod body;
 mod connection;
 mod endpoint;
+mod websocket;
 
 pub(crate) use body::RequestBody;
 pub(crate) use connection::AnswerBody;
+pub(crate) use websocket::WebSocket;
 
 use crate::ClientError;
 use crate::options::ClientOptions;

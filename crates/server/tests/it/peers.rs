@@ -5,9 +5,10 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use sandcrab_api::exec::{ExecRequest, ExecResult};
+use sandcrab_api::launch::{AgentConfig, UserIdentity};
 use sandcrab_api::session::{SessionInfo, SessionList};
 use sandcrab_api::time::Timestamp;
-use sandcrab_api::{ExecId, SessionId};
+use sandcrab_api::{ExecId, SandboxId, SessionId};
 use sandcrab_runtime::fake::{AgentStart, Fake};
 use serde_json::json;
 use std::collections::HashMap;
@@ -55,6 +56,26 @@ pub(crate) fn counted(starts: Arc<std::sync::atomic::AtomicUsize>) -> Fake {
 /// The same, whose agents take connections but say nothing while they are frozen.
 pub(crate) fn freezable(frozen: tokio::sync::watch::Receiver<bool>) -> Fake {
     Fake::new(move |start| serve_unless(start, Shared::default(), frozen.clone()))
+}
+
+/// A driver whose agents are real ones, without isolation: what they start runs here, as the tests do.
+pub(crate) fn real() -> Fake {
+    Fake::new(async |start: AgentStart| {
+        let workspace = start.dir.join("workspace");
+        std::fs::create_dir_all(&workspace).unwrap();
+        let variables = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("TERM", "dumb")];
+        let config = AgentConfig {
+            sandbox_id: SandboxId::parse("test").unwrap(),
+            listen_fd: -1,
+            identity: UserIdentity { capabilities: u64::MAX, ..UserIdentity::default() },
+            env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            workspace: workspace.to_str().unwrap().to_owned(),
+            spool_dir: start.dir.to_str().unwrap().to_owned(),
+            memory_cgroup_fd: None,
+        };
+        let agent = sandcrab_agent::Agent::start(&config).unwrap();
+        match agent.serve(start.listener).await.unwrap() {}
+    })
 }
 
 #[derive(Clone)]
