@@ -20,6 +20,10 @@ pub(crate) const TEST: &[(&str, &str)] = &[
     ("busybox-static", "a shell that cannot load builtins, and a program without libraries"),
     ("chromium", "the browser that the TypeScript package is tried in"),
     ("dash", "a shell that cannot load builtins"),
+    (
+        "dropbear-bin",
+        "an ssh server for checkouts to come from: the programs alone, no service that would be started",
+    ),
     ("dpkg-dev", "builds the local .deb that a sandbox installs"),
     ("e2fsprogs", "file system images"),
     ("gawk", "one of the tools behind /etc/alternatives"),

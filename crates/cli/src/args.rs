@@ -222,7 +222,8 @@ pub(crate) struct ShellArgs {
 #[command(after_help = "\
 Prints the directory of the working tree. Ctrl-C ends it; what fails or is ended leaves nothing behind.
 A password or token comes from SANDCRAB_GIT_PASSWORD or, with --password-stdin, from the first line of stdin. It is lent to
-git for this one call and written nowhere.")]
+git for this one call and written nowhere. ssh takes the sandbox's own ~/.ssh: a key, with mode 600, and known_hosts come
+there by `sandcrab cp`.")]
 pub(crate) struct CheckoutArgs {
     /// Start from this session's exported variables and working directory [default: the sandbox's and /workspace]
     #[arg(short, long)]

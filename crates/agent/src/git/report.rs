@@ -46,10 +46,16 @@ const KNOWN: &[(&[&str], ErrorCode, Option<&str>)] = &[
             "fatal: could not read Password for ",
             "returned error: 401",
             "returned error: 403",
-            ": Permission denied (",
         ],
         ErrorCode::GitAuthFailed,
         None,
+    ),
+    (
+        &[": Permission denied ("],
+        ErrorCode::GitAuthFailed,
+        Some(
+            "Give the sandbox a private key that this host knows: a file in its ~/.ssh with mode 600, or GIT_SSH_COMMAND.",
+        ),
     ),
     (
         &[
@@ -141,8 +147,8 @@ pub(super) struct Failure<'a> {
 impl Failure<'_> {
     /// What a caller sees of it.
     pub(super) fn into_api(self, redactor: &Redactor) -> ApiError {
-        let (code, suggestion) = self.kind();
-        let said = printable(&redactor.whole(&self.reason()));
+        let (code, suggestion, decisive) = self.kind();
+        let said = printable(&redactor.whole(&self.reason(decisive)));
         let subject = match (code, self.branch) {
             (ErrorCode::GitBranchNotFound, Some(branch)) => {
                 format!("{} has no branch or tag {branch:?}", self.url)
@@ -178,25 +184,28 @@ impl Failure<'_> {
         self.stderr.split(['\n', '\r']).filter(|line| !line.starts_with("remote:") && !line.trim().is_empty())
     }
 
-    fn kind(&self) -> (ErrorCode, Option<&'static str>) {
-        let said = |words: &str| self.own_lines().any(|line| line.contains(words));
-        let not_found = |branch: &str| {
-            self.own_lines()
-                .any(|line| line.contains(&format!("Remote branch {branch} not found in upstream ")))
-        };
-        if self.branch.is_some_and(not_found) {
-            return (ErrorCode::GitBranchNotFound, None);
+    /// What it is, what to do about it, and the line that says so.
+    fn kind(&self) -> (ErrorCode, Option<&'static str>, Option<&str>) {
+        let line_with = |words: &str| self.own_lines().find(|line| line.contains(words));
+        let not_found = |branch: &str| line_with(&format!("Remote branch {branch} not found in upstream "));
+        if let Some(line) = self.branch.and_then(not_found) {
+            return (ErrorCode::GitBranchNotFound, None, Some(line));
         }
-        let known = KNOWN.iter().find(|(words, ..)| words.iter().any(|words| said(words)));
-        known.map_or((ErrorCode::GitCloneFailed, None), |&(_, code, suggestion)| (code, suggestion))
+        let known = KNOWN.iter().find_map(|(words, code, suggestion)| {
+            let line = words.iter().find_map(|words| line_with(words))?;
+            Some((*code, *suggestion, Some(line)))
+        });
+        known.unwrap_or((ErrorCode::GitCloneFailed, None, None))
     }
 
-    /// git's own account of it: what it calls errors, else its last line.
-    fn reason(&self) -> String {
-        let is_error = |line: &&str| {
+    /// git's own account of it: what it calls errors, else its last line. What decided is there in any case: ssh's words
+    /// are not marked as errors.
+    fn reason(&self, decisive: Option<&str>) -> String {
+        let is_error = |line: &str| {
             ["fatal: ", "error: ", "ERROR: ", "ssh: "].iter().any(|start| line.starts_with(start))
         };
-        let mut errors: Vec<_> = self.own_lines().filter(is_error).collect();
+        let mut errors: Vec<_> =
+            self.own_lines().filter(|line| is_error(line) || Some(*line) == decisive).collect();
         if errors.is_empty() {
             errors = self.own_lines().last().into_iter().collect();
         }
@@ -270,6 +279,17 @@ mod tests {
         ] {
             assert_eq!(error(stderr, None).code, code, "{stderr}");
         }
+    }
+
+    #[test]
+    fn x01_what_ssh_says_is_in_the_message() {
+        let denied = error(
+            "Cloning into 'r'...\ngit@h: Permission denied (publickey).\r\nfatal: Could not read from remote repository.",
+            None,
+        );
+        let expected = "git@h: Permission denied (publickey).; fatal: Could not read from remote repository.";
+        assert_eq!(denied.message, format!("https://h/r could not be cloned: {expected}"));
+        assert!(denied.suggestion.unwrap().contains("~/.ssh"));
     }
 
     #[test]

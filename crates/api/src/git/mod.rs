@@ -19,7 +19,8 @@ use utoipa::ToSchema;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GitCheckout {
     /// `https`, `http`, `git` or `ssh` URL, or `user@host:path` for ssh. A user name and password in an http(s) URL are
-    /// taken out of it and handed to git as those of `auth` are.
+    /// taken out of it and handed to git as those of `auth` are. For ssh the sandbox's own `~/.ssh` counts: its keys, its
+    /// `known_hosts`, its `config`; nobody answers a prompt.
     #[schema(min_length = 1, max_length = 4096)]
     pub repo_url: String,
     /// The branch or tag to check out. Default: the remote's own.

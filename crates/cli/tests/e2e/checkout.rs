@@ -72,6 +72,61 @@ fn g01_a_password_comes_by_stdin_or_by_the_environment_and_stays_nowhere() {
     }
 }
 
+/// A key, and what belongs to a user's `~/.ssh`, come into a sandbox as files.
+#[test]
+fn g01_ssh_takes_the_sandboxs_own_keys_and_known_hosts() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    let prepare = "set -e; git init -q -b main /tmp/w; cd /tmp/w; echo 1 > file; git add .
+        git -c user.name=a -c user.email=a@localhost commit -qm 1; mkdir /srv/git; git clone -q --bare . /srv/git/r.git
+        dropbearkey -t ed25519 -f /tmp/host-key >/dev/null";
+    rig.cli(&["exec", "-s", "host", id, prepare]).ok();
+    let serve = "exec dropbear -F -E -s -r /tmp/host-key -p 127.0.0.1:2222";
+    rig.cli(&["start", "--id", "sshd", "--wait-port", "2222", id, serve]).ok();
+    let url = "ssh://root@127.0.0.1:2222/srv/git/r.git";
+
+    let failed = |url: &str, more: &[&str], code: &str, hint: &str| {
+        let done = rig.cli(&[&["--json", "checkout"], more, &[id, url, "x"]].concat());
+        let error: serde_json::Value = serde_json::from_str(&done.stderr).unwrap();
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error.to_string().contains(hint), "{error}");
+    };
+    failed(url, &[], "GIT_NETWORK_ERROR", "~/.ssh/known_hosts");
+    rig.cli(&["exec", id, "mkdir -m 700 ~/.ssh; ssh-keyscan -p 2222 127.0.0.1 > ~/.ssh/known_hosts"]).ok();
+    failed(url, &[], "GIT_AUTH_FAILED", "~/.ssh");
+
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("id_ed25519");
+    let mut keygen = crate::rig::tool("ssh-keygen");
+    assert!(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap().success());
+    let (key, public) = (key.to_str().unwrap(), key.with_extension("pub"));
+    rig.cli(&["cp", public.to_str().unwrap(), &sandbox.at("/root/.ssh/authorized_keys")]).ok();
+    // A copy keeps its mode, which ssh insists on.
+    rig.cli(&["cp", key, &sandbox.at("/root/.ssh/id_ed25519")]).ok();
+    let json = rig.cli(&["checkout", "--json", id, url]).json();
+    assert_eq!((&json["branch"], &json["repoUrl"]), (&"main".into(), &url.into()));
+    assert_eq!(
+        rig.cli(&["exec", id, "cat r/file; git -C r remote get-url origin"]).ok(),
+        format!("1\n{url}\n")
+    );
+    // ssh's short form, by what the sandbox's own configuration says of the name.
+    let config = "printf 'Host forge\\n HostName 127.0.0.1\\n Port 2222\\n User root\\n' > ~/.ssh/config; chmod 600 ~/.ssh/config";
+    rig.cli(&["exec", id, config]).ok();
+    rig.cli(&["exec", id, "ssh-keyscan -p 2222 127.0.0.1 | sed 's/^[^ ]*/forge/' >> ~/.ssh/known_hosts"])
+        .ok();
+    assert_eq!(
+        rig.cli(&["checkout", "--depth", "1", id, "forge:/srv/git/r.git", "short"]).ok(),
+        "/workspace/short\n"
+    );
+
+    failed("forge:/srv/git/none.git", &[], "GIT_REPOSITORY_NOT_FOUND", "none.git");
+    failed("forge:/srv/git/r.git", &["--branch", "none"], "GIT_BRANCH_NOT_FOUND", "none");
+    rig.cli(&["kill", id, "sshd"]).ok();
+    failed(url, &[], "GIT_NETWORK_ERROR", "127.0.0.1");
+    assert_eq!(rig.cli(&["exec", id, "ls"]).ok(), "r\nshort\n");
+}
+
 #[test]
 fn s12_ctrl_c_ends_a_checkout_and_leaves_nothing() {
     let rig = Rig::new();

@@ -35,6 +35,12 @@ pub(crate) fn program() -> Command {
     command
 }
 
+/// A program of this machine that a user would prepare something with.
+pub(crate) fn tool(name: &str) -> Command {
+    #[expect(clippy::disallowed_methods, reason = "these tests are about processes")]
+    Command::new(name)
+}
+
 impl Server {
     /// Starts a server and waits until it says where it listens.
     pub(crate) fn start(listen: &str) -> Arc<Self> {

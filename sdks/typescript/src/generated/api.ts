@@ -611,7 +611,8 @@ export interface components {
             filter?: string;
             /**
              * @description `https`, `http`, `git` or `ssh` URL, or `user@host:path` for ssh. A user name and password in an http(s) URL are
-             *     taken out of it and handed to git as those of `auth` are.
+             *     taken out of it and handed to git as those of `auth` are. For ssh the sandbox's own `~/.ssh` counts: its keys, its
+             *     `known_hosts`, its `config`; nobody answers a prompt.
              */
             repoUrl: string;
             /** @description The session whose exported variables and working directory are its start point. */
