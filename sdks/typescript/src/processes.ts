@@ -1,10 +1,18 @@
+import { attach } from "./attach.js";
 import { errorOf, invalidField, ProcessNotFoundError } from "./errors.js";
 import { resumableStream, type StreamKind } from "./exec-stream.js";
 import type { ProcessStatus } from "./guards.js";
 import { parseSSEStream } from "./sse.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
-import type { LogEvent, ProcessLogs, ProcessOptions, WaitForLogResult, WaitForPortOptions } from "./types.js";
+import type {
+  AttachedProcess,
+  LogEvent,
+  ProcessLogs,
+  ProcessOptions,
+  WaitForLogResult,
+  WaitForPortOptions,
+} from "./types.js";
 import { searchLog } from "./wait-for-log.js";
 import type * as wire from "./wire.js";
 
@@ -91,6 +99,18 @@ export class Process {
   async waitForExit(timeout?: number): Promise<{ exitCode: number }> {
     const exit = await wait<wire.ProcessExit>(this.#target, "waitForExit", this.id, "wait-for-exit", {}, timeout);
     return { exitCode: exit.exitCode };
+  }
+
+  /**
+   * Talks with it over one WebSocket, for what goes back and forth: a shell, a debugger, a REPL. Where much comes,
+   * `streamProcessLogs` is the way: a WebSocket cannot be told to wait.
+   *
+   * @throws ProcessNotFoundError, ValidationFailedError where the platform has no WebSocket and `connect` was given none.
+   */
+  async attach({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<AttachedProcess> {
+    // A WebSocket that does not open says not why.
+    await describe(this.#target, "attachProcess", this.id);
+    return attach(this.#target, pathOf(this.#target, this.id), signal);
   }
 
   /**

@@ -158,6 +158,20 @@ export interface ProcessLogs {
 /** One event of `streamProcessLogs`. */
 export type LogEvent = wire.ProcessLogEvent;
 
+/** A process that is talked with over a WebSocket. Leaving it in whatever way leaves it running, its stdin open. */
+export interface AttachedProcess {
+  /**
+   * What it reads, if it was started with `stdin: "pipe"`; closing this is the end of its stdin. What is written waits in
+   * memory until the process reads it.
+   */
+  readonly stdin: WritableStream<string | Uint8Array>;
+  /**
+   * What is kept of its log, and then what it writes, to its end. Cancelling this closes the connection. Errors with
+   * `ConnectionError` when that is lost before.
+   */
+  readonly output: ReadableStream<LogEvent>;
+}
+
 /** Options of `createSession`. */
 export interface SessionOptions {
   /** Default: one is made up. */

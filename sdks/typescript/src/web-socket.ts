@@ -48,8 +48,8 @@ export interface WebSocketLike {
   close(code?: number, reason?: string): void;
 }
 
-/** What it tells, in types of this package's own: each class has others. */
-interface TellingSocket extends WebSocketLike {
+/** @internal What it tells, in types of this package's own: each class has others. */
+export interface TellingSocket extends WebSocketLike {
   addEventListener<Type extends keyof SocketEvents>(type: Type, listener: (event: SocketEvents[Type]) => void): void;
 }
 
@@ -62,19 +62,19 @@ interface SocketEvents extends Omit<PortSocketEvents, "error"> {
 /** @internal */
 export async function webSocketUrl(target: Target, port: number, path: string): Promise<string> {
   if (!path.startsWith("/")) throw invalidField("path", `${JSON.stringify(path)} does not begin with a slash`);
+  return ticketUrl(target, connectPath(target, port), { path });
+}
+
+/** @internal The URL at which one WebSocket of the API can be opened, soon and without a key. */
+export async function ticketUrl(target: Target, path: string, query: Record<string, string>): Promise<string> {
   const created = target.ready();
   if (created) await created;
   const { transport } = target;
-  const connect = connectPath(target, port);
-  const call = {
-    operation: "createTicket",
-    method: "POST",
-    path: "/v1/tickets",
-    body: JSON.stringify({ path: connect }),
-  };
+  const call = { operation: "createTicket", method: "POST", path: "/v1/tickets", body: JSON.stringify({ path }) };
   // One that nobody uses is forgotten after half a minute.
   const { ticket } = await retrying(transport, () => transport.json<wire.Ticket>(call));
-  return `${transport.url.replace(/^http/, "ws")}${connect}?path=${encodeURIComponent(path)}&ticket=${ticket}`;
+  const pairs = Object.entries({ ...query, ticket }).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+  return `${transport.url.replace(/^http/, "ws")}${path}?${pairs.join("&")}`;
 }
 
 /** @internal */
@@ -105,18 +105,14 @@ async function bySwitching(target: Target, request: Request, port: number, to: s
 async function byTicket(target: Target, request: Request, port: number, path: string): Promise<WebSocketResponse> {
   const { signal } = request;
   signal.throwIfAborted();
-  const platform = (globalThis as { WebSocket?: WebSocketClass }).WebSocket;
-  const WebSocket = target.transport.WebSocket ?? platform;
-  if (WebSocket === undefined) {
-    throw invalidField("WebSocket", "this platform has none: give connect() a class, such as that of the package ws");
-  }
+  const WebSocket = socketClass(target);
   const url = await webSocketUrl(target, port, path);
   signal.throwIfAborted();
   const wanted = request.headers.get("sec-websocket-protocol")?.split(",") ?? [];
   const protocols = wanted.map((protocol) => protocol.trim());
   const socket = new WebSocket(url, protocols) as TellingSocket;
   const webSocket = new HeldSocket(socket);
-  await opened(socket, signal, target, port);
+  await opened(socket, signal, (why) => openedNone(target, port, why));
   // No Response can be made with this status; this one is for reading, not for passing on.
   return Object.defineProperties(new Response(null), {
     status: { value: 101 },
@@ -126,35 +122,48 @@ async function byTicket(target: Target, request: Request, port: number, path: st
   }) as WebSocketResponse;
 }
 
-/** Resolves when a socket is open. */
-function opened(socket: TellingSocket, signal: AbortSignal, target: Target, port: number): Promise<void> {
+/** @internal What makes WebSockets here. */
+export function socketClass(target: Target): WebSocketClass {
+  const platform = (globalThis as { WebSocket?: WebSocketClass }).WebSocket;
+  const WebSocket = target.transport.WebSocket ?? platform;
+  if (WebSocket !== undefined) return WebSocket;
+  throw invalidField("WebSocket", "this platform has none: give connect() a class, such as that of the package ws");
+}
+
+/** @internal Resolves when a socket is open; rejects with what `failed` makes of the reason. */
+export function opened(
+  socket: TellingSocket,
+  signal: AbortSignal | undefined,
+  failed: (why: string | undefined) => Error,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const aborted = () => {
-      reject(signal.reason);
+      reject(signal?.reason);
       socket.close();
     };
-    const failed = (event: { message?: string; reason?: string }) => {
-      signal.removeEventListener("abort", aborted);
-      const why = event.message || event.reason;
-      reject(
-        new ServiceNotRespondingError({
-          code: "SERVICE_NOT_RESPONDING",
-          message: `wsConnect: port ${port} of sandbox ${target.id} opened no WebSocket${why ? `: ${why}` : ""}`,
-          operation: "wsConnect",
-          context: { port },
-          httpStatus: 502,
-          timestamp: new Date().toISOString(),
-          suggestion: "Start the server inside the sandbox, and have it take WebSockets on this port and path.",
-        }),
-      );
+    const broken = (event: { message?: string; reason?: string }) => {
+      signal?.removeEventListener("abort", aborted);
+      reject(failed(event.message || event.reason));
     };
-    signal.addEventListener("abort", aborted, { once: true });
+    signal?.addEventListener("abort", aborted, { once: true });
     socket.addEventListener("open", () => {
-      signal.removeEventListener("abort", aborted);
+      signal?.removeEventListener("abort", aborted);
       resolve();
     });
-    socket.addEventListener("error", failed);
-    socket.addEventListener("close", failed);
+    socket.addEventListener("error", broken);
+    socket.addEventListener("close", broken);
+  });
+}
+
+function openedNone(target: Target, port: number, why: string | undefined): Error {
+  return new ServiceNotRespondingError({
+    code: "SERVICE_NOT_RESPONDING",
+    message: `wsConnect: port ${port} of sandbox ${target.id} opened no WebSocket${why ? `: ${why}` : ""}`,
+    operation: "wsConnect",
+    context: { port },
+    httpStatus: 502,
+    timestamp: new Date().toISOString(),
+    suggestion: "Start the server inside the sandbox, and have it take WebSockets on this port and path.",
   });
 }
 

@@ -1,4 +1,5 @@
 import {
+  ConnectionError,
   getSandbox,
   isProcess,
   type LogEvent,
@@ -11,6 +12,7 @@ import {
   ValidationFailedError,
 } from "sandcrab";
 import { describe, expect, inject } from "vitest";
+import { WebSocket } from "ws";
 import { Cutter } from "../support/cutter.js";
 import { connection, rejection, test } from "../support/sandbox.js";
 
@@ -61,6 +63,71 @@ describe("processes", () => {
     const failed = sandbox.startProcess("true", { cwd: "/nonesuch", onError: (error) => errors.push(error) });
     expect(await rejection(failed)).toMatchObject({ code: "FILE_NOT_FOUND" });
     expect(errors).toHaveLength(1);
+  });
+
+  test("P01 a process is talked with over a WebSocket, left and attached to again", async ({ sandbox }) => {
+    const withSockets = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
+    const talker = 'while read line; do echo "got $line"; done; exit 4';
+    const process = await withSockets.startProcess(talker, { stdin: "pipe" });
+    const talk = async (words: string | Uint8Array, answer: string) => {
+      const { stdin, output } = await process.attach();
+      const writer = stdin.getWriter();
+      const reader = output.getReader();
+      expect((await reader.read()).value).toMatchObject({ type: "process_info", processId: process.id });
+      await writer.write(words);
+      let text = "";
+      while (!text.endsWith(answer)) {
+        const { value } = await reader.read();
+        if (value?.type === "stdout") text += value.data;
+      }
+      return { writer, reader, text };
+    };
+    const first = await talk("one\n", "got one\n");
+    await first.reader.cancel();
+    expect(await rejection(first.writer.write("too late\n"))).toBeInstanceOf(ConnectionError);
+    expect(await process.getStatus()).toBe("running");
+    // All that was written, and nothing of what came too late.
+    const { writer, reader, text } = await talk(new TextEncoder().encode("two\n"), "got two\n");
+    expect(text).toBe("got one\ngot two\n");
+    // More than one message holds, and more than the process's pipe.
+    await writer.write(`${"x".repeat(300_000)}\n`);
+    await writer.close();
+    let rest = "";
+    let last: LogEvent | undefined;
+    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+      last = next.value;
+      if (last.type === "stdout") rest += last.data;
+    }
+    expect(rest).toBe(`got ${"x".repeat(300_000)}\n`);
+    expect(last).toMatchObject({ type: "exit", exitCode: 4 });
+  });
+
+  test("P01 what cannot be attached to says so, and aborting leaves the process", async ({ sandbox }) => {
+    const withSockets = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
+    const deaf = await withSockets.startProcess("exec sleep 1000");
+    const { stdin, output } = await deaf.attach();
+    const reader = output.getReader();
+    await reader.read();
+    await stdin.getWriter().write("hello?");
+    expect(await rejection(reader.read())).toBeInstanceOf(ValidationFailedError);
+
+    const leave = new AbortController();
+    const left = (await deaf.attach({ signal: leave.signal })).output.getReader();
+    await left.read();
+    leave.abort("enough");
+    expect(await rejection(left.read())).toBe("enough");
+    expect(await rejection(deaf.attach({ signal: leave.signal }))).toBe("enough");
+    expect(await deaf.getStatus()).toBe("running");
+    await deaf.kill();
+    await sandbox.cleanupCompletedProcesses();
+    expect(await rejection(deaf.attach())).toBeInstanceOf(ProcessNotFoundError);
+    if (!("WebSocket" in globalThis)) {
+      const process = await sandbox.startProcess("exec sleep 1000");
+      expect(await rejection(process.attach())).toMatchObject({
+        code: "VALIDATION_FAILED",
+        context: { validationErrors: [{ field: "WebSocket" }] },
+      });
+    }
   });
 
   test("P02 kill takes the whole tree and returns when none of it is left", async ({ sandbox }) => {
