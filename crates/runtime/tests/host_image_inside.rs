@@ -108,6 +108,15 @@ with zipfile.ZipFile(name, "w") as wheel:
 "#;
 
 #[tokio::test]
+async fn the_locale_is_one_file() {
+    let inside = Inside::new("locale").await;
+    assert_eq!(inside.out("locale -a | grep -x C.utf8; text=aé€; echo ${#text}").await, "C.utf8\n3");
+    let opened = inside.out("cat /proc/self/maps | grep -o '/usr/lib/locale/.*' | sort -u").await;
+    assert_eq!(opened, "/usr/lib/locale/locale-archive");
+    inside.end().await;
+}
+
+#[tokio::test]
 async fn pip_installs_for_the_system_and_in_a_venv() {
     let inside = Inside::new("pip").await;
     inside.out(&format!("cat > w.py <<'END'{WHEEL}END\npython w.py")).await;

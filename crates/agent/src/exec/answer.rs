@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 /// Output up to this many bytes is sent in one piece, with its length.
 const WHOLE: u64 = 256 << 10;
-/// Bytes of output in one piece of a longer answer.
-const PIECE: usize = 256 << 10;
+/// Bytes of output in one piece of a longer answer: whole groups of three, so that base64 holds nothing back.
+const PIECE: usize = 192 << 10;
 /// Bytes of output in one event of a stream: long enough to be cheap, short enough for a reader to see it move.
 const EVENT: usize = 64 << 10;
 /// Bytes of each stream that an error carries.
@@ -95,6 +95,7 @@ pub(crate) fn with_output(
         until,
         stream: StreamName::Stdout,
         encoder: Encoder::new(encoding),
+        buffer: Vec::new(),
         invalid: false,
         done: false,
     };
@@ -123,25 +124,26 @@ struct ResultWriter {
     until: [u64; 2],
     stream: StreamName,
     encoder: Encoder,
+    buffer: Vec<u8>,
     invalid: bool,
     done: bool,
 }
 
 impl ResultWriter {
     fn write(&mut self, source: &impl Output, out: &mut Vec<u8>) -> std::io::Result<()> {
-        let mut buffer = vec![0; PIECE.min(source.kept() as usize + 1)];
+        self.buffer.resize(PIECE.min(source.kept() as usize + 1), 0);
         loop {
             let left = self.until[self.stream as usize].saturating_sub(self.at);
-            let room = left.min(buffer.len() as u64) as usize;
+            let room = left.min(self.buffer.len() as u64) as usize;
             let piece = match room {
                 0 => Piece::End,
-                _ => source.read_at(self.stream, self.at, &mut buffer[..room])?,
+                _ => source.read_at(self.stream, self.at, &mut self.buffer[..room])?,
             };
             match piece {
                 Piece::Bytes(count) => {
                     self.at += count as u64;
-                    self.encoder.push_json(&buffer[..count], false, out);
-                    if count < buffer.len() && out.len() < PIECE {
+                    self.encoder.push_json(&self.buffer[..count], false, out);
+                    if count < self.buffer.len() && out.len() < PIECE {
                         continue;
                     }
                     return Ok(());

@@ -11,7 +11,7 @@
 //!   KEY/image.json        the Image, layers relative to this directory
 //!   KEY/left-out.json     what of the host is hidden, and why
 //!   KEY/root/             the layer at /
-//!   KEY/usr-add/          over /usr: `python`, and empty directories in place of hidden ones
+//!   KEY/usr-add/          over /usr: `python`, an archive of locales, and empty directories in place of hidden ones
 //!   KEY/usr-mask/         over /usr: whiteouts
 //! ```
 //!
@@ -29,6 +29,7 @@ mod apt;
 mod copies;
 mod credentials;
 mod links;
+mod locale;
 mod plan;
 mod root;
 mod source;

@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 
 use super::plan::{self, LeftOut, Node, Plan};
 use super::source::{Host, Kind};
-use super::{Hidden, HostOptions, PATH, copies, links, root, state, survey, write};
+use super::{Hidden, HostOptions, PATH, copies, links, locale, root, state, survey, write};
 use crate::image::{self, Image, ImageError, Tree, entries, hex, read_json, write_json};
 
 /// How often the plan is made anew because the host changed meanwhile, before the last one is taken as it is.
 const MAX_TRIES: u32 = 3;
 
 /// Part of every key: raise it when the same host would give other layers.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The images of one host tree in one data directory.
 pub(super) struct Store {
@@ -142,6 +142,11 @@ impl Store {
         }
         plan.root = root::root_layer(&self.host, &at, excluded, &mut plan.left_out)?;
         self.add_python(&mut plan)?;
+        if let Some(archive) = locale::archive(&self.host, excluded)?
+            && let Some(usr) = plan.trees.first_mut()
+        {
+            usr.add.insert(locale::ARCHIVE, archive);
+        }
         links::settle(&self.host, &mut plan)?;
         for tree in &mut plan.trees {
             tree.complete(&self.host)?;
