@@ -1,20 +1,7 @@
-import { request } from "node:http";
 import { getSandbox, PortAlreadyExposedError, PortNotExposedError, SandboxSecurityError } from "sandcrab";
 import { expect, inject } from "vitest";
 import { connection, rejection, test } from "../support/sandbox.js";
-
-/** What a visitor gets: Node resolves no name below localhost, so the address is the server's. */
-function visit(url: string, path: string): Promise<{ status: number | undefined; body: string }> {
-  const { port } = new URL(inject("url"));
-  return new Promise((resolve, reject) => {
-    const call = request({ host: "127.0.0.1", port, path, headers: { host: new URL(url).host } }, async (answer) => {
-      let body = "";
-      for await (const part of answer) body += part;
-      resolve({ status: answer.statusCode, body });
-    });
-    call.on("error", reject).end();
-  });
-}
+import { visit } from "../support/visit.js";
 
 test("C02 a port is exposed, visited and taken back", async ({ sandbox }) => {
   await sandbox.writeFile("/workspace/hello.txt", "hello from inside");

@@ -1,32 +1,14 @@
-import { existsSync } from "node:fs";
-import { type Browser, chromium } from "playwright-core";
+import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { launchBrowser } from "../support/browser.js";
 import { freshId } from "../support/sandbox.js";
 import { siteText } from "../support/site.js";
 import { EXPECTED, script } from "./script.js";
 
-/** Debian's package `chromium`. */
-const CHROMIUM = process.env.SANDCRAB_CHROMIUM || "/usr/bin/chromium";
-
 let browser: Browser;
 
 beforeAll(async () => {
-  if (!existsSync(CHROMIUM)) {
-    throw new Error(`no browser at ${CHROMIUM}: apt-get install chromium, or name one in SANDCRAB_CHROMIUM`);
-  }
-  browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    headless: true,
-    args: [
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  browser = await launchBrowser();
 });
 
 afterAll(() => browser?.close());
