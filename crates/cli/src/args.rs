@@ -1,5 +1,6 @@
 //! What was typed. What it means is in [`crate::plan`].
 
+use crate::setup::{ContextArgs, EnvArgs, SessionArgs};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -37,6 +38,12 @@ pub(crate) enum Command {
     RunCode(RunCodeArgs),
     /// Work in a session of a sandbox, line by line
     Shell(ShellArgs),
+    /// Make and end sessions; `ps` lists them
+    Session(SessionArgs),
+    /// Set and unset variables of a sandbox, or of one of its sessions
+    Env(EnvArgs),
+    /// Make, list and end code contexts
+    Context(ContextArgs),
     /// Clone a repository inside a sandbox
     Checkout(CheckoutArgs),
     /// List sandboxes, or files of one

@@ -9,6 +9,7 @@ mod plan;
 mod quote;
 mod report;
 mod server;
+mod setup;
 
 use args::Args;
 use clap::Parser as _;

@@ -6,6 +6,7 @@ use crate::args::{
 };
 use crate::commands::serve::Logging;
 use crate::quote;
+use crate::setup::Setup;
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
 use sandcrab_client::api::code::CodeLanguage;
@@ -51,6 +52,7 @@ pub(crate) enum Action {
     ProcessLogs { sandbox: SandboxId, process: ProcessId, follow: bool },
     Kill { sandbox: SandboxId, processes: Vec<ProcessId>, signal: String },
     KillAll { sandbox: SandboxId },
+    Setup(Setup),
     Copy(Copy),
     Expose { sandbox: SandboxId, port: u16, options: ExposeOptions },
     Unexpose { sandbox: SandboxId, port: u16 },
@@ -170,6 +172,9 @@ impl Plan {
                     None => Action::Logs { sandbox, follow },
                 }
             }
+            Command::Session(session) => Action::Setup(Setup::session(session)?),
+            Command::Env(env) => Action::Setup(Setup::env(env)?),
+            Command::Context(context) => Action::Setup(Setup::context(context)?),
             Command::Cp(cp) => Action::Copy(copy(&cp)?),
             Command::Expose(ExposeArgs { hostname, name, token, sandbox, port }) => Action::Expose {
                 sandbox: sandbox.parse()?,
@@ -305,13 +310,7 @@ fn kill_action(kill: &KillArgs) -> Result<Action> {
 
 fn run_code_action(args: RunCodeArgs) -> Result<Action> {
     let context = args.context.as_deref().map(ContextId::parse).transpose()?;
-    let language = match args.language.as_deref().or(language_of(&args.file)) {
-        None => None,
-        Some("python" | "python3" | "py") => Some(CodeLanguage::Python),
-        Some("javascript" | "js" | "node") => Some(CodeLanguage::Javascript),
-        Some("typescript" | "ts") => Some(CodeLanguage::Typescript),
-        Some(other) => bail!("--language {other:?} is none of python, javascript and typescript"),
-    };
+    let language = args.language.as_deref().or(language_of(&args.file)).map(code_language).transpose()?;
     Ok(Action::RunCode {
         sandbox: args.sandbox.parse()?,
         code: CodePlan {
@@ -324,6 +323,15 @@ fn run_code_action(args: RunCodeArgs) -> Result<Action> {
             timeout: timeout(args.timeout.as_deref())?,
         },
     })
+}
+
+pub(crate) fn code_language(name: &str) -> Result<CodeLanguage> {
+    match name {
+        "python" | "python3" | "py" => Ok(CodeLanguage::Python),
+        "javascript" | "js" | "node" => Ok(CodeLanguage::Javascript),
+        "typescript" | "ts" => Ok(CodeLanguage::Typescript),
+        other => bail!("--language {other:?} is none of python, javascript and typescript"),
+    }
 }
 
 /// What a file's name says of its language.
@@ -352,7 +360,7 @@ fn ls_action(ls: LsArgs) -> Result<Action> {
     Ok(Action::ListFiles { place, all: ls.all, recursive: ls.recursive })
 }
 
-fn timeout(text: Option<&str>) -> Result<Option<Duration>> {
+pub(crate) fn timeout(text: Option<&str>) -> Result<Option<Duration>> {
     let timeout = time("--timeout", text)?;
     if timeout == Some(Duration::ZERO) {
         bail!("--timeout must be more than 0");
@@ -361,7 +369,7 @@ fn timeout(text: Option<&str>) -> Result<Option<Duration>> {
 }
 
 /// `NAME=VALUE`, or `NAME` for a variable of this process.
-fn variables(entries: Vec<String>) -> Result<Vec<(String, String)>> {
+pub(crate) fn variables(entries: Vec<String>) -> Result<Vec<(String, String)>> {
     let mut env = Vec::new();
     for entry in entries {
         let (name, value) = match entry.split_once('=') {
@@ -489,6 +497,10 @@ mod tests {
             (&["cp", "x:/a", "y:/b"], "both sides"),
             (&["start", "--wait-log", "(", "box", "true"], "--wait-log"),
             (&["start", "--id", "a/b", "box", "true"], "process id"),
+            (&["session", "create", "--timeout", "0", "box"], "more than 0"),
+            (&["session", "rm", "box", "a/b"], "session id"),
+            (&["context", "create", "-l", "ruby", "box"], "ruby"),
+            (&["env", "box"], "required"),
             (&["kill", "box"], "required"),
             (&["ls", "--label", "x"], "NAME=VALUE"),
             (&["rm"], "required"),

@@ -11,6 +11,7 @@ mod processes;
 mod run;
 mod run_code;
 pub(crate) mod serve;
+mod setup;
 mod shell;
 mod show;
 
@@ -40,6 +41,7 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         Action::Checkout { sandbox, plan } => {
             return checkout::run(&handle(&client()?, &sandbox)?, plan, report).await;
         }
+        Action::Setup(setup) => return setup::run(&client()?, setup, report).await,
         Action::Remove { sandboxes, force } => {
             return show::remove(&client()?, &sandboxes, force, report).await;
         }

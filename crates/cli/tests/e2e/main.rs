@@ -23,4 +23,6 @@ mod rig;
 #[cfg(test)]
 mod run;
 #[cfg(test)]
+mod setup;
+#[cfg(test)]
 mod shell;
