@@ -9,12 +9,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use sandcrab_agent::http::linger;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
 /// How long a connection may take to send a request's head, and how long it may be idle before one.
@@ -23,9 +24,6 @@ const HEAD_TIME: Duration = Duration::from_secs(60);
 const HEAD_BYTES: usize = 32 << 10;
 /// What is read at once at most.
 const BUFFER: usize = 256 << 10;
-/// How long, and how many bytes of it, the rest of a refused request is read after the answer.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 256 << 20;
 
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4), and the length and type of the frame that follows.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -164,15 +162,4 @@ where
     if let Err(error) = served {
         tracing::debug!(error = crate::chain(&error), "a connection broke");
     }
-}
-
-/// Closes a connection so that its last answer arrives: the kernel would take it back if it closed with bytes of a
-/// refused body still unread. They are read and dropped, for a while.
-async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    let drop_the_rest = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
-    };
-    // Whoever is still sending after that is cut off, which is all that an error here would say.
-    let _cut = tokio::time::timeout(LINGER, drop_the_rest).await;
 }

@@ -8,6 +8,7 @@ pub(crate) mod serve;
 mod sessions;
 
 pub use api::Api;
+pub use serve::linger;
 
 use crate::agent::Agent;
 pub(crate) use api::routes;

@@ -50,6 +50,19 @@ async fn bodies_pass_byte_for_byte_in_both_directions() {
     }
 }
 
+/// An agent that has heard enough answers before the body's end: its answer arrives, not the end of its patience.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x01_an_upload_that_is_refused_in_the_middle_is_told_why() {
+    let server = TestServer::start(peers::real()).await;
+    // A file that cannot be: found out before a byte of the body is read.
+    let path = "/v1/sandboxes/a/files/content?path=/dev/null/x";
+    for size in [1, 1 << 20, 64 << 20] {
+        let upload = server.request(Method::PUT, path).header("content-type", "application/octet-stream");
+        let refused = upload.body(vec![7; size]).send().await;
+        assert_eq!(refused.failure(), (400, "NOT_DIRECTORY".into()), "{size} bytes");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s12_a_stream_passes_as_it_is_written_and_ends_with_a_reason_when_the_sandbox_does() {
     let shared = Shared::default();
