@@ -11,6 +11,8 @@ mod errors;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod life;

@@ -66,6 +66,11 @@ impl Server {
         Arc::new(Self { url, process: Mutex::new(process) })
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
     /// Ends it without a chance to tidy up.
     pub(crate) fn kill(&self) {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,6 +132,17 @@ pub(crate) fn sandbox(server: &Arc<Server>) -> Sandbox {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let id = format!("e2e-{}-{number}", std::process::id());
     Sandbox { id, url: server.url.clone(), _server: Arc::clone(server) }
+}
+
+/// The Rust client of a server, for what the command line has no word for.
+pub(crate) fn client(url: &str) -> sandcrab_client::Client {
+    sandcrab_client::Client::new(sandcrab_client::ClientOptions::new(url).api_key(KEY)).unwrap()
+}
+
+/// Runs a future to its end, which must come.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("it does not end") })
 }
 
 /// Keeps all other tests away, and with them the shared server.
