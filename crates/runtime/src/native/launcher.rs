@@ -14,85 +14,89 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How long a launch may take. It takes milliseconds; a minute means that the machine is stuck.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(super) struct Launcher<'a> {
-    pub(super) id: &'a InstanceId,
+/// A launch stage that is on its way up, or waits for its plan. Dropped before it has one, it ends.
+pub(super) struct Stage {
+    id: InstanceId,
+    child: Child,
+    socket: OwnedFd,
+}
+
+/// What a launch needs besides its plan.
+pub(super) struct Setup<'a> {
     pub(super) files: &'a Files,
-    pub(super) launch: &'a Program,
     pub(super) agent: &'a Path,
     pub(super) cgroup: Option<&'a Path>,
     pub(super) memory_cgroup: Option<&'a Path>,
 }
 
-impl Launcher<'_> {
-    /// Carries the plan out. When this returns, the agent's program runs and its socket accepts connections.
-    pub(super) fn run(&self, plan: &LaunchPlan) -> Result<Process> {
+impl Stage {
+    /// Starts the program of the launch stage. Coming up takes it a millisecond, in which its plan can be made.
+    pub(super) fn start(id: &InstanceId, files: &Files, program: &Program) -> Result<Self> {
+        let io = |operation| DriverError::io(operation, id);
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(self.io("make a socket for"))?;
+                .map_err(io("make a socket for"))?;
         rustix::net::sockopt::set_socket_timeout(&ours, Timeout::Recv, Some(TIMEOUT))
-            .map_err(self.io("bound the launch of"))?;
-
-        let plan = in_memory(plan).map_err(self.io("write the plan of"))?;
-        let agent = File::open(self.agent).map_err(DriverError::io("open", self.agent.display()))?;
-        let socket = self.files.socket(self.id);
-        let listener = UnixListener::bind(&socket).map_err(DriverError::io("listen on", socket.display()))?;
-        listener.set_nonblocking(true).map_err(self.io("set up the socket of"))?;
-        let open = |path: Option<&Path>| {
-            path.map(|path| File::open(path).map_err(DriverError::io("open", path.display()))).transpose()
-        };
-        let (cgroup, memory_cgroup) = (open(self.cgroup)?, open(self.memory_cgroup)?);
-        let log = self.files.log(self.id);
+            .map_err(io("bound the launch of"))?;
+        let log = files.log(id);
         let log = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .map_err(DriverError::io("open", log.display()))?;
-
         #[expect(clippy::disallowed_methods, reason = "the driver is one of the places that start programs")]
-        let mut command = Command::new(&self.launch.path);
-        if let [name, arguments @ ..] = &self.launch.argv[..] {
+        let mut command = Command::new(&program.path);
+        if let [name, arguments @ ..] = &program.argv[..] {
             command.arg0(name).args(arguments);
         }
-        let mut child = command
+        let child = command
             .env_clear()
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .map_err(DriverError::io("start", self.launch.path.display()))?;
-        // The command keeps its own copy of `theirs`, which would keep the socket from ever being closed.
-        drop(command);
+            .map_err(DriverError::io("start", program.path.display()))?;
+        // The command keeps its own copy of `theirs` until it is dropped here: the socket could never be closed.
+        Ok(Self { id: id.clone(), child, socket: ours })
+    }
 
+    /// Carries the plan out. When this returns, the agent's program runs and its socket accepts connections.
+    pub(super) fn carry_out(mut self, plan: &LaunchPlan, setup: &Setup<'_>) -> Result<Process> {
+        let plan = in_memory(plan).map_err(self.io("write the plan of"))?;
+        let agent = File::open(setup.agent).map_err(DriverError::io("open", setup.agent.display()))?;
+        let socket = setup.files.socket(&self.id);
+        let listener = UnixListener::bind(&socket).map_err(DriverError::io("listen on", socket.display()))?;
+        listener.set_nonblocking(true).map_err(self.io("set up the socket of"))?;
+        let open = |path: Option<&Path>| {
+            path.map(|path| File::open(path).map_err(DriverError::io("open", path.display()))).transpose()
+        };
+        let (cgroup, memory_cgroup) = (open(setup.cgroup)?, open(setup.memory_cgroup)?);
         let order = Order { cgroup: cgroup.is_some(), memory_cgroup: memory_cgroup.is_some() };
         let mut fds = vec![plan.as_fd(), agent.as_fd(), listener.as_fd()];
         fds.extend(cgroup.iter().chain(&memory_cgroup).map(AsFd::as_fd));
-        let outcome = launch::send(ours.as_fd(), &order, &fds)
-            .map_err(self.io("send the plan of"))
-            .and_then(|()| self.listen(&ours));
-        if outcome.is_err() {
-            // It may be anywhere in its plan. An error here means that it has ended already.
-            let _ = child.kill();
-        }
-        child.wait().map_err(self.io("wait for the launch of"))?;
-        outcome
+        launch::send(self.socket.as_fd(), &order, &fds).map_err(self.io("send the plan of"))?;
+        let process = self.listen()?;
+        let waited = self.child.wait();
+        waited.map_err(self.io("wait for the launch of"))?;
+        Ok(process)
     }
 
     fn io<E: Into<std::io::Error>>(&self, operation: &'static str) -> impl FnOnce(E) -> DriverError {
-        DriverError::io(operation, self.id)
+        DriverError::io(operation, &self.id)
     }
 
-    fn listen(&self, socket: &OwnedFd) -> Result<Process> {
+    fn listen(&self) -> Result<Process> {
         let failed = |failure| DriverError::Launch { id: self.id.clone(), failure };
         let mut first = None;
         loop {
-            let (report, mut fds) = launch::recv::<Report>(socket.as_fd())
-                .map_err(DriverError::io("hear of the launch of", self.id))?;
+            let (report, mut fds) = launch::recv::<Report>(self.socket.as_fd())
+                .map_err(DriverError::io("hear of the launch of", &self.id))?;
             match report {
                 Some(Report::Started { .. }) => first = fds.pop(),
                 Some(Report::Failed(failure)) => return Err(failed(failure)),
@@ -104,6 +108,14 @@ impl Launcher<'_> {
                 "the launch stage ended without a word; its messages are in the instance's agent.log".into();
             failed(Failure { op: "launch".into(), errno: 0, reason })
         })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // It may be anywhere in its plan. Where it has ended already, and been waited for, this does nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

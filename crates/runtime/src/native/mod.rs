@@ -302,6 +302,8 @@ impl Shared {
     /// Starts the agent of an instance whose record is written.
     fn start(&self, record: &Record, identity: &[IdentityFile]) -> Result<process::Process> {
         let id = &record.id;
+        // Beside what follows, for which it waits.
+        let stage = launcher::Stage::start(id, &self.files, &self.config.launch)?;
         let ids = match record.range {
             Some(range) => ids::ids(range),
             None => Ids::Single { uid: self.machine.uid, gid: self.machine.gid },
@@ -345,15 +347,13 @@ impl Shared {
             agent_argv: &self.config.agent.argv,
         };
         let plan = crate::launch::plan(&record.spec, &setting);
-        let process = launcher::Launcher {
-            id,
+        let setup = launcher::Setup {
             files: &self.files,
-            launch: &self.config.launch,
             agent: &self.config.agent.path,
             cgroup: group.delegated(),
             memory_cgroup: group.memory(),
-        }
-        .run(&plan)?;
+        };
+        let process = stage.carry_out(&plan, &setup)?;
         self.files.mark_ready(id)?;
         if let Some(attached) = attached {
             tokio::task::spawn_blocking(move || attached.settle());
