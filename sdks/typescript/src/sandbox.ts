@@ -138,6 +138,25 @@ export class Sandbox extends Operations<types.InSession> {
     return ports.validatePortToken(this.target, port, token);
   }
 
+  /** Changes the idle time until it sleeps: `"30s"`, `"5m"`, `"1h"`, or seconds. */
+  setSleepAfter(sleepAfter: string | number): Promise<void> {
+    return this.#change("setSleepAfter", { sleepAfter });
+  }
+
+  /** Changes whether it never sleeps. */
+  setKeepAlive(keepAlive: boolean): Promise<void> {
+    return this.#change("setKeepAlive", { keepAlive });
+  }
+
+  /** Gives it these labels in place of those that it has. */
+  setLabels(labels: Record<string, string>): Promise<void> {
+    return this.#change("setLabels", { labels });
+  }
+
+  async #change(operation: string, setup: SandboxSetup): Promise<void> {
+    await this.target.read<wire.SandboxInfo>(operation, "PUT", "", setup);
+  }
+
   /**
    * Opens a WebSocket to a port, exposed or not, at the path of the request's URL. Call `accept()` on the `webSocket` of
    * the answer once it has its listeners. A Worker may return the answer to its own caller, and all headers of the request

@@ -49,7 +49,7 @@ export class Target {
     return this.transport.json<T>(this.#call(operation, method, path, body));
   }
 
-  /** As `json`, for what changes nothing: a lost connection leads to another try. */
+  /** As `json`, for what may be done twice: a lost connection leads to another try. */
   async read<T>(operation: string, method: string, path: string, body?: unknown): Promise<T> {
     const created = this.ready();
     if (created) await created;

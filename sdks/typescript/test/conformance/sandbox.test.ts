@@ -41,6 +41,34 @@ describe("L01 creation", () => {
     }
   });
 
+  test("L01 X02 what may change is changed by itself, and a bad value changes nothing", async () => {
+    const sandbox = getSandbox(connection(), freshId(), {
+      sleepAfter: "5m",
+      labels: { a: "b" },
+      limits: { pids: 100 },
+    });
+    const facts = async () => {
+      const answer = await fetch(`${inject("url")}/v1/sandboxes/${sandbox.id}`, {
+        headers: { authorization: `Bearer ${inject("key")}` },
+      });
+      const { sleepAfter, keepAlive, labels, limits } = (await answer.json()) as Record<string, object>;
+      return { sleepAfter, keepAlive, labels, limits };
+    };
+    try {
+      // As the first operation it makes the sandbox as it is wanted.
+      await sandbox.setSleepAfter(90);
+      const limits = expect.objectContaining({ pids: 100 });
+      expect(await facts()).toEqual({ sleepAfter: 90, keepAlive: false, labels: { a: "b" }, limits });
+      await sandbox.setKeepAlive(true);
+      await sandbox.setLabels({ c: "d" });
+      const error = await rejection(sandbox.setSleepAfter("soon"));
+      expect(error).toMatchObject({ code: "VALIDATION_FAILED", message: expect.stringContaining("sleepAfter") });
+      expect(await facts()).toEqual({ sleepAfter: 90, keepAlive: true, labels: { c: "d" }, limits });
+    } finally {
+      await sandbox.destroy();
+    }
+  });
+
   test("X02 L01 bad options name their field and make no sandbox", async () => {
     const id = freshId();
     for (const [field, options] of [

@@ -23,9 +23,9 @@ test("wsConnect opens a WebSocket in Node with a class that is given, and agrees
   sandbox,
 }) => {
   await startSite(sandbox, 8080);
-  const with_ws = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
+  const withSockets = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
   const headers = { "sec-websocket-protocol": "one, two" };
-  const answer = await with_ws.wsConnect(new Request("http://host/live", { headers }), 8080);
+  const answer = await withSockets.wsConnect(new Request("http://host/live", { headers }), 8080);
   expect(answer).toBeInstanceOf(Response);
   expect([answer.status, answer.webSocket.protocol, answer.webSocket.readyState]).toEqual([101, "two", 1]);
   const closed = new Promise((resolve) => answer.webSocket.addEventListener("close", resolve));
@@ -35,14 +35,29 @@ test("wsConnect opens a WebSocket in Node with a class that is given, and agrees
   expect(answer.webSocket.readyState).toBe(3);
 });
 
+test("what comes before accept() is kept, also the end", async ({ sandbox }) => {
+  await startSite(sandbox, 8080);
+  const withSockets = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
+  const { webSocket } = await withSockets.wsConnect(new Request("http://host/live"), 8080);
+  webSocket.send("again");
+  webSocket.send("bye");
+  await expect.poll(() => webSocket.readyState).toBe(3);
+  const heard: unknown[] = [];
+  webSocket.addEventListener("message", ({ data }) => heard.push(data));
+  webSocket.addEventListener("close", ({ code, reason }) => heard.push(`${code} ${reason}`));
+  expect(heard).toEqual([]);
+  webSocket.accept();
+  expect(heard).toEqual(['{"hello":"/live","host":"localhost:8080"}', "again", "4001 so long"]);
+});
+
 test("X01 why no WebSocket opens is said, also where the platform has none", async ({ sandbox }) => {
   await startSite(sandbox, 8080);
-  const with_ws = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
+  const withSockets = getSandbox(connection(undefined, { WebSocket }), sandbox.id);
   for (const [path, port] of [
     ["/none", 8080],
     ["/live", 8081],
   ] as const) {
-    const failed = await rejection(with_ws.wsConnect(new Request(`http://host${path}`), port));
+    const failed = await rejection(withSockets.wsConnect(new Request(`http://host${path}`), port));
     expect(failed).toBeInstanceOf(ServiceNotRespondingError);
     expect(failed).toMatchObject({
       operation: "wsConnect",
@@ -51,10 +66,10 @@ test("X01 why no WebSocket opens is said, also where the platform has none", asy
     });
   }
   const live = new Request("http://host/live");
-  expect(await rejection(with_ws.wsConnect(live, 80))).toBeInstanceOf(ServiceNotRespondingError);
-  expect(await rejection(with_ws.wsConnect(live, 80.5))).toBeInstanceOf(ValidationFailedError);
+  expect(await rejection(withSockets.wsConnect(live, 80))).toBeInstanceOf(ServiceNotRespondingError);
+  expect(await rejection(withSockets.wsConnect(live, 80.5))).toBeInstanceOf(ValidationFailedError);
   const gone = new Request(live, { signal: AbortSignal.abort("gone") });
-  expect(await rejection(with_ws.wsConnect(gone, 8080))).toBe("gone");
+  expect(await rejection(withSockets.wsConnect(gone, 8080))).toBe("gone");
 
   vi.stubGlobal("WebSocket", undefined);
   const without = await rejection(sandbox.wsConnect(live, 8080)).finally(() => vi.unstubAllGlobals());

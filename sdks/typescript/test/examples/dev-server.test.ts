@@ -15,7 +15,7 @@ test("dev-server: what is edited here is what the server in the sandbox shows", 
     hostname,
     onOutput: (_stream: string, data: string) => said.push(data),
   });
-  expect(said.join("")).toContain("ready in");
+  await expect.poll(() => said.join("")).toContain("ready in");
   const stop = new AbortController();
   const mirroring = mirror(sandbox, project.folder, stop.signal);
 
