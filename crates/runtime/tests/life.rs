@@ -165,6 +165,59 @@ async fn e09_left_overs_of_an_interrupted_creation_are_removed() {
     assert_eq!(traces(&home, &id), Vec::<String>::new());
 }
 
+/// What of the host's belongs to one of these user ids: processes, and files of the data directory.
+fn owned(home: &Home, uids: &std::ops::Range<u32>) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc is mounted").flatten() {
+        let is_process = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if is_process && entry.metadata().is_ok_and(|meta| uids.contains(&meta.uid())) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+    let mut todo = vec![home.dir.path().to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if uids.contains(&meta.uid()) || uids.contains(&meta.gid()) {
+                found.push(entry.path().display().to_string());
+            }
+            if meta.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn c09_user_ids_that_are_given_again_own_nothing() {
+    let home = Home::new();
+    let leave = "for d in /workspace /tmp /dev/shm /run; do echo secret > $d/left; done; (setsid sleep 1000 >/dev/null 2>&1 </dev/null &); ipcmk -Q -M 4096 >/dev/null; echo left";
+    let mut ranges = Vec::new();
+    for round in 0..3 {
+        let id = home.create("c09").await;
+        let map = std::fs::read_to_string(format!("/proc/{}/uid_map", home.pid(&id))).unwrap();
+        let fields: Vec<u32> = map.split_whitespace().take(3).map(|field| field.parse().unwrap()).collect();
+        let uids = fields[1]..fields[1] + fields[2];
+        for uid in [ROOT, USER] {
+            assert!(home.run(&id, uid, leave).await.stdout.ends_with("left\n"));
+        }
+        assert!(!owned(&home, &uids).is_empty(), "its processes are its own");
+        let before = home.run(&id, ROOT, "ls /workspace /tmp /dev/shm /run; ipcs -q -m | grep -c 0x").await;
+        assert!(before.stdout.contains("left"), "{before:?}");
+        home.destroy(&id).await;
+        assert_eq!(owned(&home, &uids), Vec::<String>::new(), "round {round}");
+        ranges.push(uids);
+    }
+    // Which range the next one gets is the driver's business; whichever it is, nothing is there.
+    let id = home.create("c09").await;
+    let look = "find /workspace /tmp /dev/shm /run /root -name left; ipcs -q -m -s | grep 0x; pgrep -x sleep";
+    let seen = home.run(&id, ROOT, look).await;
+    assert_eq!(seen.stdout, "", "{seen:?}");
+    home.destroy(&id).await;
+}
+
 #[tokio::test]
 async fn e01_e02_e03_limits_hold() {
     let home = Home::new();

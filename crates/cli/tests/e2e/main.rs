@@ -13,6 +13,8 @@ mod exec;
 #[cfg(test)]
 mod exhaustion;
 #[cfg(test)]
+mod forgery;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod life;
@@ -20,6 +22,8 @@ mod life;
 mod ports;
 #[cfg(test)]
 mod processes;
+#[cfg(test)]
+mod residue;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

@@ -232,6 +232,14 @@ fn read_on(mut from: impl std::io::Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
+impl Drop for Running {
+    /// A test that failed half-way leaves nothing running.
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child =

@@ -12,13 +12,43 @@ pub(crate) use front::{Front, Labels};
 
 use http::{HeaderName, Method};
 use sandcrab_api::{ApiError, ErrorCode};
+use sandcrab_runtime::DriverError;
+use std::sync::Arc;
 
 /// Names a request in its answer and in every log line about it.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A fault of the server's own (contract X03): the caller gets an id, the log gets the fault under that id.
-pub(crate) fn internal(operation: &'static str, error: &dyn std::error::Error) -> ApiError {
-    fault(operation, &crate::chain(error))
+/// A fault of the server's own (contract X03): the caller gets an id, the log gets the fault under that id. A disk without
+/// room is no fault.
+pub(crate) fn internal(operation: &'static str, error: &(dyn std::error::Error + 'static)) -> ApiError {
+    match no_space(error) {
+        Some(full) => full.during(operation),
+        None => fault(operation, &crate::chain(error)),
+    }
+}
+
+/// The error where the disk of the server's data has no room (attack E09).
+pub(crate) fn no_space(error: &(dyn std::error::Error + 'static)) -> Option<ApiError> {
+    let is_full = |cause: &&(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        let database = cause.downcast_ref::<Arc<rusqlite::Error>>().map(AsRef::as_ref);
+        let database = database.or_else(|| cause.downcast_ref::<rusqlite::Error>());
+        let launch = match cause.downcast_ref() {
+            Some(DriverError::Launch { failure, .. }) => {
+                Some(std::io::Error::from_raw_os_error(failure.errno))
+            }
+            _ => None,
+        };
+        io.or(launch.as_ref()).is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+            || database.and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull)
+    };
+    std::iter::successors(Some(error), |error| error.source()).find(is_full)?;
+    let what = crate::chain(error);
+    tracing::error!(what, "the disk of the server's data is full");
+    let message = format!("the disk of the server's data is full: {what}");
+    Some(ApiError::new(ErrorCode::NoSpace, message).suggest(
+        "Make room on the disk of the server's data directory, for instance by destroying sandboxes.",
+    ))
 }
 
 /// A fault that has no error value, as a panic.
@@ -68,6 +98,20 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn e09_a_full_disk_is_no_fault_wherever_it_is_met() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let io = DriverError::Io { operation: "create", subject: "/data/x".into(), source: full() };
+        let sqlite = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let source = Arc::new(rusqlite::Error::SqliteFailure(sqlite, None));
+        let store = crate::store::StoreError::Job { operation: "write", source };
+        for error in [&io as &(dyn std::error::Error + 'static), &store] {
+            let error = internal("createSandbox", error);
+            assert_eq!((error.code, error.http_status), (ErrorCode::NoSpace, 507), "{error:?}");
+        }
+        assert_eq!(internal("exec", &std::io::Error::other("odd")).code, ErrorCode::InternalError);
     }
 
     #[test]

@@ -174,13 +174,13 @@ fn refused(id: &SandboxId, error: &DriverError) -> ApiError {
         DriverError::Limit { limit, reason } => {
             ApiError::invalid(&format!("limits.{}", limit.trim_start_matches("limits.")), reason.clone())
         }
-        error => {
+        error => crate::http::no_space(error).unwrap_or_else(|| {
             tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be started");
             ApiError::new(
                 ErrorCode::ContainerUnavailable,
                 format!("sandbox {id} could not be started: {}", crate::chain(error)),
             )
-        }
+        }),
     };
     error.with("sandboxId", id.as_str())
 }
