@@ -54,7 +54,8 @@ pub(crate) fn asked_for(request: &mut Request<Body>) -> Option<Switch> {
 }
 
 /// Refuses WebSockets that pages of other origins open (attack C05): browsers let them, and send cookies along. Pages
-/// of the sandbox's own previews may, and those that the operator named.
+/// of the sandbox's own previews may, and those that the operator named. What runs on two ports of one sandbox is one
+/// party, which needs no page to reach its own ports.
 pub(super) fn check_origin(
     app: &App,
     to: &Destination,

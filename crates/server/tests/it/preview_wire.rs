@@ -151,6 +151,11 @@ async fn c05_a_page_of_another_origin_opens_no_websocket() {
         let (head, _) = socket(&server, &host, Some(&own)).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{own}: {head}");
     }
+    // A page that is no longer shown is nobody's.
+    let sibling_port = sibling.split('-').next().unwrap();
+    server.delete(&format!("/v1/sandboxes/a/ports/{sibling_port}")).await.ok();
+    let (head, _) = socket(&server, &host, Some(&format!("http://{sibling}"))).await;
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
     // Plain requests of other origins are the site's own to judge.
     let port = site().await;
     let (host, _) = expose(&server, "c", port).await;
