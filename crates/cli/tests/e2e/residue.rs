@@ -156,6 +156,10 @@ fn e09_many_lives_and_a_server_killed_in_the_middle_leave_nothing() {
     let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     block_on(async {
         let client = client(&server.url);
+        // What other tests left is theirs.
+        for info in client.sandboxes(&[]).await.unwrap() {
+            client.sandbox(info.id.as_str(), SandboxOptions::default()).unwrap().destroy().await.unwrap();
+        }
         live(&client, "e09-first".into()).await.unwrap();
         let before = descriptors(server.pid());
         let lives = (0..WORKERS).map(async |worker| {
