@@ -73,7 +73,7 @@ pub(super) async fn measure_memory(bench: &Bench, rows: &mut Vec<Row>) -> Result
     let group = memory::of_process(agent)?;
     let own = memory::of_process(bench.server)?;
     let top = group.ancestors().take_while(|dir| *dir != own).find(|dir| is_sandbox(dir)).unwrap_or(&group);
-    let charged = memory::charged(top)?;
+    let charged = settled(top).await?;
     sandbox.destroy().await?;
     let bare = bare_memory(&bench.scratch)?;
     let row = Row::new(
@@ -84,6 +84,19 @@ pub(super) async fn measure_memory(bench: &Bench, rows: &mut Vec<Row>) -> Result
     );
     rows.push(row.beside(Figure::Memory(bare), "namespaces, bash"));
     Ok(())
+}
+
+/// What a group is charged once the kernel has let go of what the start needed, which it does behind a grace period of RCU.
+async fn settled(group: &Path) -> Result<u64> {
+    let mut charged = memory::charged(group)?;
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = memory::charged(group)?;
+        if now == charged {
+            return Ok(now);
+        }
+        charged = now;
+    }
 }
 
 /// Whether a control group is the one of a whole sandbox: those are named after the instance, 16 hexadecimal digits.

@@ -37,7 +37,7 @@ async fn exec(session: &mut Session, text: &Bytes) -> Vec<u8> {
     let (out, stdout) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let (err, stderr) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let request = RunRequest { text: text.clone(), stdin, stdout, stderr, env: Vec::new(), cwd: None };
-    session.run(request, std::future::pending::<StopReason>()).await.unwrap();
+    session.run(&request, std::future::pending::<StopReason>()).await.unwrap();
     let mut all = Vec::new();
     for fd in [out, err] {
         rustix::io::ioctl_fionbio(&fd, true).unwrap();

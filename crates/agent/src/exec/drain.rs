@@ -19,8 +19,9 @@ pub(crate) trait Sink {
 const PIECE: usize = 64 << 10;
 
 thread_local! {
-    /// One buffer serves every pipe of the thread: it is full only between two lines of code.
-    static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; PIECE]);
+    /// One buffer serves every pipe of the thread: it is full only between two lines of code. Empty in between, so that
+    /// only as much of it is ever touched as a pipe has held.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(Vec::with_capacity(PIECE));
 }
 
 /// The reading end of a command's pipe.
@@ -56,8 +57,9 @@ impl Drain {
                 return;
             }
             let read = BUFFER.with_borrow_mut(|buffer| {
-                let count = self.pipe.try_read(buffer)?;
-                sink.append(self.stream, &buffer[..count]);
+                buffer.clear();
+                let count = self.pipe.try_read_buf(buffer)?;
+                sink.append(self.stream, buffer);
                 Ok(count)
             });
             self.open = goes_on(&read);
@@ -67,24 +69,24 @@ impl Drain {
     }
 
     /// Takes what is in the pipe at this moment: all that the command itself has written, since it has ended.
-    pub(crate) fn finish(&mut self, sink: &impl Sink) {
-        if !self.open {
-            return;
-        }
-        // Bounded by what is there now: a background job may write faster than anyone reads.
-        let mut left = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize;
+    fn take_rest(&mut self, sink: &impl Sink) {
         BUFFER.with_borrow_mut(|buffer| {
-            loop {
-                // One read beyond the last byte tells whether anyone still has the other end.
-                let room = left.clamp(1, PIECE);
-                match rustix::io::read(&self.pipe, &mut buffer[..room]) {
-                    Ok(0) => return self.open = false,
-                    Ok(count) if left > 0 => {
-                        sink.append(self.stream, &buffer[..count]);
-                        left = left.saturating_sub(count);
+            // How much more is the command's. A read that does not fill the buffer has emptied the pipe; else it is
+            // bounded by what is there now, as a background job may write faster than anyone reads.
+            let mut left = None;
+            while self.open && left != Some(0) {
+                buffer.clear();
+                let room = left.unwrap_or(PIECE).min(PIECE);
+                match rustix::io::read(&self.pipe, &mut buffer.spare_capacity_mut()[..room]) {
+                    Ok(([], _)) => self.open = false,
+                    Ok((bytes, _)) => {
+                        sink.append(self.stream, bytes);
+                        left = Some(match left {
+                            Some(left) => left.saturating_sub(bytes.len()),
+                            None if bytes.len() < PIECE => 0,
+                            None => rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize,
+                        });
                     }
-                    // It came after the end was reported: a background job's, which belongs to no result.
-                    Ok(_) => return,
                     Err(rustix::io::Errno::INTR) => {}
                     Err(_) => return,
                 }
@@ -92,17 +94,34 @@ impl Drain {
         });
     }
 
-    /// Keeps the pipe empty for as long as a background job writes into it: it must neither block nor die of SIGPIPE.
-    pub(crate) fn discard_the_rest(self) {
-        if self.open {
-            tokio::spawn(async move {
-                while self.pipe.readable().await.is_ok()
-                    && goes_on(&BUFFER.with_borrow_mut(|buffer| self.pipe.try_read(buffer)))
-                {
-                    consume_budget().await;
-                }
-            });
+    /// Takes what nobody wants.
+    fn discard(&self) -> io::Result<usize> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            self.pipe.try_read_buf(buffer)
+        })
+    }
+
+    /// Lets go of the pipe. One that a background job still has is kept empty for it: it must neither block nor die of
+    /// SIGPIPE, and what it writes belongs to no result.
+    fn release(mut self) {
+        if !self.open {
+            return;
         }
+        // Past the poller, which may not have heard of the end yet.
+        let end = BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            matches!(rustix::io::read(&self.pipe, buffer.spare_capacity_mut()), Ok(([], _)))
+        });
+        if end {
+            return;
+        }
+        tokio::spawn(async move {
+            while self.open && self.pipe.readable().await.is_ok() {
+                self.open = goes_on(&self.discard());
+                consume_budget().await;
+            }
+        });
     }
 }
 
@@ -142,7 +161,7 @@ impl Pipes {
     }
 
     /// Drains both while `command` runs, then takes the rest of what it wrote.
-    pub(crate) async fn drain_while<T>(mut self, sink: &impl Sink, command: impl Future<Output = T>) -> T {
+    pub(crate) async fn drain_while<T>(&mut self, sink: &impl Sink, command: impl Future<Output = T>) -> T {
         let result = {
             let both = async {
                 tokio::join!(self.stdout.run(sink), self.stderr.run(sink));
@@ -157,10 +176,31 @@ impl Pipes {
                 () = &mut both => unreachable!("pending never resolves"),
             }
         };
-        self.stdout.finish(sink);
-        self.stderr.finish(sink);
-        self.stdout.discard_the_rest();
-        self.stderr.discard_the_rest();
+        self.stdout.take_rest(sink);
+        self.stderr.take_rest(sink);
         result
+    }
+
+    /// Lets go of both. To be called when the agent's own copies of the other ends are closed.
+    pub(crate) fn release(self) {
+        self.stdout.release();
+        self.stderr.release();
+    }
+}
+
+/// What a command reads and writes.
+#[derive(Debug)]
+pub(crate) struct Stdio {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) pipes: Pipes,
+}
+
+impl Stdio {
+    /// For a command without input.
+    pub(crate) fn new() -> io::Result<Self> {
+        let (pipes, stdout, stderr) = Pipes::new()?;
+        Ok(Self { stdin: stdin(None)?, stdout, stderr, pipes })
     }
 }

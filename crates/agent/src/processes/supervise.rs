@@ -96,8 +96,8 @@ async fn run_once(
     run: Begun,
     deadline: Option<Instant>,
 ) -> (io::Result<Exit>, Option<Stopped>) {
-    let Begun { group, child, pipes, .. } = run;
-    pipes
+    let Begun { group, child, mut pipes, .. } = run;
+    let outcome = pipes
         .drain_while(&*process.log, async {
             tokio::select! {
                 biased;
@@ -108,7 +108,9 @@ async fn run_once(
                 }
             }
         })
-        .await
+        .await;
+    pipes.release();
+    outcome
 }
 
 /// Resolves when the process is to be ended, with why and by which signal.

@@ -4,7 +4,7 @@ use super::queue::{Job, Next};
 use super::registry::Session;
 use crate::events::Events;
 use crate::exec::answer::excerpt;
-use crate::exec::drain::{self, Pipes};
+use crate::exec::drain::{self, Pipes, Stdio};
 use crate::exec::execution::{Execution, Finish, StopReason};
 use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
@@ -40,6 +40,43 @@ enum Stopped {
     Asked(StopReason),
 }
 
+/// What is done behind an answer, so that nobody waits for it: a dozen system calls of a command's pipes.
+#[derive(Default)]
+struct Chores {
+    /// Whether there is anything to do.
+    due: bool,
+    /// Of the last command.
+    used: Option<(RunRequest, Pipes)>,
+    /// For the next one.
+    spare: Option<Stdio>,
+}
+
+impl Chores {
+    /// What the next command reads and writes.
+    fn stdio(&mut self, stdin: Option<&str>) -> std::io::Result<Stdio> {
+        self.let_go();
+        let mut stdio = self.spare.take().map_or_else(Stdio::new, Ok)?;
+        if stdin.is_some() {
+            stdio.stdin = drain::stdin(stdin)?;
+        }
+        Ok(stdio)
+    }
+
+    fn let_go(&mut self) {
+        if let Some((request, pipes)) = self.used.take() {
+            drop(request);
+            pipes.release();
+        }
+    }
+
+    fn perform(&mut self) {
+        self.due = false;
+        self.let_go();
+        // Where it cannot be made now, the command that wants it says so.
+        self.spare = self.spare.take().or_else(|| Stdio::new().ok());
+    }
+}
+
 /// Runs a session to its end.
 pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell: shell::Session) {
     // The shell starts while the answer to its creation travels. If it cannot, the first command says so.
@@ -47,6 +84,7 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
         tracing::warn!(session = %session.id, %error, "no shell yet");
     }
     let mut settled = true;
+    let mut chores = Chores::default();
     loop {
         let (env, job) = tokio::select! {
             biased;
@@ -62,10 +100,14 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
                 settled = true;
                 continue;
             }
+            () = tokio::task::yield_now(), if chores.due => {
+                chores.perform();
+                continue;
+            }
         };
         let execution = Arc::clone(&job.execution);
         let finish = match shell.set_env(&env) {
-            Ok(()) => run_one(&context, &mut shell, *job).await,
+            Ok(()) => run_one(&context, &mut shell, &mut chores, *job).await,
             Err(error) => failed(&execution, &error.to_string()),
         };
         context.executions.finish(&execution, finish);
@@ -78,6 +120,7 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
             tracing::warn!(session = %session.id, %error, "no new shell yet");
         }
     }
+    chores.let_go();
     session.queue.close(&session.id, &context.executions);
     if let Err(error) = shell.end(!session.is_fresh()).await {
         tracing::error!(session = %session.id, %error, "a session's processes could not be ended");
@@ -85,12 +128,11 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
     session.ended.send_replace(true);
 }
 
-async fn run_one(context: &Context, shell: &mut shell::Session, job: Job) -> Finish {
+async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Chores, job: Job) -> Finish {
     let execution = job.execution;
     let begin = Instant::now();
-    let prepared = drain::stdin(job.stdin.as_deref()).and_then(|stdin| Ok((stdin, Pipes::new()?)));
-    let (stdin, (pipes, stdout, stderr)) = match prepared {
-        Ok(prepared) => prepared,
+    let Stdio { stdin, stdout, stderr, mut pipes } = match chores.stdio(job.stdin.as_deref()) {
+        Ok(stdio) => stdio,
         Err(error) => return failed(&execution, &format!("its pipes could not be made: {error}")),
     };
     let stopped = OnceLock::new();
@@ -106,7 +148,9 @@ async fn run_one(context: &Context, shell: &mut shell::Session, job: Job) -> Fin
     let text = Bytes::copy_from_slice(execution.command.as_bytes());
     let env = job.env.into_iter().collect();
     let request = RunRequest { text, stdin, stdout, stderr, env, cwd: job.cwd };
-    let outcome = match pipes.drain_while(&*execution, shell.run(request, stop)).await {
+    let outcome = pipes.drain_while(&*execution, shell.run(&request, stop)).await;
+    *chores = Chores { due: true, used: Some((request, pipes)), spare: None };
+    let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(error) => return failed(&execution, &reasons(&error)),
     };

@@ -68,7 +68,7 @@ impl SessionConfig {
 pub struct RunRequest {
     /// The command's text. It may hold anything but NUL bytes.
     pub text: Bytes,
-    /// What the command reads: opened by the caller, closed here when the command has ended.
+    /// What the command reads.
     pub stdin: OwnedFd,
     /// What the command writes on stdout. The other end must be read while it runs, and for as long as anything holds
     /// this one: a background job that writes to a pipe which nobody reads dies of it.
@@ -273,10 +273,10 @@ impl Session {
     /// Not cancel-safe: a command whose future is dropped is killed before the next one runs, without a grace.
     pub async fn run(
         &mut self,
-        request: RunRequest,
+        request: &RunRequest,
         stop: impl Future<Output = StopReason>,
     ) -> Result<RunOutcome, RunError> {
-        check(&request)?;
+        check(request)?;
         let command: Vec<_> = request
             .env
             .iter()
@@ -303,8 +303,8 @@ impl Session {
                 biased;
                 answer = async {
                     match self.live {
-                        Some(_) => self.ask(&request, &command).await,
-                        None => self.ask_plain(&request).await,
+                        Some(_) => self.ask(request, &command).await,
+                        None => self.ask_plain(request).await,
                     }
                 } => Ok(answer?),
                 reason = &mut stop => Err(reason),

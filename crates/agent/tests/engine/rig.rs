@@ -239,7 +239,8 @@ impl Rig {
         let (tell, told) = tokio::sync::watch::channel(false);
         let out = tokio::spawn(drain(out_read, told.clone(), !call.counted));
         let err = tokio::spawn(drain(err_read, told, true));
-        let outcome = self.session.run(request, stop).await.expect("the command can be run");
+        let outcome = self.session.run(&request, stop).await.expect("the command can be run");
+        drop(request);
         tell.send_replace(true);
         if let Some(feed) = feed {
             feed.abort();
