@@ -1,5 +1,6 @@
 //! What was typed. What it means is in [`crate::plan`].
 
+use crate::file::FileArgs;
 use crate::setup::{ContextArgs, EnvArgs, SessionArgs};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Kill(KillArgs),
     /// Copy files and directories into and out of a sandbox
     Cp(CpArgs),
+    /// Make, move, rename and delete files of a sandbox; `ls` lists them
+    File(FileArgs),
     /// Make a port of a sandbox reachable: prints the URL
     Expose(ExposeArgs),
     /// Take a port back: its URL is dead at once

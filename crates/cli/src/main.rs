@@ -3,6 +3,7 @@
 mod args;
 mod attached;
 mod commands;
+mod file;
 mod interrupt;
 mod personas;
 mod plan;

@@ -5,6 +5,7 @@ use crate::args::{
     LsArgs, RunArgs, RunCodeArgs, ServeArgs, StartArgs,
 };
 use crate::commands::serve::Logging;
+use crate::file::FilePlan;
 use crate::quote;
 use crate::setup::Setup;
 use anyhow::{Context as _, Result, bail};
@@ -52,6 +53,7 @@ pub(crate) enum Action {
     ProcessLogs { sandbox: SandboxId, process: ProcessId, follow: bool },
     Kill { sandbox: SandboxId, processes: Vec<ProcessId>, signal: String },
     KillAll { sandbox: SandboxId },
+    File(FilePlan),
     Setup(Setup),
     Copy(Copy),
     Expose { sandbox: SandboxId, port: u16, options: ExposeOptions },
@@ -175,6 +177,7 @@ impl Plan {
             Command::Session(session) => Action::Setup(Setup::session(session)?),
             Command::Env(env) => Action::Setup(Setup::env(env)?),
             Command::Context(context) => Action::Setup(Setup::context(context)?),
+            Command::File(file) => Action::File(FilePlan::new(file)?),
             Command::Cp(cp) => Action::Copy(copy(&cp)?),
             Command::Expose(ExposeArgs { hostname, name, token, sandbox, port }) => Action::Expose {
                 sandbox: sandbox.parse()?,
@@ -401,7 +404,7 @@ fn size(option: &'static str, text: Option<&str>) -> Result<Option<ByteSize>> {
 impl Place {
     /// `SANDBOX:PATH`; `None` where there is no colon, or a path before it. An id may hold a colon itself: then the path
     /// must be absolute.
-    fn parse(text: &str) -> Result<Option<Self>> {
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
         let split = text.find(":/").or_else(|| text.find(':'));
         let Some(colon) = split.filter(|&colon| colon > 0 && !text[..colon].contains('/')) else {
             return Ok(None);

@@ -4,6 +4,7 @@ mod checkout;
 mod cp;
 pub(crate) mod doctor;
 mod exec;
+mod file;
 mod image;
 mod list;
 mod ports;
@@ -20,7 +21,7 @@ use crate::report::Report;
 use crate::server;
 use anyhow::Result;
 use sandcrab_client::api::SandboxId;
-use sandcrab_client::{Client, Sandbox, SandboxOptions};
+use sandcrab_client::{Client, ClientError, Sandbox, SandboxOptions};
 
 /// Does what was asked and gives the exit code.
 pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -> Result<u8> {
@@ -41,6 +42,7 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         Action::Checkout { sandbox, plan } => {
             return checkout::run(&handle(&client()?, &sandbox)?, plan, report).await;
         }
+        Action::File(plan) => return file::run(&client()?, plan, report).await,
         Action::Setup(setup) => return setup::run(&client()?, setup, report).await,
         Action::Remove { sandboxes, force } => {
             return show::remove(&client()?, &sandboxes, force, report).await;
@@ -97,4 +99,28 @@ async fn existing(client: &Client, id: &SandboxId) -> Result<Sandbox> {
     let sandbox = handle(client, id)?;
     sandbox.info().await?;
     Ok(sandbox)
+}
+
+/// Several things that are done one by one: each that can be is, and each that cannot is told of.
+#[derive(Default)]
+struct Done {
+    code: u8,
+}
+
+impl Done {
+    fn tell<T: serde::Serialize>(
+        &mut self,
+        outcome: Result<T, ClientError>,
+        text: impl FnOnce(&T) -> String,
+        report: Report,
+    ) -> Result<()> {
+        match outcome {
+            Ok(done) => report.result(&done, text)?,
+            Err(error) => {
+                report.failure(&error.into());
+                self.code = crate::FAILED;
+            }
+        }
+        Ok(())
+    }
 }

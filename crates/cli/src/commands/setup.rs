@@ -1,7 +1,7 @@
 //! `sandcrab session`, `sandcrab env` and `sandcrab context`
 
 use super::list::word;
-use super::{existing, handle};
+use super::{Done, existing, handle};
 use crate::report::{Report, table};
 use crate::setup::{Change, Setup};
 use anyhow::Result;
@@ -36,21 +36,21 @@ pub(crate) async fn run(client: &Client, setup: Setup, report: Report) -> Result
         }
         Change::RemoveSessions(sessions) => {
             let sandbox = existing(client, &id).await?;
-            let mut ended = Ended::default();
+            let mut done = Done::default();
             for session in sessions {
                 let deleted = sandbox.session(session.as_str())?.delete().await;
-                ended.tell(deleted, |deleted| deleted.session_id.to_string(), report)?;
+                done.tell(deleted, |deleted| deleted.session_id.to_string(), report)?;
             }
-            return Ok(ended.code);
+            return Ok(done.code);
         }
         Change::RemoveContexts(contexts) => {
             let sandbox = existing(client, &id).await?;
-            let mut ended = Ended::default();
+            let mut done = Done::default();
             for context in contexts {
                 let deleted = sandbox.delete_code_context(&context).await;
-                ended.tell(deleted, |deleted| deleted.context_id.to_string(), report)?;
+                done.tell(deleted, |deleted| deleted.context_id.to_string(), report)?;
             }
-            return Ok(ended.code);
+            return Ok(done.code);
         }
     }
     Ok(0)
@@ -59,28 +59,4 @@ pub(crate) async fn run(client: &Client, setup: Setup, report: Report) -> Result
 fn row(context: &CodeContext) -> [String; 4] {
     let CodeContext { id, language, cwd, last_used, .. } = context;
     [id.to_string(), word(language), cwd.clone(), last_used.to_string()]
-}
-
-/// The end of several things: each that can be ended is, and each that cannot is told of.
-#[derive(Default)]
-struct Ended {
-    code: u8,
-}
-
-impl Ended {
-    fn tell<T: serde::Serialize>(
-        &mut self,
-        outcome: Result<T, sandcrab_client::ClientError>,
-        text: impl FnOnce(&T) -> String,
-        report: Report,
-    ) -> Result<()> {
-        match outcome {
-            Ok(ended) => report.result(&ended, text)?,
-            Err(error) => {
-                report.failure(&error.into());
-                self.code = crate::FAILED;
-            }
-        }
-        Ok(())
-    }
 }

@@ -97,3 +97,36 @@ fn x01_what_cannot_be_copied_is_named() {
     rig.cli(&["cp", "nosuch-sandbox:/x", "/tmp"]).failed("SANDBOX_NOT_FOUND");
     assert_eq!(fs::read_dir(local.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn f01_files_are_made_moved_renamed_and_deleted() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    let at = |path: &str| format!("{id}:{path}");
+    let exists = |path: &str| {
+        let said = rig.cli(&["file", "exists", &at(path)]);
+        assert_eq!(said.text(), format!("{}\n", said.code() == 0));
+        said.code() == 0
+    };
+    rig.cli(&["file", "mkdir", &at("/srv/a/b")]).failed("FILE_NOT_FOUND");
+    let made = rig.cli(&["file", "mkdir", "-p", &at("/srv/a/b"), &at("rel")]);
+    assert_eq!(made.ok(), "/srv/a/b\nrel\n");
+    assert!(exists("/srv/a/b") && exists("/workspace/rel") && !exists("/srv/c"));
+    rig.cli(&["exec", id, "echo one > /srv/one"]).ok();
+    rig.cli(&["file", "mv", &at("/srv/one"), "/srv/a/b"]).ok();
+    assert!(exists("/srv/a/b/one") && !exists("/srv/one"), "it went into the directory");
+    assert_eq!(rig.cli(&["file", "rename", &at("/srv/a/b/one"), &at("/srv/two")]).ok(), "/srv/two\n");
+    assert_eq!(rig.cli(&["exec", id, "cat /srv/two"]).ok(), "one\n");
+
+    let deleted = rig.cli(&["file", "rm", &at("/srv/two"), &at("/srv/a"), &at("/srv/two")]);
+    assert_eq!((deleted.code(), deleted.text()), (125, "/srv/two\n"));
+    assert!(
+        deleted.stderr.contains("IS_DIRECTORY") && deleted.stderr.contains("FILE_NOT_FOUND"),
+        "{}",
+        deleted.stderr
+    );
+    rig.cli(&["file", "rm", "not-there:/x"]).failed("SANDBOX_NOT_FOUND");
+    rig.cli(&["file", "mv", &at("/srv/a"), "other:/srv"]).failed("another sandbox");
+    rig.cli(&["file", "exists", "/etc"]).failed("no SANDBOX:PATH");
+}
