@@ -103,7 +103,8 @@ pub(super) struct Executor {
     stderr: Output,
     /// By which the watchdog of a Node executor hears which run is to end or, negative, to begin.
     interrupts: Option<OwnedFd>,
-    /// What the last run was doing may go on, and hold up the next one.
+    /// A run was interrupted: what it was doing may go on, and hold up any later one. What waits for a timer then, for
+    /// one, may begin to compute behind several runs.
     interrupted: bool,
 }
 
@@ -215,7 +216,7 @@ impl Executor {
             once: &request.env_vars,
             cwd: terms.cwd,
         };
-        if std::mem::take(&mut self.interrupted) {
+        if self.interrupted {
             self.tell_watchdog(-(terms.count as i32));
         }
         if self.channel.send(&order).is_err() {

@@ -71,6 +71,17 @@ async fn k02_javascript_survives_cancels_with_its_state() {
 }
 
 #[tokio::test]
+async fn k02_what_an_interrupted_run_does_later_holds_up_no_other() {
+    let sandbox = Sandbox::start();
+    run(&sandbox, "js", "let kept = 1").await;
+    let code = "console.log('on'); await new Promise((r) => setTimeout(r, 300)); for (;;) {}";
+    assert_eq!(cancelled(&sandbox, "js", code).await["type"], "error");
+    assert_eq!(text(&sandbox, "js", "kept").await, "1", "before its timer");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(text(&sandbox, "js", "kept").await, "1", "behind it");
+}
+
+#[tokio::test]
 async fn k02_a_timeout_is_an_error_of_the_result_and_the_state_stays() {
     let sandbox = Sandbox::start();
     for (language, set, code) in
