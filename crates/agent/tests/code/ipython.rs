@@ -50,6 +50,29 @@ async fn k01_ipython_keeps_state_shows_values_and_tells_errors() {
 }
 
 #[tokio::test]
+async fn k01_what_an_interpreter_rehearses_leaves_no_trace() {
+    let sandbox = Sandbox::start();
+    let id = context(&sandbox).await;
+    // The next context gets the spare that this one's run has asked for, and that has waited long enough to rehearse.
+    run(&sandbox, &id, "1").await;
+    let code = "(get_ipython().execution_count, In, _, __, [n for n in dir() if n[0] != '_'])";
+    let mut seen = Vec::new();
+    for wait in [0, 2000] {
+        tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        let id = context(&sandbox).await;
+        let shown = text_of(&run(&sandbox, &id, code).await).to_owned();
+        assert!(
+            shown.starts_with("(2,\n ['',\n  \"(get_ipython()"),
+            "one cell has run, and this is it: {shown}"
+        );
+        seen.push(shown);
+        let error = &run(&sandbox, &id, "\n1 / 0").await["error"];
+        assert_eq!(error["lineNumber"], 2, "{error}");
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
 async fn k01_figures_and_tables_show_themselves() {
     let sandbox = Sandbox::start();
     let id = context(&sandbox).await;

@@ -617,7 +617,9 @@ process.on("unhandledRejection", uncaught("Unhandled rejection of a promise:"));
 
 /** Walks the way of a run once, while nobody waits for it: V8 compiles each function at its first call. */
 async function rehearse() {
-  if (begun) return;
+  // As the first run does: what runs before the watchdog is up is interrupted in another way.
+  await watching;
+  if (begun || !watched) return;
   const value = await evaluate(typescript ? "0 as number" : "0", "rehearsal");
   fitting(resultOf(value));
 }

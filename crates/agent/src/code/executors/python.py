@@ -8,6 +8,7 @@ import ast
 import builtins
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -21,6 +22,8 @@ MAX_FORMAT = 6 << 20
 MAX_TRACEBACK_LINES = 200
 MAX_LINE = 2000
 MAX_SOURCES = 200
+# How long a new executor waits for its first request before it rehearses.
+REHEARSAL_SECONDS = 0.02
 
 FORMATS = {
     "text/plain": "text",
@@ -399,6 +402,9 @@ class Plain:
                 self.loop.run_until_complete(asyncio.wait({task}, timeout=1))
             raise
 
+    def rehearse(self):
+        pass
+
     def idle(self, fd):
         if self.loop is not None and not self.loop.is_closed():
             go_on(self.loop, fd)
@@ -532,6 +538,11 @@ class WithIPython:
             raise error
         return self.messages
 
+    def rehearse(self):
+        """Its first cell takes several times as long as the next: much is imported and made then. This one leaves no trace."""
+        self.shell.run_cell("None", store_history=False, silent=True)
+        self.shell.display_formatter.format(0)
+
     def idle(self, fd):
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None:
@@ -586,6 +597,9 @@ class Executor:
 
     def serve(self):
         self.channel.send({"type": "hello", "version": sys.version.split()[0]})
+        # While nobody waits for it: a context that is asked for at once has its first request by then.
+        if not select.select([self.channel.fd], [], [], REHEARSAL_SECONDS)[0]:
+            self.shell.rehearse()
         while True:
             self.shell.idle(self.channel.fd)
             request = self.channel.receive()
