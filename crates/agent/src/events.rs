@@ -1,6 +1,7 @@
 //! What happened in the sandbox that someone may want to know of later (contract L08). The server fetches it for the
 //! sandbox's log; what it has fetched is forgotten here.
 
+use crate::news::until;
 use sandcrab_api::sandbox::{AgentEvent, AgentEventKind};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,16 +45,7 @@ impl Events {
 
     /// The events after `seq`, oldest first; waits until there is one. Those up to `seq` are forgotten.
     pub(crate) async fn after(&self, seq: u64) -> Vec<AgentEvent> {
-        loop {
-            let mut added = std::pin::pin!(self.added.notified());
-            // Listening before looking, so that none is missed in between.
-            added.as_mut().enable();
-            let events = self.fetch(seq);
-            if !events.is_empty() {
-                return events;
-            }
-            added.await;
-        }
+        until(&self.added, || Some(self.fetch(seq)).filter(|events| !events.is_empty())).await
     }
 
     fn fetch(&self, seq: u64) -> Vec<AgentEvent> {

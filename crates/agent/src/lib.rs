@@ -8,6 +8,7 @@ pub mod files;
 mod git;
 pub mod http;
 mod memory;
+mod news;
 mod persona;
 pub mod ports;
 mod processes;

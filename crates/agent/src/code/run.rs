@@ -9,6 +9,7 @@
 
 use super::journal::{Journal, Kind, Record};
 use crate::exec::spool::SpoolDir;
+use crate::news::until;
 use sandcrab_api::code::{RunCodeRequest, RunInfo, RunOutcome};
 use sandcrab_api::exec::Truncated;
 use sandcrab_api::time::Timestamp;
@@ -119,15 +120,7 @@ impl Run {
 
     /// Resolves when its end is asked for.
     pub(crate) async fn stop_requested(&self) -> StopReason {
-        loop {
-            let notified = self.stopped.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if let Some(reason) = self.lock().stop {
-                return reason;
-            }
-            notified.await;
-        }
+        until(&self.stopped, || self.lock().stop).await
     }
 
     /// Takes what the code wrote or showed.
@@ -146,15 +139,11 @@ impl Run {
 
     /// Resolves at its end.
     pub(crate) async fn finished(&self) -> Finish {
-        loop {
-            let notified = self.news.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if let State::Finished { finish, .. } = &self.lock().state {
-                return finish.clone();
-            }
-            notified.await;
-        }
+        let finish = || match &self.lock().state {
+            State::Finished { finish, .. } => Some(finish.clone()),
+            _ => None,
+        };
+        until(&self.news, finish).await
     }
 
     /// Since when it has been finished.
@@ -176,15 +165,7 @@ impl Run {
 
     /// Waits until it has left the queue, and says when it started; none if it never will.
     pub(crate) async fn left_queue(&self) -> Option<Timestamp> {
-        loop {
-            let notified = self.news.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if !self.is_queued() {
-                return self.started();
-            }
-            notified.await;
-        }
+        until(&self.news, || (!self.is_queued()).then(|| self.started())).await
     }
 
     /// The record at a position.
@@ -194,22 +175,19 @@ impl Run {
 
     /// Waits for the record at a position, or the run's end.
     pub(crate) async fn next(&self, at: u64) -> std::io::Result<Result<Record, Finish>> {
-        loop {
-            let notified = self.news.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            {
-                let inner = self.lock();
-                if let Some(record) = inner.journal.read(at)? {
-                    return Ok(Ok(record));
-                }
-                // Nothing is appended after the end.
-                if let State::Finished { finish, .. } = &inner.state {
-                    return Ok(Err(finish.clone()));
-                }
-            }
-            notified.await;
+        until(&self.news, || self.try_next(at).transpose()).await
+    }
+
+    fn try_next(&self, at: u64) -> std::io::Result<Option<Result<Record, Finish>>> {
+        let inner = self.lock();
+        if let Some(record) = inner.journal.read(at)? {
+            return Ok(Some(Ok(record)));
         }
+        // Nothing is appended after the end.
+        Ok(match &inner.state {
+            State::Finished { finish, .. } => Some(Err(finish.clone())),
+            _ => None,
+        })
     }
 
     /// Bytes that it has written and shown.

@@ -10,6 +10,7 @@
 use super::answer::Output;
 use super::drain::Sink;
 use super::spool::{Piece, Spool, SpoolDir};
+use crate::news::until;
 use sandcrab_api::exec::{ExecInfo, ExecOutcome, ExecState, StreamName, Truncated};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ExecId, SessionId};
@@ -163,15 +164,7 @@ impl Execution {
 
     /// Resolves when its end is asked for.
     pub(crate) async fn stop_requested(&self) -> StopReason {
-        loop {
-            let notified = self.stopped.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if let Some(reason) = self.lock().stop {
-                return reason;
-            }
-            notified.await;
-        }
+        until(&self.stopped, || self.lock().stop).await
     }
 
     /// Takes what the command wrote.
@@ -192,15 +185,11 @@ impl Execution {
 
     /// Resolves at the command's end.
     pub(crate) async fn finished(&self) -> Finish {
-        loop {
-            let notified = self.news.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if let State::Finished { finish, .. } = &self.lock().state {
-                return finish.clone();
-            }
-            notified.await;
-        }
+        let finish = || match &self.lock().state {
+            State::Finished { finish, .. } => Some(finish.clone()),
+            _ => None,
+        };
+        until(&self.news, finish).await
     }
 
     /// Since when it has been finished.
@@ -230,15 +219,7 @@ impl Execution {
 
     /// Waits until it has left the queue, and says when it started; none if it never will.
     pub(crate) async fn left_queue(&self) -> Option<Timestamp> {
-        loop {
-            let notified = self.news.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            if !self.is_queued() {
-                return self.started();
-            }
-            notified.await;
-        }
+        until(&self.news, || (!self.is_queued()).then(|| self.started())).await
     }
 
     /// Where it stands, for a caller.
@@ -369,27 +350,24 @@ impl Reader {
 
     /// Waits for the next bytes, or the end.
     pub(crate) async fn next(&mut self, buffer: &mut [u8]) -> std::io::Result<Step> {
-        loop {
-            let execution = Arc::clone(&self.execution);
-            let notified = execution.news.notified();
-            tokio::pin!(notified);
-            notified.as_mut().enable();
-            // The end is looked at first: nothing is appended after it, so what follows is complete.
-            let end = execution.end();
-            for stream in [StreamName::Stdout, StreamName::Stderr] {
-                let step = match execution.read_at(stream, self.at[index(stream)], buffer)? {
-                    Piece::Bytes(count) => (count as u64, Step::Bytes(stream, count)),
-                    Piece::Dropped(count) => (count, Step::Dropped(stream, count)),
-                    Piece::End => continue,
-                };
-                self.advance(stream, step.0);
-                return Ok(step.1);
-            }
-            if let Some((ended, finish)) = end {
-                return Ok(Step::End(ended, finish));
-            }
-            notified.await;
+        let execution = Arc::clone(&self.execution);
+        until(&execution.news, || self.try_next(buffer).transpose()).await
+    }
+
+    /// The same without waiting; none while there is nothing.
+    fn try_next(&mut self, buffer: &mut [u8]) -> std::io::Result<Option<Step>> {
+        // The end is looked at first: nothing is appended after it, so what follows is complete.
+        let end = self.execution.end();
+        for stream in [StreamName::Stdout, StreamName::Stderr] {
+            let (count, step) = match self.execution.read_at(stream, self.at[index(stream)], buffer)? {
+                Piece::Bytes(count) => (count as u64, Step::Bytes(stream, count)),
+                Piece::Dropped(count) => (count, Step::Dropped(stream, count)),
+                Piece::End => continue,
+            };
+            self.advance(stream, count);
+            return Ok(Some(step));
         }
+        Ok(end.map(|(ended, finish)| Step::End(ended, finish)))
     }
 
     fn advance(&mut self, stream: StreamName, count: u64) {

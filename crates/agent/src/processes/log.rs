@@ -7,6 +7,7 @@
 use crate::exec::answer::Output;
 use crate::exec::drain::Sink;
 use crate::exec::spool::{Piece, Spool, SpoolDir};
+use crate::news::until;
 use sandcrab_api::exec::{StreamName, Truncated};
 use std::collections::BTreeMap;
 use std::io;
@@ -211,15 +212,8 @@ impl Reader {
 
     /// Waits for the next bytes, or the end. Cancel-safe.
     pub(crate) async fn next(&mut self, buffer: &mut [u8]) -> io::Result<Step> {
-        loop {
-            let log = Arc::clone(&self.log);
-            let mut news = std::pin::pin!(log.news.notified());
-            news.as_mut().enable();
-            if let Some(step) = self.try_next(buffer)? {
-                return Ok(step);
-            }
-            news.await;
-        }
+        let log = Arc::clone(&self.log);
+        until(&log.news, || self.try_next(buffer).transpose()).await
     }
 
     fn advance(&mut self, stream: StreamName, count: u64) {

@@ -13,6 +13,7 @@
 
 use super::log::Log;
 use crate::exec::spool::SpoolDir;
+use crate::news::until;
 use crate::spawn::Group;
 use rustix::process::Signal;
 use sandcrab_api::exec::Oom;
@@ -185,28 +186,13 @@ impl Process {
 
     /// Resolves when its end is asked for; with `only`, when it is asked for by that signal.
     pub(super) async fn asked_to_end(&self, only: Option<Signal>) -> Signal {
-        loop {
-            let mut asked = std::pin::pin!(self.asked.notified());
-            asked.as_mut().enable();
-            if let Some(signal) = self.lock().wanted
-                && only.is_none_or(|only| only == signal)
-            {
-                return signal;
-            }
-            asked.await;
-        }
+        let wanted = || self.lock().wanted.filter(|signal| only.is_none_or(|only| only == *signal));
+        until(&self.asked, wanted).await
     }
 
     /// Waits until `look` finds something in its state.
     async fn when<T>(&self, look: impl Fn(&Inner) -> Option<T>) -> T {
-        loop {
-            let mut news = std::pin::pin!(self.news.notified());
-            news.as_mut().enable();
-            if let Some(found) = look(&self.lock()) {
-                return found;
-            }
-            news.await;
-        }
+        until(&self.news, || look(&self.lock())).await
     }
 
     /// Resolves when it has ended and nothing that it started is left.
