@@ -30,7 +30,10 @@ impl Http {
             .route("/content", put(async |body: Bytes| body.len().to_string()))
             .route("/content", get(async || Bytes::from_static(&[0xa5; CONTENT])))
             .layer(DefaultBodyLimit::disable());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("listen on loopback")?;
+        let socket = tokio::net::TcpSocket::new_v4().context("make a socket")?;
+        socket.bind(([127, 0, 0, 1], 0).into()).context("bind to loopback")?;
+        // A thousand callers connect at once; past the usual 1024 the kernel drops some, who come again a second later.
+        let listener = socket.listen(4096).context("listen on loopback")?;
         let address = listener.local_addr().context("the address of a listener")?;
         tokio::spawn(async move { axum::serve(listener.tap_io(|io| drop(io.set_nodelay(true))), app).await });
         let mut connector = HttpConnector::new();

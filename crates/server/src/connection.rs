@@ -12,10 +12,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sandcrab_agent::http::linger;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 /// How long a connection may take to send a request's head, and how long it may be idle before one.
@@ -42,6 +43,10 @@ const SEND_BUFFER: usize = 256 << 10;
 /// A caller that answers no ping is gone.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
+/// Connections that may wait to be accepted; the kernel holds this to `net.core.somaxconn`, 4096 as it comes. Past it
+/// the kernel drops a caller's SYN, who tries again after a second.
+const BACKLOG: u32 = 4096;
+
 /// How a request came in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrival {
@@ -51,6 +56,15 @@ pub(crate) struct Arrival {
     pub(crate) peer: IpAddr,
     /// Whether it is encrypted.
     pub(crate) is_tls: bool,
+}
+
+/// Listens for callers, of whom a thousand may come at once.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A server that starts again does not wait for the last one's connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 enum Version {

@@ -153,7 +153,7 @@ impl Server {
         let sandboxes = Sandboxes::new(Arc::new(context));
         // First, so that who connects meanwhile waits instead of being refused.
         let listen = |source| ServeError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+        let listener = crate::connection::listen(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let tls = match options.tls {
             Some(tls) => Some(Tls::listen(tls).await?),

@@ -69,7 +69,7 @@ impl Tls {
             .map_err(|source| TlsError::Address { text: options.listen.clone(), source })?;
         let config = RwLock::new(Arc::new(config(&options.cert, &options.key)?));
         let failed = |source| TlsError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = crate::connection::listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Arc::new(Self { options, listener, address, config }))
     }

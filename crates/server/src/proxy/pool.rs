@@ -15,13 +15,17 @@ use sandcrab_runtime::driver::BoxStream;
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
 use serde::de::DeserializeOwned;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Idle links that are kept.
 const IDLE: usize = 64;
+/// How long more than those are kept. A thousand callers who ask again and again would otherwise open most of a thousand
+/// links each time; kept for good, they would cost the sandbox some megabytes.
+const SPARE: Duration = Duration::from_secs(5);
 /// Links that may be open at once: more requests at the same time than any sandbox could answer.
 pub(super) const OPEN: usize = 4096;
 /// Connections that are opened at once: well below the backlog of the agent's socket, past which a connect fails.
@@ -45,10 +49,51 @@ pub(crate) struct Pool {
 struct Inner {
     driver: Arc<dyn Driver>,
     instance: InstanceId,
-    /// None once closed.
-    idle: Mutex<Option<Vec<Link>>>,
+    idle: Mutex<Idle>,
     open: Arc<Semaphore>,
     opening: Semaphore,
+}
+
+impl Inner {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes a pool's spare links when their time has come, until there are none or the pool is gone.
+async fn trim(pool: Weak<Inner>) {
+    let mut next = Instant::now() + SPARE;
+    loop {
+        tokio::time::sleep_until(next).await;
+        let Some(pool) = pool.upgrade() else { return };
+        match pool.idle().trim() {
+            Some(then) => next = then,
+            None => return,
+        }
+    }
+}
+
+/// Links that nobody uses.
+#[derive(Default)]
+struct Idle {
+    /// The last used on top, each with when that was.
+    links: Vec<(Instant, Link)>,
+    /// Whether a task waits to close those that are not needed again.
+    trimming: bool,
+    closed: bool,
+}
+
+impl Idle {
+    /// Closes what is too many and has not been needed for [`SPARE`]; when to look again, if at all.
+    fn trim(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let too_many = self.links.len().saturating_sub(IDLE);
+        let old = self.links[..too_many].iter().take_while(|(since, _)| *since + SPARE <= now).count();
+        self.links.drain(..old);
+        let next = (self.links.len() > IDLE).then(|| self.links[0].0 + SPARE);
+        self.trimming = next.is_some();
+        next
+    }
 }
 
 /// A link in use; counts as open until it is dropped.
@@ -116,7 +161,7 @@ impl Pool {
         let inner = Inner {
             driver,
             instance,
-            idle: Mutex::new(Some(Vec::new())),
+            idle: Mutex::default(),
             open: Arc::new(Semaphore::new(OPEN)),
             opening: Semaphore::new(OPENING),
         };
@@ -125,28 +170,29 @@ impl Pool {
 
     /// Drops the idle links and keeps no more: the agent has ended.
     pub(crate) fn close(&self) {
-        *self.idle() = None;
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Option<Vec<Link>>> {
-        self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut idle = self.inner.idle();
+        idle.closed = true;
+        idle.links.clear();
     }
 
     /// Takes a link back whose answer has been read to its end.
     pub(super) fn put(&self, lease: Lease) {
-        if let Some(idle) = self.idle().as_mut()
-            && idle.len() < IDLE
-        {
-            idle.push(lease.link);
+        let mut idle = self.inner.idle();
+        if idle.closed {
+            return;
+        }
+        idle.links.push((Instant::now(), lease.link));
+        if idle.links.len() > IDLE && !std::mem::replace(&mut idle.trimming, true) {
+            tokio::spawn(trim(Arc::downgrade(&self.inner)));
         }
     }
 
     fn take_idle(&self) -> Option<Link> {
-        self.idle().as_mut()?.pop()
+        self.inner.idle().links.pop().map(|(_, link)| link)
     }
 
-    /// Sends a request over an idle link, or over a new one. A request of which nothing was sent because its link had
-    /// gone stale is sent once more, over a new link; nothing else is (contract X04).
+    /// Sends a request over an idle link, or over a new one. A request of which nothing was sent because its link
+    /// had gone stale is sent once more, over a new link; nothing else is (contract X04).
     pub(super) async fn send(
         &self,
         request: Request<Upload>,
@@ -283,5 +329,62 @@ impl Pool {
         to.flush().await.map_err(PoolError::Keep)?;
         self.put(lease);
         Ok(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use sandcrab_runtime::fake::Fake;
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
+
+    /// Links in use, and the agent's ends of them.
+    async fn leases(pool: &Pool, count: usize) -> (Vec<Lease>, Vec<DuplexStream>) {
+        let (mut leases, mut agent) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (near, far) = tokio::io::duplex(64);
+            let link = Link::new(Box::new(near)).await.unwrap();
+            leases.push(Lease { link, open: pool.inner.open.clone().try_acquire_owned().unwrap() });
+            agent.push(far);
+        }
+        (leases, agent)
+    }
+
+    fn idle(pool: &Pool) -> usize {
+        pool.inner.idle().links.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_burst_opened_is_kept_for_the_next_and_closed_when_none_comes() {
+        let driver = Fake::new(async |_| std::future::pending().await);
+        let pool = Pool::new(Arc::new(driver), InstanceId::random());
+        let (first, mut agent) = leases(&pool, 100).await;
+        first.into_iter().for_each(|lease| pool.put(lease));
+        assert_eq!(idle(&pool), 100);
+
+        // The next burst takes the links that were used last; the rest has been idle for as long as none may be then.
+        tokio::time::sleep(SPARE - Duration::from_millis(1)).await;
+        let again: Vec<_> = (0..20).map(|_| pool.take_idle().unwrap()).collect();
+        for link in again {
+            let open = pool.inner.open.clone().try_acquire_owned().unwrap();
+            pool.put(Lease { link, open });
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert_eq!(idle(&pool), IDLE);
+        let mut closed = 0;
+        for end in &mut agent {
+            closed += usize::from(end.read_u8().now_or_never().is_some());
+        }
+        assert_eq!(closed, 100 - IDLE);
+
+        // And a later burst is trimmed as well.
+        let (more, _agent) = leases(&pool, 10).await;
+        more.into_iter().for_each(|lease| pool.put(lease));
+        assert_eq!(idle(&pool), IDLE + 10);
+        tokio::time::sleep(2 * SPARE).await;
+        assert_eq!(idle(&pool), IDLE);
+        pool.close();
+        assert_eq!(idle(&pool), 0);
     }
 }
