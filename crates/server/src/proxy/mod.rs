@@ -2,6 +2,7 @@
 //! head of every answer itself and bounds what they can make it wait for or hold (attack B10).
 
 mod body;
+mod eager;
 mod forward;
 mod link;
 mod pool;

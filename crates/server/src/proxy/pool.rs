@@ -1,6 +1,7 @@
 //! Idle connections to one agent.
 
 use super::body::Upload;
+use super::eager::Pace;
 use super::link::{Broken, Link};
 use crate::wire::Prefixed;
 use axum::body::Body;
@@ -52,6 +53,8 @@ struct Inner {
     idle: Mutex<Idle>,
     open: Arc<Semaphore>,
     opening: Semaphore,
+    /// How soon callers' requests are answered.
+    pace: Pace,
 }
 
 impl Inner {
@@ -164,6 +167,7 @@ impl Pool {
             idle: Mutex::default(),
             open: Arc::new(Semaphore::new(OPEN)),
             opening: Semaphore::new(OPENING),
+            pace: Pace::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -191,12 +195,16 @@ impl Pool {
         self.inner.idle().links.pop().map(|(_, link)| link)
     }
 
-    /// Sends a request over an idle link, or over a new one. A request of which nothing was sent because its link
+    /// Sends a caller's request over an idle link, or over a new one. A request of which nothing was sent because its link
     /// had gone stale is sent once more, over a new link; nothing else is (contract X04).
     pub(super) async fn send(
         &self,
         request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Lease), Unanswered> {
+        self.inner.pace.wait(self.exchange(request)).await
+    }
+
+    async fn exchange(&self, request: Request<Upload>) -> Result<(Response<Incoming>, Lease), Unanswered> {
         let Ok(open) = self.inner.open.clone().try_acquire_owned() else {
             return Err(Unanswered { error: PoolError::Full, unsent: None });
         };
@@ -312,7 +320,7 @@ impl Pool {
     ) -> Result<StatusCode, PoolError> {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
         let (answer, mut lease) =
-            self.send(request.map(Upload::new)).await.map_err(|unanswered| unanswered.error)?;
+            self.exchange(request.map(Upload::new)).await.map_err(|unanswered| unanswered.error)?;
         let status = answer.status();
         let mut body = answer.into_body();
         let mut left = bound;

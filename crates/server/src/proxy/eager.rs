@@ -1,0 +1,152 @@
+//! Waiting for an answer that is about to come without falling asleep over it.
+//!
+//! A thread that sleeps is woken for a price: the CPU under it has gone to sleep too, and to wake that costs whoever does
+//! it some 10 µs in a virtual machine, and the sleeper more before it runs; six such wake-ups were half of a command that
+//! does nothing. A worker that has nothing else to do looks again and again instead, for as long as such a command takes
+//! (docs/decisions/0012-waiting-awake.md).
+
+use std::future::poll_fn;
+use std::num::NonZero;
+use std::pin::pin;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// The longest time that is waited this way: twice what the shortest commands take here.
+const QUICK: Duration = Duration::from_micros(300);
+
+/// This process's: its servers share its workers.
+static WAITERS: LazyLock<Waiters> = LazyLock::new(|| {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Waiters { now: AtomicUsize::new(0), awake: cpus / 2 }
+});
+
+/// Who waits for an answer.
+#[derive(Debug)]
+struct Waiters {
+    /// How many there are.
+    now: AtomicUsize,
+    /// Up to how many may do so awake: as many as there are workers. The other half of the CPUs is the agents' (see
+    /// [`crate::serve`]), who would only be held up; with one CPU, the very one that is waited for.
+    awake: usize,
+}
+
+/// Counts as one that waits until it is dropped.
+struct Waiting<'a>(&'a Waiters);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiters: &'a Waiters) -> Self {
+        waiters.now.fetch_add(1, Ordering::Relaxed);
+        Self(waiters)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How soon one peer answers.
+#[derive(Debug)]
+pub(super) struct Pace {
+    waiters: &'static Waiters,
+    /// Whether its last answer came within [`QUICK`]. One that does not is waited for asleep, and so is the next.
+    quick: AtomicBool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { waiters: &WAITERS, quick: AtomicBool::new(false) }
+    }
+}
+
+impl Pace {
+    /// Waits for the peer's answer: awake, if its last one came soon and few others are waited for.
+    pub(super) async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        let _waiting = Waiting::begin(self.waiters);
+        let begun = Instant::now();
+        while self.quick.load(Ordering::Relaxed)
+            && self.waiters.now.load(Ordering::Relaxed) <= self.waiters.awake
+        {
+            if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+                return answer;
+            }
+            if begun.elapsed() > QUICK {
+                break;
+            }
+            // What came meanwhile is looked at, and other tasks have their turn.
+            tokio::task::yield_now().await;
+        }
+        let answer = answer.await;
+        self.quick.store(begun.elapsed() <= QUICK, Ordering::Relaxed);
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    fn pace(awake: usize) -> Pace {
+        let waiters = Box::leak(Box::new(Waiters { now: AtomicUsize::new(0), awake }));
+        Pace { waiters, ..Pace::default() }
+    }
+
+    /// How often an answer is looked for that comes after `time`.
+    async fn looks(pace: &Pace, time: Duration) -> usize {
+        let mut looks = 0;
+        let mut timer = pin!(tokio::time::sleep(time));
+        let answer = poll_fn(|cx| {
+            looks += 1;
+            timer.as_mut().poll(cx)
+        });
+        pace.wait(answer).await;
+        looks
+    }
+
+    async fn answer_soon(pace: &Pace) {
+        // Again, if this thread was held up by others.
+        while !pace.quick.load(Ordering::Relaxed) {
+            pace.wait(async {}).await;
+        }
+    }
+
+    const SLOW: Duration = Duration::from_millis(5);
+    /// Once at the beginning and once when it has come.
+    const ASLEEP: usize = 2;
+
+    #[tokio::test]
+    async fn only_who_answered_soon_is_waited_for_awake_and_not_for_long() {
+        let pace = pace(1);
+        // Nothing is known of it yet.
+        assert_eq!(looks(&pace, SLOW).await, ASLEEP);
+        answer_soon(&pace).await;
+        assert!(looks(&pace, SLOW).await > ASLEEP);
+        // It is slow now.
+        assert_eq!(looks(&pace, SLOW).await, ASLEEP);
+    }
+
+    #[tokio::test]
+    async fn when_many_are_waited_for_all_are_asleep() {
+        let pace = pace(1);
+        answer_soon(&pace).await;
+        let other = Waiting::begin(pace.waiters);
+        assert_eq!(looks(&pace, SLOW).await, ASLEEP);
+        drop(other);
+        answer_soon(&pace).await;
+        assert!(looks(&pace, SLOW).await > ASLEEP);
+    }
+
+    #[tokio::test]
+    async fn other_tasks_of_the_thread_have_their_turn() {
+        let pace = pace(1);
+        answer_soon(&pace).await;
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move { tell.send(7) });
+        assert_eq!(pace.wait(told).await, Ok(7));
+    }
+}
