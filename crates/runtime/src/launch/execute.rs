@@ -47,7 +47,7 @@ pub(crate) struct Handed {
 const NEW_ROOT: &str = "root";
 
 /// What steps have made and hold.
-struct Executor {
+struct Executor<'a> {
     /// Mounts and namespaces without a path, by name.
     held: HashMap<String, OwnedFd>,
     /// The new root, until it is the root.
@@ -56,6 +56,8 @@ struct Executor {
     empty: Option<OwnedFd>,
     /// What came with the plan.
     handed: Handed,
+    /// Waits for the sandbox's disk and says which device it is.
+    disk: &'a dyn Fn() -> io::Result<PathBuf>,
 }
 
 /// Runs the steps outside, makes the namespaces, and returns in the launch stage the pidfd of the sandbox's first
@@ -63,9 +65,10 @@ struct Executor {
 pub(crate) fn execute(
     plan: &LaunchPlan,
     handed: Handed,
+    disk: &dyn Fn() -> io::Result<PathBuf>,
     started: impl FnOnce(i32, OwnedFd) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    let mut executor = Executor { held: HashMap::new(), root: None, empty: None, handed };
+    let mut executor = Executor { held: HashMap::new(), root: None, empty: None, handed, disk };
     executor.run(&plan.outside)?;
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| failure("make a pipe", e.into()))?;
@@ -144,7 +147,7 @@ fn map_ids(namespaces: &Namespaces, pid: i32) -> StepResult {
     Ok(())
 }
 
-impl Executor {
+impl Executor<'_> {
     fn run(&mut self, ops: &[Op]) -> Result<(), Failure> {
         ops.iter().try_for_each(|op| self.step(op).map_err(|reason| failure(op, reason)))
     }
@@ -189,7 +192,8 @@ impl Executor {
                 let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 self.held.insert(name.clone(), mapped_namespace(&proc, &map)?);
             }
-            Op::Disk { device, at } => {
+            Op::Disk { at } => {
+                let device = (self.disk)()?;
                 rustix::fs::mkdirat(CWD, at, Mode::from_raw_mode(0o700))?;
                 let source = device.to_string_lossy().into_owned();
                 // The inode tables are written when they are needed, not by a kernel thread at once.

@@ -23,6 +23,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// Which step of a launch failed, and why: sent from the launch stage to the driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,13 @@ impl fmt::Display for Failure {
 pub(crate) struct Order {
     pub(crate) cgroup: bool,
     pub(crate) memory_cgroup: bool,
+}
+
+/// What follows the order where the sandbox has a disk of its own: attaching it takes as long as the steps before.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Attached {
+    /// The loop device.
+    pub(crate) device: PathBuf,
 }
 
 /// What the launch stage and the sandbox's first process report. When both are done the socket is closed; that means
@@ -77,7 +85,11 @@ pub fn main() -> i32 {
 fn run() -> Result<(), ()> {
     let socket = sys::process::take_stdin().map_err(drop)?;
     let result = receive(socket.as_fd()).and_then(|(plan, handed)| {
-        execute::execute(&plan, handed, |pid, pidfd| {
+        let disk = || {
+            let (attached, _) = recv::<Attached>(socket.as_fd())?;
+            attached.map(|attached| attached.device).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+        };
+        execute::execute(&plan, handed, &disk, |pid, pidfd| {
             send(socket.as_fd(), &Report::Started { pid }, &[pidfd.as_fd()])
         })
     });

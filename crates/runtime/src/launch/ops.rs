@@ -31,8 +31,9 @@ pub enum Op {
     Scratch { at: PathBuf },
     /// A user namespace that shifts ids, for mapping layers.
     IdMap { name: String, first: u32, count: u32 },
-    /// Mounts the sandbox's own disk, an ext4 image on a loop device.
-    Disk { device: PathBuf, at: PathBuf },
+    /// Mounts the sandbox's own disk, an ext4 image on a loop device. The server attaches it meanwhile and says which
+    /// device it is when that is done; this step waits for it.
+    Disk { at: PathBuf },
     /// A read-only view of a host directory, its owners shifted by `idmap`.
     Layer { source: PathBuf, at: PathBuf, idmap: String },
     /// A symbolic link.
@@ -121,7 +122,7 @@ impl fmt::Display for Op {
             Self::StopPropagation => write!(f, "make mounts private"),
             Self::Scratch { at } => write!(f, "mount scratch on {}", at.display()),
             Self::IdMap { name, first, count } => write!(f, "make id map {name} ({first}+{count})"),
-            Self::Disk { device, at } => write!(f, "mount disk {} on {}", device.display(), at.display()),
+            Self::Disk { at } => write!(f, "mount the disk on {}", at.display()),
             Self::Layer { source, at, .. } => write!(f, "map layer {} to {}", source.display(), at.display()),
             Self::Link { target, at } => write!(f, "link {} to {}", at.display(), target.display()),
             Self::Directory { path, .. } | Self::OwnDirectory { path, .. } => {

@@ -77,8 +77,8 @@ pub enum Ids {
 /// Where a sandbox's writable layers lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disk {
-    /// On an ext4 image of its own, attached to this loop device.
-    Device(PathBuf),
+    /// On an ext4 image of its own, on a loop device that the launch stage hears of when it is attached.
+    Device,
     /// In a directory of the host's file system.
     Directory(PathBuf),
 }
@@ -304,7 +304,7 @@ fn layers(ops: &mut Vec<Op>, setting: &Setting<'_>, owner: u32) {
         Ids::Single { .. } => None,
     };
     match &setting.disk {
-        Disk::Device(device) => ops.push(Op::Disk { device: device.clone(), at: "disk".into() }),
+        Disk::Device => ops.push(Op::Disk { at: "disk".into() }),
         Disk::Directory(dir) => ops.push(Op::Link { target: dir.clone(), at: "disk".into() }),
     }
     let mut options = vec![option("index", "off"), option("metacopy", "off")];
@@ -539,7 +539,7 @@ mod tests {
     #[test]
     fn a_root_servers_plan() {
         let ids = Ids::Range { first: 1_000_000, agent: 500 };
-        let plan = planned(ids, Disk::Device("/dev/loop7".into()), Network::Loopback);
+        let plan = planned(ids, Disk::Device, Network::Loopback);
         insta::assert_yaml_snapshot!(plan);
     }
 
@@ -552,9 +552,9 @@ mod tests {
     #[test]
     fn the_hosts_network_is_taken_only_when_asked_for() {
         let ids = Ids::Range { first: 1_000_000, agent: 500 };
-        let own = planned(ids, Disk::Device("/dev/loop7".into()), Network::Loopback);
+        let own = planned(ids, Disk::Device, Network::Loopback);
         assert!(own.namespaces.net);
-        let host = planned(ids, Disk::Device("/dev/loop7".into()), Network::Host);
+        let host = planned(ids, Disk::Device, Network::Host);
         assert!(!host.namespaces.net);
         // The host's own settings of its network are not a sandbox's to make.
         let touches = |op: &Op| match op {
@@ -569,7 +569,7 @@ mod tests {
     #[test]
     fn the_agents_id_is_none_of_the_peoples() {
         let ids = Ids::Range { first: 1_000_000, agent: 500 };
-        let plan = planned(ids, Disk::Device("/dev/loop7".into()), Network::Loopback);
+        let plan = planned(ids, Disk::Device, Network::Loopback);
         assert_eq!(plan.namespaces.uid_map, [(0, 500, 1), (1, 1_000_000, ID_COUNT)]);
         let people = plan.inside.iter().find_map(|op| match op {
             Op::UserNamespace { first, count, .. } => Some((*first, *count)),

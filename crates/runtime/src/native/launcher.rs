@@ -4,7 +4,7 @@ use super::Program;
 use super::process::Process;
 use super::record::Files;
 use crate::driver::{DriverError, InstanceId, Result};
-use crate::launch::{self, Failure, LaunchPlan, Order, Report};
+use crate::launch::{self, Attached, Failure, LaunchPlan, Order, Report};
 use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -26,6 +26,9 @@ pub(super) struct Stage {
     child: Child,
     socket: OwnedFd,
 }
+
+/// A launch stage that carries its plan out.
+pub(super) struct Launch(Stage);
 
 /// What a launch needs besides its plan.
 pub(super) struct Setup<'a> {
@@ -66,8 +69,8 @@ impl Stage {
         Ok(Self { id: id.clone(), child, socket: ours })
     }
 
-    /// Carries the plan out. When this returns, the agent's program runs and its socket accepts connections.
-    pub(super) fn carry_out(mut self, plan: &LaunchPlan, setup: &Setup<'_>) -> Result<Process> {
+    /// Has the plan carried out.
+    pub(super) fn begin(self, plan: &LaunchPlan, setup: &Setup<'_>) -> Result<Launch> {
         let plan = in_memory(plan).map_err(self.io("write the plan of"))?;
         let agent = File::open(setup.agent).map_err(DriverError::io("open", setup.agent.display()))?;
         let socket = setup.files.socket(&self.id);
@@ -81,22 +84,35 @@ impl Stage {
         let mut fds = vec![plan.as_fd(), agent.as_fd(), listener.as_fd()];
         fds.extend(cgroup.iter().chain(&memory_cgroup).map(AsFd::as_fd));
         launch::send(self.socket.as_fd(), &order, &fds).map_err(self.io("send the plan of"))?;
-        let process = self.listen()?;
-        let waited = self.child.wait();
-        waited.map_err(self.io("wait for the launch of"))?;
-        Ok(process)
+        Ok(Launch(self))
     }
 
     fn io<E: Into<std::io::Error>>(&self, operation: &'static str) -> impl FnOnce(E) -> DriverError {
         DriverError::io(operation, &self.id)
     }
+}
+
+impl Launch {
+    /// Says that the sandbox's disk is attached. A launch that has ended already says why in [`Self::finish`].
+    pub(super) fn attached(&self, device: &Path) {
+        let attached = Attached { device: device.to_owned() };
+        let _ended = launch::send(self.0.socket.as_fd(), &attached, &[]);
+    }
+
+    /// Waits for the end. When this returns, the agent's program runs and its socket accepts connections.
+    pub(super) fn finish(mut self) -> Result<Process> {
+        let process = self.listen()?;
+        let waited = self.0.child.wait();
+        waited.map_err(self.0.io("wait for the launch of"))?;
+        Ok(process)
+    }
 
     fn listen(&self) -> Result<Process> {
-        let failed = |failure| DriverError::Launch { id: self.id.clone(), failure };
+        let failed = |failure| DriverError::Launch { id: self.0.id.clone(), failure };
         let mut first = None;
         loop {
-            let (report, mut fds) = launch::recv::<Report>(self.socket.as_fd())
-                .map_err(DriverError::io("hear of the launch of", &self.id))?;
+            let (report, mut fds) = launch::recv::<Report>(self.0.socket.as_fd())
+                .map_err(DriverError::io("hear of the launch of", &self.0.id))?;
             match report {
                 Some(Report::Started { .. }) => first = fds.pop(),
                 Some(Report::Failed(failure)) => return Err(failed(failure)),

@@ -314,9 +314,8 @@ impl Shared {
             Ids::Single { .. } => None,
         };
         group.create(&record.spec.limits, agent_id)?;
-        let attached = self.attach_disk(record)?;
-        let disk = match &attached {
-            Some(attached) => Disk::Device(attached.path.clone()),
+        let disk = match self.disks {
+            Some(_) => Disk::Device,
             None => {
                 let dir = self.files.directory(id);
                 match std::fs::create_dir(&dir) {
@@ -353,7 +352,13 @@ impl Shared {
             cgroup: group.delegated(),
             memory_cgroup: group.memory(),
         };
-        let process = stage.carry_out(&plan, &setup)?;
+        let launch = stage.begin(&plan, &setup)?;
+        // Beside the launch's first steps: the kernel takes its time, most of which it sleeps.
+        let attached = self.attach_disk(record)?;
+        if let Some(attached) = &attached {
+            launch.attached(&attached.path);
+        }
+        let process = launch.finish()?;
         self.files.mark_ready(id)?;
         if let Some(attached) = attached {
             tokio::task::spawn_blocking(move || attached.settle());
