@@ -141,10 +141,12 @@ impl Child {
     /// Waits for its end. May be called again, and dropped at any time.
     pub async fn wait(&self) -> io::Result<Exit> {
         loop {
+            // Asked only when the kernel has told of an end: this is polled with every command.
+            let mut ended = self.pidfd.readable().await?;
             if let Some(exit) = self.try_wait() {
                 return Ok(exit);
             }
-            self.pidfd.readable().await?.clear_ready();
+            ended.clear_ready();
         }
     }
 
