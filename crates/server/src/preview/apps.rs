@@ -1,6 +1,6 @@
 //! Connections to what listens inside one sandbox.
 
-use crate::proxy::{Broken, Link, Pool, PoolError, PortError, Upload};
+use crate::proxy::{Broken, Link, Pace, Pool, PoolError, PortError, Upload};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use std::collections::HashMap;
@@ -24,6 +24,8 @@ struct Inner {
     pool: Pool,
     state: Mutex<State>,
     open: Arc<Semaphore>,
+    /// How soon the sandbox's servers answer.
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -69,7 +71,12 @@ impl From<PoolError> for Unanswered {
 
 impl Apps {
     pub(crate) fn new(pool: Pool) -> Self {
-        let inner = Inner { pool, state: Mutex::default(), open: Arc::new(Semaphore::new(OPEN)) };
+        let inner = Inner {
+            pool,
+            state: Mutex::default(),
+            open: Arc::new(Semaphore::new(OPEN)),
+            pace: Pace::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -101,7 +108,7 @@ impl Apps {
                     continue;
                 }
                 let again = copy(&request);
-                match link.exchange(request).await {
+                match self.inner.pace.wait(link.exchange(request)).await {
                     Ok(answer) => return Ok((answer, Lease { link, port, permit })),
                     Err(Broken::Unsent(..) | Broken::Sent(_)) => request = again,
                 }

@@ -51,7 +51,7 @@ impl Drop for Waiting<'_> {
 
 /// How soon one peer answers.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     waiters: &'static Waiters,
     /// Whether its last answer came within [`QUICK`]. One that does not is waited for asleep, and so is the next.
     quick: AtomicBool,
@@ -65,7 +65,7 @@ impl Default for Pace {
 
 impl Pace {
     /// Waits for the peer's answer: awake, if its last one came soon and few others are waited for.
-    pub(super) async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
+    pub(crate) async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         let _waiting = Waiting::begin(self.waiters);
         let begun = Instant::now();

@@ -9,6 +9,7 @@ mod pool;
 mod routes;
 
 pub(crate) use body::Upload;
+pub(crate) use eager::Pace;
 pub(crate) use forward::forward;
 pub(crate) use link::{Broken, Link};
 pub(crate) use pool::{Pool, PoolError, PortError};
