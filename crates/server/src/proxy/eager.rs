@@ -23,23 +23,24 @@ static WAITERS: LazyLock<Waiters> = LazyLock::new(|| {
     Waiters { now: AtomicUsize::new(0), awake: cpus / 2 }
 });
 
-/// Who waits for an answer.
+/// Who waits awake.
 #[derive(Debug)]
 struct Waiters {
     /// How many there are.
     now: AtomicUsize,
-    /// Up to how many may do so awake: as many as there are workers. The other half of the CPUs is the agents' (see
+    /// How many there may be: as many as there are workers. The other half of the CPUs is the agents' (see
     /// [`crate::serve`]), who would only be held up; with one CPU, the very one that is waited for.
     awake: usize,
 }
 
-/// Counts as one that waits until it is dropped.
+/// Counts as one that waits awake until it is dropped.
 struct Waiting<'a>(&'a Waiters);
 
 impl<'a> Waiting<'a> {
-    fn begin(waiters: &'a Waiters) -> Self {
-        waiters.now.fetch_add(1, Ordering::Relaxed);
-        Self(waiters)
+    /// None if there are enough already.
+    fn begin(waiters: &'a Waiters) -> Option<Self> {
+        let this = Self(waiters);
+        (waiters.now.fetch_add(1, Ordering::Relaxed) < waiters.awake).then_some(this)
     }
 }
 
@@ -64,22 +65,25 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Waits for the peer's answer: awake, if its last one came soon and few others are waited for.
+    /// Waits for the peer's answer: awake, if its last one came soon and few others are waited for so.
     pub(crate) async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
-        let _waiting = Waiting::begin(self.waiters);
         let begun = Instant::now();
-        while self.quick.load(Ordering::Relaxed)
-            && self.waiters.now.load(Ordering::Relaxed) <= self.waiters.awake
+        if self.quick.load(Ordering::Relaxed)
+            && let Some(_waiting) = Waiting::begin(self.waiters)
         {
-            if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
-                return answer;
+            loop {
+                if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+                    return answer;
+                }
+                if begun.elapsed() > QUICK {
+                    break;
+                }
+                // Whoever else waits for this CPU goes first: it may be the one who is to answer.
+                std::thread::yield_now();
+                // What came meanwhile is looked at, and other tasks have their turn.
+                tokio::task::yield_now().await;
             }
-            if begun.elapsed() > QUICK {
-                break;
-            }
-            // What came meanwhile is looked at, and other tasks have their turn.
-            tokio::task::yield_now().await;
         }
         let answer = answer.await;
         self.quick.store(begun.elapsed() <= QUICK, Ordering::Relaxed);
@@ -132,10 +136,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_many_are_waited_for_all_are_asleep() {
+    async fn only_so_many_are_waited_for_awake() {
         let pace = pace(1);
         answer_soon(&pace).await;
-        let other = Waiting::begin(pace.waiters);
+        let other = Waiting::begin(pace.waiters).unwrap();
         assert_eq!(looks(&pace, SLOW).await, ASLEEP);
         drop(other);
         answer_soon(&pace).await;
