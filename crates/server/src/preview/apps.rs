@@ -104,7 +104,7 @@ impl Apps {
         let mut request = request;
         if is_safe {
             while let Some(mut link) = self.inner.take(port) {
-                if !link.is_usable().await {
+                if !link.is_usable() {
                     continue;
                 }
                 let again = copy(&request);
@@ -122,8 +122,11 @@ impl Apps {
         }
     }
 
-    /// Takes a connection back whose answer has been read to its end.
-    pub(super) fn put(&self, lease: Lease) {
+    /// Takes a connection back whose answer has been read to its end, as [`Pool`] does with an agent's.
+    pub(super) fn put(&self, mut lease: Lease) {
+        if !lease.link.is_usable() {
+            return;
+        }
         let mut state = self.inner.state();
         if state.is_closed || state.count >= IDLE {
             return;

@@ -17,7 +17,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The longest head that an agent may send, and the longest trailers.
@@ -69,14 +69,11 @@ impl Link {
         }
     }
 
-    /// Whether the link can take a request now.
-    pub(crate) async fn is_usable(&mut self) -> bool {
-        poll_fn(|cx| {
-            self.drive(cx);
-            let ready = matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())));
-            Poll::Ready(ready && self.connection.is_some())
-        })
-        .await
+    /// Whether the link can take a request now. One whose answer came before its upload had ended cannot, ever.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.drive(&mut cx);
+        matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Ok(()))) && self.connection.is_some()
     }
 
     /// Sends a request and waits for the head of its answer.

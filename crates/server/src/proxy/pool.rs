@@ -179,8 +179,12 @@ impl Pool {
         idle.links.clear();
     }
 
-    /// Takes a link back whose answer has been read to its end.
-    pub(super) fn put(&self, lease: Lease) {
+    /// Takes a link back whose answer has been read to its end, and closes it if it is good for nothing more: kept with
+    /// an upload that nobody takes, it would keep the caller waiting who sends it.
+    pub(super) fn put(&self, mut lease: Lease) {
+        if !lease.link.is_usable() {
+            return;
+        }
         let mut idle = self.inner.idle();
         if idle.closed {
             return;
@@ -210,7 +214,7 @@ impl Pool {
         };
         let mut request = request;
         while let Some(mut link) = self.take_idle() {
-            if !link.is_usable().await {
+            if !link.is_usable() {
                 continue;
             }
             match link.exchange(request).await {

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -104,6 +105,23 @@ impl TestServer {
     /// Runs a command in a sandbox.
     pub(crate) async fn exec(&self, sandbox: &str, command: &str) -> Answer {
         self.post(&format!("/v1/sandboxes/{sandbox}/exec"), serde_json::json!({ "command": command })).await
+    }
+
+    /// Sends a head and a body that has no end until the server takes no more of it; all that it answered.
+    pub(crate) async fn upload_without_end(&self, head: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let answer = async {
+            let mut answer = Vec::new();
+            // The end of a connection that is cut off is an error, and comes after what was said.
+            read.read_to_end(&mut answer).await.ok();
+            String::from_utf8(answer).unwrap()
+        };
+        let upload = async {
+            write.write_all(head.as_bytes()).await.unwrap();
+            while write.write_all(&[7; 1 << 16]).await.is_ok() {}
+        };
+        within("an upload's end", async { tokio::join!(answer, upload).0 }).await
     }
 
     /// The kinds of a sandbox's events.

@@ -1,7 +1,8 @@
 //! Agents that break every rule (attack B10): the caller gets a typed error, and other sandboxes go on.
 
-use crate::harness::{TestServer, within};
+use crate::harness::{KEY, TestServer, within};
 use crate::peers;
+use sandcrab_api::{ApiError, ErrorCode};
 use sandcrab_runtime::fake::{AgentStart, Fake};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -257,4 +258,23 @@ async fn b10_a_hostile_introduction_fails_the_creation() {
         assert_eq!(server.exec("a", "true").await.failure(), (503, "CONTAINER_UNAVAILABLE".into()));
         assert!(sandcrab_runtime::Driver::list(&driver).await.unwrap().is_empty());
     }
+}
+
+/// An answer that comes before its upload has ended frees the caller, whether or not the agent takes the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b10_an_agent_that_answers_and_takes_no_more_of_an_upload_holds_no_caller() {
+    let server = TestServer::start(peers::scripted(async |mut stream| {
+        let error = ApiError::new(ErrorCode::NoSpace, "no room").during("writeFile");
+        let error = serde_json::to_string(&error).unwrap();
+        let full = answer("507 Insufficient Storage", "content-type: application/json\r\n", &error);
+        stream.write_all(full.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    }))
+    .await;
+    let head = format!(
+        "PUT /v1/sandboxes/a/files/content?path=/big HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n\
+         content-type: application/octet-stream\r\ncontent-length: 1000000000000\r\n\r\n"
+    );
+    let answer = server.upload_without_end(&head).await;
+    assert!(answer.starts_with("HTTP/1.1 507 ") && answer.contains("\"NO_SPACE\""), "{answer}");
 }

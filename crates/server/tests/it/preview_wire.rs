@@ -527,6 +527,19 @@ async fn c05_a_websocket_of_the_api_needs_a_key_or_a_ticket_that_was_not_used() 
     assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
 }
 
+/// A server that answers before it has read what it was sent frees the visitor, whether or not it takes the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b10_a_preview_that_answers_and_takes_no_more_of_an_upload_holds_no_visitor() {
+    let (server, host, _) = before(async |mut stream: TcpStream, _| {
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nno!").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let head = format!("PUT /big HTTP/1.1\r\nhost: {host}\r\ncontent-length: 1000000000000\r\n\r\n");
+    let answer = server.upload_without_end(&head).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("\r\n\r\nno!"), "{answer}");
+}
+
 /// Without keys everyone may do everything, but for what other sites' pages make a browser do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c05_without_keys_a_foreign_page_still_opens_no_websocket() {
