@@ -280,9 +280,11 @@ async function wait<T>(
   body: object,
   timeout: number | undefined,
 ): Promise<T> {
-  const begin = Date.now();
+  let begin: number | undefined;
   return retrying(target.transport, () => {
-    const left = timeout === undefined ? undefined : Math.max(0, timeout - (Date.now() - begin));
+    const now = Date.now();
+    begin ??= now;
+    const left = timeout === undefined ? undefined : Math.max(0, timeout - (now - begin));
     const call = { operation, method: "POST", path: `${pathOf(target, id)}/${what}` };
     return target.transport.json<T>({ ...call, body: JSON.stringify({ ...body, timeout: left }) });
   });
