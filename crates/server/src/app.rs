@@ -8,7 +8,7 @@ use crate::lifecycle::Sandboxes;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::preview::Previews;
-use crate::proxy::Routes;
+use crate::proxy::{FirstUse, Routes};
 use crate::tickets::Tickets;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ pub(crate) struct App {
     pub(crate) previews: Previews,
     pub(crate) tickets: Tickets,
     pub(crate) routes: Routes,
+    pub(crate) first_use: FirstUse,
     pub(crate) auth: Auth,
     pub(crate) hosts: Hosts,
     pub(crate) cors: Cors,

@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::options::{DriverKind, Options};
 use crate::ports::Ports;
 use crate::preview::Previews;
+use crate::proxy::FirstUse;
 use crate::store::{Store, StoreError};
 use crate::tickets::Tickets;
 use crate::tls::{Tls, TlsError};
@@ -169,6 +170,7 @@ impl Server {
             previews: Previews::new(options.preview_domain, tls.is_some()),
             tickets: Tickets::default(),
             routes,
+            first_use: FirstUse::default(),
             auth,
             hosts: options.hosts,
             cors: options.cors,

@@ -3,6 +3,7 @@
 use super::error::FileError;
 use super::root::Access;
 use super::{FilePath, Files, broken_off, joined};
+use crate::http::check::not_base64;
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::{Json, Query};
 use crate::http::{Api, routes};
@@ -130,9 +131,9 @@ async fn write_file(
         FileEncoding::Utf8 => request.content.into_bytes(),
         FileEncoding::Base64 => {
             let decode = move || BASE64.decode(request.content);
-            joined("writeFile", state.files.blocking(decode).await).await?.map_err(|error| {
-                ApiError::invalid("content", format!("is no base64: {error}")).during("writeFile")
-            })?
+            joined("writeFile", state.files.blocking(decode).await)
+                .await?
+                .map_err(|error| not_base64(&error).during("writeFile"))?
         }
     };
     let content = stream::iter([Ok::<_, ApiError>(Bytes::from(content))]);

@@ -2,7 +2,7 @@
 
 use super::error::Refusal;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
-use axum::http::{Extensions, HeaderMap, Method, header, request::Parts};
+use axum::http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sandcrab_api::{ApiError, ErrorCode, limits};
 use serde::de::DeserializeOwned;
@@ -22,7 +22,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let route = Route::of(request.method(), request.extensions());
         let read = async {
-            require_json(&request)?;
+            require_json(request.headers())?;
             let body = Limited::new(request.into_body(), limits::MAX_JSON_BODY_BYTES).collect().await;
             parse_json(&body.map_err(|error| unreadable_body(&*error))?.to_bytes())
         };
@@ -45,8 +45,8 @@ impl Route {
     }
 }
 
-fn require_json(request: &Request) -> Result<(), ApiError> {
-    let value = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+pub(crate) fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") {
         return Ok(());
@@ -131,27 +131,28 @@ fn require_text(query: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Reads a query string; an error names the field.
+pub(crate) fn parse_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    require_text(uri.query().unwrap_or_default())?;
+    let axum::extract::Query(value) = axum::extract::Query::<T>::try_from_uri(uri).map_err(|error| {
+        // axum's text is "Failed to deserialize query string: FIELD: REASON".
+        let text = error.body_text();
+        let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        let field = match text.split_once(": ") {
+            Some((field, _)) => field.to_owned(),
+            None => text.split('`').nth(1).unwrap_or("query").to_owned(),
+        };
+        ApiError::invalid(&field, text)
+    })?;
+    Ok(value)
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let route = Route::of(&parts.method, &parts.extensions);
-        if let Err(error) = require_text(parts.uri.query().unwrap_or_default()) {
-            return Err(route.refuse(error));
-        }
-        match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
-            Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(error) => {
-                // axum's text is "Failed to deserialize query string: FIELD: REASON".
-                let text = error.body_text();
-                let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-                let field = match text.split_once(": ") {
-                    Some((field, _)) => field.to_owned(),
-                    None => text.split('`').nth(1).unwrap_or("query").to_owned(),
-                };
-                Err(route.refuse(ApiError::invalid(&field, text)))
-            }
-        }
+        let value = parse_query(&parts.uri);
+        Ok(Self(value.map_err(|error| Route::of(&parts.method, &parts.extensions).refuse(error))?))
     }
 }
 

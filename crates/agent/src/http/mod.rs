@@ -1,6 +1,7 @@
 //! The agent's API over HTTP, which is the sandbox-scoped part of Sandcrab's API.
 
 pub(crate) mod api;
+pub(crate) mod check;
 pub mod error;
 mod exec;
 pub mod extract;
@@ -8,6 +9,7 @@ pub(crate) mod serve;
 mod sessions;
 
 pub use api::Api;
+pub use check::check;
 pub use serve::linger;
 
 use crate::agent::Agent;

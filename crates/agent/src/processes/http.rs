@@ -79,9 +79,9 @@ fn counted(count: usize) -> axum::Json<ProcessCount> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct KillQuery {
+pub(crate) struct KillQuery {
     /// As for killing one process; it must be a signal that ends them. Default `SIGTERM`.
-    signal: Option<String>,
+    pub(crate) signal: Option<String>,
 }
 
 /// Ends every process with all that it started. Answers how many there were, when none of it is left.

@@ -18,5 +18,7 @@ mod stdin;
 mod supervise;
 mod wait;
 
+pub(crate) use http::KillQuery;
 pub(crate) use ports::Ports;
 pub(crate) use registry::Processes;
+pub(crate) use signal::parse as parse_signal;

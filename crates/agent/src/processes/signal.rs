@@ -30,7 +30,7 @@ const NAMES: [(&str, Signal); 20] = [
 ///
 /// # Errors
 /// `VALIDATION_FAILED` that names the field.
-pub(super) fn parse(name: Option<&str>) -> Result<Signal, ApiError> {
+pub(crate) fn parse(name: Option<&str>) -> Result<Signal, ApiError> {
     let Some(name) = name else { return Ok(Signal::TERM) };
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);

@@ -229,6 +229,11 @@ impl Sandboxes {
         sandbox
     }
 
+    /// Whether there is such a sandbox, in whatever state.
+    pub(crate) fn exists(&self, account: AccountId, id: &SandboxId) -> bool {
+        self.find(&(account, id.clone())).is_some_and(|sandbox| sandbox.view.borrow().info.is_some())
+    }
+
     /// A use of the sandbox, which is made or started first where needed (contract L01).
     pub(crate) async fn enter(&self, account: AccountId, id: SandboxId) -> Result<Use, ApiError> {
         let key = (account, id);

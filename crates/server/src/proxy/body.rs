@@ -1,4 +1,4 @@
-//! Bodies in both directions: streamed, never gathered.
+//! Bodies in both directions: streamed, not gathered.
 
 use super::pool::{Lease, Pool};
 use crate::lifecycle::Use;
@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 pub(super) const UPLOAD_SILENCE: Duration = Duration::from_secs(120);
 
 /// A request's body on its way to the agent.
+#[derive(Debug)]
 pub(crate) struct Upload {
     body: Body,
     silence: Option<Pin<Box<Sleep>>>,

@@ -73,9 +73,11 @@ async fn pass(
     let mut request = request;
     let switch =
         if route.allows(StatusCode::SWITCHING_PROTOCOLS) { websocket::asked_for(&mut request) } else { None };
-    // Refused before the sandbox is made: bad input changes nothing (contract X02).
     check_length(route, request.headers())?;
-    let outgoing = outgoing(path, request, switch.as_ref())?;
+    let mut outgoing = outgoing(path, request, switch.as_ref())?;
+    if !app.sandboxes.exists(caller.account, &id) {
+        outgoing = app.first_use.examine(route, outgoing).await?;
+    }
     let mut used = app.sandboxes.enter(caller.account, id.clone()).await?;
     let mut sent = send(app, &used, route, outgoing).await?;
     if let Err(Unanswered { unsent: Some(unsent), .. }) = &mut sent

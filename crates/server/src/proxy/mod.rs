@@ -3,6 +3,7 @@
 
 mod body;
 mod eager;
+mod first;
 mod forward;
 mod link;
 mod pool;
@@ -10,6 +11,7 @@ mod routes;
 
 pub(crate) use body::Upload;
 pub(crate) use eager::Pace;
+pub(crate) use first::FirstUse;
 pub(crate) use forward::forward;
 pub(crate) use link::{Broken, Link};
 pub(crate) use pool::{Pool, PoolError, PortError};

@@ -100,6 +100,48 @@ async fn x02_bodies_of_another_type_or_length_are_refused() {
     assert_eq!(put().send().await.status, 201);
 }
 
+/// A sandbox is made by its first use, but not by one that cannot be right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x02_a_wrong_first_request_makes_no_sandbox() {
+    let driver = peers::real();
+    let server = TestServer::start(driver.clone()).await;
+    let long = "x".repeat((8 << 20) + 1);
+    for (field, method, path, body) in [
+        ("command", Method::POST, "exec", json!({"command": "a\0b"})),
+        ("command", Method::POST, "exec/stream", json!({"command": long})),
+        ("colour", Method::POST, "exec", json!({"command": "true", "colour": 1})),
+        ("env.A=B", Method::POST, "sessions", json!({"env": {"A=B": "1"}})),
+        ("env.1", Method::PATCH, "env", json!({"env": {"1": "1"}})),
+        ("port", Method::POST, "processes/p/wait-for-port", json!({"port": -1})),
+        ("code", Method::POST, "code/run", json!({"code": long})),
+        ("depth", Method::POST, "git/checkout", json!({"repoUrl": "https://example.com/a", "depth": 0})),
+        ("path", Method::POST, "files/write", json!({"path": "", "content": ""})),
+        ("path", Method::GET, "files/content?path=", json!({})),
+        ("path", Method::GET, "files/stream", json!({})),
+        ("mode", Method::PUT, "files/content?path=/a&mode=99999", json!({})),
+        ("signal", Method::DELETE, "processes?signal=SIGNOPE", json!({})),
+    ] {
+        let path = format!("/v1/sandboxes/a/{path}");
+        assert_eq!(server.request(method, &path).json(&body).send().await.field(), field, "{path}");
+    }
+    let blank = server.exec("a", " ").await;
+    assert_eq!(blank.failure(), (400, "INVALID_COMMAND".into()));
+    let untyped = server.request(Method::POST, "/v1/sandboxes/a/exec").body("{}").send().await;
+    assert_eq!(untyped.failure(), (415, "UNSUPPORTED_MEDIA_TYPE".into()));
+    assert_eq!(untyped.json()["operation"], "exec");
+    assert_eq!(server.get("/v1/sandboxes").await.ok()["sandboxes"], json!([]));
+    assert!(driver.list().await.unwrap().is_empty());
+
+    // One that can be right makes it, and arrives as it was sent, long or short.
+    let content = "ü".repeat(3 << 20);
+    let write = json!({"path": "/workspace/first", "content": content});
+    server.post("/v1/sandboxes/a/files/write", write).await.ok();
+    let back = server.get("/v1/sandboxes/a/files/content?path=/workspace/first").await;
+    assert!(back.body == content);
+    server.exec("b", "true").await.ok();
+    assert_eq!(driver.list().await.unwrap().len(), 2);
+}
+
 /// The store is taken away below a running server: a fault of its own, with an id, and no panic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x03_a_fault_has_an_id_and_the_next_request_is_answered() {
