@@ -35,14 +35,16 @@ struct Way {
     unflushed: bool,
     /// Whether the reader has ended.
     ending: bool,
-    /// Whether the writer has been told.
+    /// Whether the writer has been told, or takes no more.
     ended: bool,
+    /// Why it takes no more.
+    refused: Option<io::Error>,
     /// Whether a byte was carried since this was last looked at.
     moved: bool,
 }
 
 /// Carries what `a` sends to `b` and what `b` sends to `a`. An end of one is passed on as an end of writing to the
-/// other.
+/// other. One that takes no more may have said something before it left: that is still carried, to its end.
 ///
 /// # Errors
 /// The first error of either stream. Both should be dropped then.
@@ -57,7 +59,7 @@ where
         let first = there.poll(cx, &mut a, &mut b)?;
         let second = back.poll(cx, &mut b, &mut a)?;
         if first.is_ready() && second.is_ready() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(there.refused.take().or(back.refused.take()).map_or(Ok(()), Err));
         }
         let moved = std::mem::take(&mut there.moved) | std::mem::take(&mut back.moved);
         if there.ended || back.ended {
@@ -73,6 +75,12 @@ where
     .await
 }
 
+/// Which side of a direction failed.
+enum Fault {
+    Reader(io::Error),
+    Writer(io::Error),
+}
+
 impl Way {
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
     where
@@ -82,16 +90,29 @@ impl Way {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
+        match ready!(self.poll_to_end(cx, from, to)) {
+            Ok(()) => {}
+            Err(Fault::Writer(error)) => self.refused = Some(error),
+            Err(Fault::Reader(error)) => return Poll::Ready(Err(error)),
+        }
+        self.ended = true;
+        self.rest = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_to_end<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<Result<(), Fault>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         for _turn in 0..TURNS {
-            ready!(self.poll_rest(cx, to))?;
+            ready!(self.poll_rest(cx, to)).map_err(Fault::Writer)?;
             if self.ending {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                self.ended = true;
-                return Poll::Ready(Ok(()));
+                return Pin::new(&mut *to).poll_shutdown(cx).map_err(Fault::Writer);
             }
             if SHARED.with_borrow_mut(|buffer| self.poll_carry(cx, from, to, buffer))?.is_pending() {
                 if self.unflushed {
-                    ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                    ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Fault::Writer)?;
                     self.unflushed = false;
                 }
                 return Poll::Pending;
@@ -124,20 +145,20 @@ impl Way {
         from: &mut R,
         to: &mut W,
         buffer: &mut [u8],
-    ) -> Poll<io::Result<()>>
+    ) -> Poll<Result<(), Fault>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(from).poll_read(cx, &mut buffer)).map_err(Fault::Reader)?;
         let mut read = buffer.filled() as &[u8];
         self.ending = read.is_empty();
         self.moved |= !read.is_empty();
         self.unflushed |= !read.is_empty();
         while !read.is_empty() {
             match write(cx, to, read) {
-                Poll::Ready(written) => read = &read[written?..],
+                Poll::Ready(written) => read = &read[written.map_err(Fault::Writer)?..],
                 Poll::Pending => {
                     self.rest.extend_from_slice(read);
                     break;
@@ -195,6 +216,20 @@ mod tests {
             assert!(sent < 1 << 20, "more than the buffers on the way were taken");
         }
         drop(app);
+        assert!(carried.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_side_that_takes_no_more_arrive() {
+        let (mut caller, mut app, carried) = through(1000);
+        // More than the buffers on the way, so that something is still to be written when it leaves.
+        app.write_all(&[7; 500]).await.unwrap();
+        caller.write_all(&[1; 2500]).await.unwrap();
+        app.write_all(b"no!").await.unwrap();
+        drop(app);
+        let mut got = Vec::new();
+        caller.read_to_end(&mut got).await.unwrap();
+        assert_eq!((got.len(), &got[500..]), (503, &b"no!"[..]));
         assert!(carried.await.unwrap().is_err());
     }
 

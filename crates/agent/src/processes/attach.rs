@@ -9,16 +9,20 @@ use sandcrab_api::ApiError;
 use sandcrab_api::process::{AttachCommand, ProcessLogEvent};
 use sandcrab_api::time::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest message that is taken, in bytes.
 pub(super) const MAX_MESSAGE: usize = 1 << 20;
 
+/// How long a caller may take to say farewell.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Talks until the process has ended or the caller leaves, which ends nothing but the talk.
 pub(super) async fn talk(socket: WebSocket, process: Arc<Process>, events: Events) {
-    let (mut sender, receiver) = socket.split();
+    let (mut sender, mut receiver) = socket.split();
     let last = tokio::select! {
         told = tell(&mut sender, events) => told.ok(),
-        refused = listen(receiver, &process) => match refused {
+        refused = listen(&mut receiver, &process) => match refused {
             Some(error) => {
                 let event = ProcessLogEvent::Error {
                     error: error.message.clone(),
@@ -32,9 +36,12 @@ pub(super) async fn talk(socket: WebSocket, process: Arc<Process>, events: Event
             None => None,
         },
     };
-    if last.is_some() {
-        // A caller who has left needs no farewell.
-        let _ = sender.close().await;
+    // A caller who has left needs no farewell.
+    if last.is_some() && sender.close().await.is_ok() {
+        // What was on its way is read, and the caller's own farewell (RFC 6455, section 7.1.1): a connection that is
+        // closed with bytes unread takes back what was said last.
+        let rest = async { while let Some(Ok(_)) = receiver.next().await {} };
+        let _late = tokio::time::timeout(FAREWELL, rest).await;
     }
 }
 
@@ -49,7 +56,7 @@ async fn tell(sender: &mut SplitSink<WebSocket, Message>, mut events: Events) ->
 }
 
 /// Passes on what comes; returns when the caller leaves, with the error if something of it cannot be done.
-async fn listen(mut receiver: SplitStream<WebSocket>, process: &Process) -> Option<ApiError> {
+async fn listen(receiver: &mut SplitStream<WebSocket>, process: &Process) -> Option<ApiError> {
     while let Some(Ok(message)) = receiver.next().await {
         let done = match message {
             Message::Binary(bytes) => process.write_stdin(&bytes).await,

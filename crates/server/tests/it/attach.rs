@@ -213,14 +213,17 @@ async fn x02_what_cannot_be_attached_to_is_told_by_its_code() {
 
     // Stdin of a process that reads none, and words that mean nothing, are told and end the talk; not the process.
     server.post(PROCESSES, json!({ "command": "exec sleep 1000", "processId": "deaf" })).await.ok();
-    for (process, words) in [("deaf", Message::from(b"x".to_vec())), ("p", Message::from("nonsense"))] {
+    for (process, words) in [("deaf", Message::from(vec![b'x'; 64 << 10])), ("p", "nonsense".into())] {
         let path = ATTACH.replace("/p/", &format!("/{process}/"));
         let mut request = format!("ws://{}{path}", server.address).into_client_request().unwrap();
         request.headers_mut().extend(headers.clone());
         let mut talk =
             Talk(within("a WebSocket", tokio_tungstenite::connect_async(request)).await.unwrap().0);
         assert_eq!(talk.next().await.unwrap()["type"], "process_info");
-        talk.send(words).await;
+        // Whoever talks on, and listens late, is told all the same.
+        for _ in 0..50 {
+            talk.send(words.clone()).await;
+        }
         assert_eq!(talk.next().await.unwrap()["detail"]["code"], "VALIDATION_FAILED");
         assert_eq!(talk.next().await, None);
         let info = server.get(&format!("{PROCESSES}/{process}")).await.ok();
