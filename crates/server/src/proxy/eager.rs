@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// The longest time that is waited this way: a little more than the shortest commands take with everybody asleep, and less
-/// than anything that starts a program.
-const QUICK: Duration = Duration::from_micros(220);
+/// The longest time that is waited this way: what the shortest commands and code take with everybody asleep, on a machine
+/// in a slow hour too, and less than anything that starts a program. A bound that such an answer may miss is worse than a
+/// long one: missed once, the next is waited for asleep, takes longer for that, and misses it again.
+const QUICK: Duration = Duration::from_micros(600);
 
 /// This process's: its servers share its workers.
 static WAITERS: LazyLock<Waiters> = LazyLock::new(|| {
