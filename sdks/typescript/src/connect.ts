@@ -47,6 +47,14 @@ export function connect(options: ConnectOptions = {}): Connection {
   return new Connection(options);
 }
 
+/** What was given as a connection, if it is one: a binding that nobody has set is the commonest mistake. */
+export function checkConnection(given: Connection): Connection {
+  // By its shape: two copies of this package may meet in one program.
+  if ((given as Connection | undefined)?.transport === undefined)
+    throw invalidField("connection", "must be what connect() returns; `env.Sandbox` is none if nothing has set it");
+  return given;
+}
+
 function baseUrl(text: string): string {
   let url: URL;
   try {

@@ -1,4 +1,4 @@
-import type { Connection } from "./connect.js";
+import { type Connection, checkConnection } from "./connect.js";
 import { ConnectionError, invalidField } from "./errors.js";
 import { isPreviewHost, noAnswer, oneHop } from "./preview-host.js";
 
@@ -17,11 +17,13 @@ const HIDDEN_ENCODING = "x-sandcrab-content-encoding";
  * them on the request yourself: a visitor can write anything there.
  *
  * @param env what holds the connection as `Sandbox`.
- * @throws ValidationFailedError if the request's body has been read; the signal's reason if the visitor has gone.
+ * @throws ValidationFailedError if the request's body has been read, or there is no connection; the signal's reason if
+ *   the visitor has gone.
  */
 export async function proxyToSandbox(request: Request, env: { Sandbox: Connection }): Promise<Response | null> {
   const url = new URL(request.url);
   if (!isPreviewHost(url.hostname)) return null;
+  const { transport } = checkConnection(env.Sandbox);
   if (request.bodyUsed) throw invalidField("request", "its body has been read already, so it cannot be passed on");
   const asksForSocket = isUpgrade(request);
   if (asksForSocket && !SWITCHES_PROTOCOLS)
@@ -36,7 +38,7 @@ export async function proxyToSandbox(request: Request, env: { Sandbox: Connectio
   const { method, body, signal } = request;
   try {
     const call = { operation: "proxyToSandbox", method, path, body: body ?? undefined, signal };
-    return shown(await env.Sandbox.transport.pass(call, headers));
+    return shown(await transport.pass(call, headers));
   } catch (error) {
     if (!(error instanceof ConnectionError)) throw error;
     // Where the server is, and why it is not there, is no visitor's business.

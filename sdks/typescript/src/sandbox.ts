@@ -1,4 +1,4 @@
-import type { Connection } from "./connect.js";
+import { type Connection, checkConnection } from "./connect.js";
 import { SandboxNotFoundError } from "./errors.js";
 import { checkSandboxId, checkSessionId } from "./ids.js";
 import { ExecutionSession, Operations } from "./operations.js";
@@ -47,16 +47,15 @@ export interface SandboxOptions extends SandboxSetup {
 /**
  * The sandbox with this id. Makes no request: the first operation creates the sandbox if it does not exist.
  *
- * @throws SandboxSecurityError if the id breaks its rule.
+ * @throws SandboxSecurityError if the id breaks its rule; ValidationFailedError if there is no connection.
  */
 export function getSandbox(connection: Connection, id: string, options: SandboxOptions = {}): Sandbox {
   const { normalizeId, enableDefaultSession, containerTimeouts: _, ...given } = options;
-  const setup: SandboxSetup = { image: connection.image, ...given };
+  const { image, transport } = checkConnection(connection);
+  const setup: SandboxSetup = { image, ...given };
   const wanted = Object.values(setup).some((value) => value !== undefined);
   const checked = checkSandboxId(id, normalizeId);
-  return new Sandbox(
-    new Target(connection.transport, checked, enableDefaultSession === false, wanted ? setup : undefined),
-  );
+  return new Sandbox(new Target(transport, checked, enableDefaultSession === false, wanted ? setup : undefined));
 }
 
 /** An isolated Linux computer. */

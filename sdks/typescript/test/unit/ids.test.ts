@@ -1,6 +1,13 @@
 import { expect, test } from "vitest";
 import { checkSandboxId, checkSessionId, newExecId } from "../../src/ids.js";
-import { connect, getSandbox, SandboxError, SandboxSecurityError, ValidationFailedError } from "../../src/index.js";
+import {
+  connect,
+  getSandbox,
+  proxyToSandbox,
+  SandboxError,
+  SandboxSecurityError,
+  ValidationFailedError,
+} from "../../src/index.js";
 
 const connection = connect({ url: "http://127.0.0.1:1" });
 
@@ -29,18 +36,22 @@ test.each([
   expect(() => getSandbox(connection, id)).toThrow(SandboxSecurityError);
 });
 
-test("X01 X02 a refused id is an error with every field, that names the field and quotes little", () => {
-  let error: SandboxSecurityError | undefined;
+function thrownBy(call: () => unknown): unknown {
   try {
-    checkSandboxId("!/".repeat(5000));
-  } catch (caught) {
-    error = caught as SandboxSecurityError;
+    call();
+  } catch (error) {
+    return error;
   }
+  throw new Error("nothing was thrown");
+}
+
+test("X01 X02 a refused id is an error with every field, that names the field and quotes little", () => {
+  const error = thrownBy(() => checkSandboxId("!/".repeat(5000))) as SandboxSecurityError;
   expect(error).toBeInstanceOf(SandboxError);
   expect(error).toMatchObject({ name: "SandboxSecurityError", code: "VALIDATION_FAILED", httpStatus: 400 });
-  expect(error?.context.validationErrors).toEqual([{ field: "id", message: "must have 1 to 63 characters" }]);
-  expect(error?.suggestion).toMatch(/\.$/);
-  expect(error?.message.length).toBeLessThan(200);
+  expect(error.context.validationErrors).toEqual([{ field: "id", message: "must have 1 to 63 characters" }]);
+  expect(error.suggestion).toMatch(/\.$/);
+  expect(error.message.length).toBeLessThan(200);
 });
 
 test("normalizeId lower-cases the id and nothing else does", () => {
@@ -65,6 +76,15 @@ test("S12 exec ids are unique and keep the server's rule, with and without the p
   Object.defineProperty(globalThis, "crypto", { value: crypto, configurable: true });
   expect(ids.size).toBe(3000);
   for (const id of ids) expect(id).toMatch(/^[A-Za-z0-9_-]{1,64}$/);
+});
+
+test("X02 what is no connection is named", async () => {
+  const preview = new Request("http://8000-box-0123456789abcdef.localhost/");
+  for (const wrong of [undefined, null, {}, "http://127.0.0.1:8787"] as unknown as (typeof connection)[]) {
+    const named = { code: "VALIDATION_FAILED", context: { validationErrors: [{ field: "connection" }] } };
+    expect(thrownBy(() => getSandbox(wrong, "box"))).toMatchObject(named);
+    await expect(proxyToSandbox(preview, { Sandbox: wrong })).rejects.toMatchObject(named);
+  }
 });
 
 test("connect refuses what is no server's URL and takes its defaults from the environment", () => {
