@@ -60,12 +60,80 @@ pub(super) struct Test {
     pub(super) value: u32,
 }
 
-fn statement(code: u16, value: u32) -> Instruction {
-    Instruction { code, jump_true: 0, jump_false: 0, value }
+/// A program that is written from its end to its beginning, since a jump only leads forward: what it leads to stands already.
+/// Places are counted from the end.
+#[derive(Default)]
+struct Writer {
+    reversed: Vec<Instruction>,
+    /// Where each answer begins, which all that give it share.
+    answers: Vec<(Action, usize)>,
 }
 
-fn branch(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code, jump_true, jump_false, value }
+impl Writer {
+    fn put(&mut self, code: u16, value: u32) -> usize {
+        self.reversed.push(Instruction { code, jump_true: 0, jump_false: 0, value });
+        self.reversed.len()
+    }
+
+    /// The place itself, or that of a jump to it where a conditional jump, which reaches 255 instructions only, would soon
+    /// be too short for it.
+    fn near(&mut self, place: usize) -> usize {
+        let distance = self.reversed.len() - place;
+        if distance < 254 { place } else { self.put(JUMP, distance as u32) }
+    }
+
+    fn branch(&mut self, code: u16, value: u32, holds: usize, otherwise: usize) -> usize {
+        let (holds, otherwise) = (self.near(holds), self.near(otherwise));
+        let distance = |place| (self.reversed.len() - place) as u8;
+        let (jump_true, jump_false) = (distance(holds), distance(otherwise));
+        self.reversed.push(Instruction { code, jump_true, jump_false, value });
+        self.reversed.len()
+    }
+
+    fn answer(&mut self, action: &Action) -> usize {
+        if let Some((_, place)) = self.answers.iter().find(|(other, _)| other == action) {
+            return *place;
+        }
+        let place = match action {
+            Action::Allow => self.put(RETURN, ALLOW),
+            Action::Errno(number) => self.put(RETURN, ERRNO | u32::from(*number)),
+            Action::AllowIf(tests, number) => self.tests(tests, &Action::Allow, &Action::Errno(*number)),
+            Action::AllowUnless(tests, number) => self.tests(tests, &Action::Errno(*number), &Action::Allow),
+        };
+        self.answers.push((action.clone(), place));
+        place
+    }
+
+    fn tests(&mut self, tests: &[Vec<Test>], held: &Action, otherwise: &Action) -> usize {
+        let (held, mut next) = (self.answer(held), self.answer(otherwise));
+        for all in tests.iter().rev() {
+            let failed = next;
+            next = held;
+            for test in all.iter().rev() {
+                self.branch(JUMP_EQUAL, test.value, next, failed);
+                if test.mask != u32::MAX {
+                    self.put(AND, test.mask);
+                }
+                next = self.put(LOAD, 16 + 8 * u32::from(test.argument) + low_word());
+            }
+        }
+        next
+    }
+
+    /// Finds the stretch that a number lies in, `end` being where the last one ends. Each question halves the numbers that
+    /// are left: the kernel asks for every one of them when it takes the program.
+    fn bisect(&mut self, stretches: &[(u32, Action)], end: u32) -> usize {
+        let [(start, action), rest @ ..] = stretches else { unreachable!("a program answers every number") };
+        if rest.is_empty() {
+            return self.answer(action);
+        }
+        let middle = start + end.saturating_sub(*start) / 2;
+        let at = rest.partition_point(|(start, _)| *start < middle).clamp(0, rest.len() - 1) + 1;
+        let (left, right) = stretches.split_at(at);
+        let pivot = right[0].0;
+        let (left, right) = (self.bisect(left, pivot), self.bisect(right, end));
+        self.branch(JUMP_AT_LEAST, pivot, right, left)
+    }
 }
 
 /// Compiles rules, which are sorted by number; what has no rule fails with `default`.
@@ -89,59 +157,16 @@ pub(super) fn compile(rules: &[(u32, Action)], default: u16) -> Vec<Instruction>
     }
     add(next, Action::Errno(default));
 
-    let mut program = vec![
-        statement(LOAD, ARCHITECTURE),
-        branch(JUMP_EQUAL, OWN_ARCHITECTURE, 1, 0),
-        statement(RETURN, KILL_PROCESS),
-        statement(LOAD, NUMBER),
-        branch(JUMP_AT_LEAST, X32, 0, 1),
-        statement(RETURN, ERRNO | u32::from(default)),
-    ];
-    program.extend(bisect(&stretches));
-    program
-}
-
-fn bisect(stretches: &[(u32, Action)]) -> Vec<Instruction> {
-    match stretches {
-        [] => Vec::new(),
-        [(_, action)] => answer(action),
-        _ => {
-            let (left, right) = stretches.split_at(stretches.len() / 2);
-            let (pivot, left, right) = (right[0].0, bisect(left), bisect(right));
-            // A conditional jump reaches 255 instructions only.
-            let mut program = vec![branch(JUMP_AT_LEAST, pivot, 0, 1), statement(JUMP, left.len() as u32)];
-            program.extend(left);
-            program.extend(right);
-            program
-        }
-    }
-}
-
-fn answer(action: &Action) -> Vec<Instruction> {
-    let errno = |errno: u16| statement(RETURN, ERRNO | u32::from(errno));
-    let allow = statement(RETURN, ALLOW);
-    let (tests, held, otherwise) = match action {
-        Action::Allow => return vec![allow],
-        Action::Errno(number) => return vec![errno(*number)],
-        Action::AllowIf(tests, number) => (tests, allow, errno(*number)),
-        Action::AllowUnless(tests, number) => (tests, errno(*number), allow),
-    };
-    let mut program = Vec::new();
-    for all in tests {
-        let mut rest = vec![held];
-        for test in all.iter().rev() {
-            let mut block = vec![statement(LOAD, 16 + 8 * u32::from(test.argument) + low_word())];
-            if test.mask != u32::MAX {
-                block.push(statement(AND, test.mask));
-            }
-            block.push(branch(JUMP_EQUAL, test.value, 0, rest.len() as u8));
-            block.extend(rest);
-            rest = block;
-        }
-        program.extend(rest);
-    }
-    program.push(otherwise);
-    program
+    let mut writer = Writer::default();
+    let native = writer.bisect(&stretches, next);
+    let unknown = writer.answer(&Action::Errno(default));
+    writer.branch(JUMP_AT_LEAST, X32, unknown, native);
+    let native = writer.put(LOAD, NUMBER);
+    let killed = writer.put(RETURN, KILL_PROCESS);
+    writer.branch(JUMP_EQUAL, OWN_ARCHITECTURE, native, killed);
+    writer.put(LOAD, ARCHITECTURE);
+    writer.reversed.reverse();
+    writer.reversed
 }
 
 /// Where the low half of a 64-bit argument lies.

@@ -298,8 +298,28 @@ mod tests {
     }
 
     #[test]
+    fn jumps_reach_their_ends_in_long_programs() {
+        let test = |value| Test { argument: 0, mask: u32::MAX, value };
+        let rules: Vec<_> = (0..400)
+            .map(|number| {
+                (number, Action::AllowIf(vec![vec![test(number)], vec![test(7)]], number as u16 + 1))
+            })
+            .collect();
+        let program = bpf::compile(&rules, 38);
+        assert!(program.len() > 1024, "{}", program.len());
+        for number in 0..400 {
+            let run = |argument| bpf::run(&program, bpf::NATIVE, number, [argument, 0, 0, 0, 0, 0]);
+            assert_eq!(run(u64::from(number)), bpf::ALLOW, "{number}");
+            assert_eq!(run(7), bpf::ALLOW, "{number}");
+            assert_eq!(run(1000), errno(number as i32 + 1), "{number}");
+        }
+        assert_eq!(bpf::run(&program, bpf::NATIVE, 400, [0; 6]), errno(38));
+        assert_eq!(bpf::run(&program, 0, 3, [3; 6]), bpf::KILL_PROCESS);
+    }
+
+    #[test]
     fn the_program_is_short_and_flat() {
         let program = program(Agent::SameId).unwrap();
-        assert!(program.len() < 1024, "{}", program.len());
+        assert!(program.len() < 256, "{}", program.len());
     }
 }
