@@ -9,14 +9,17 @@ use std::future::poll_fn;
 use std::num::NonZero;
 use std::pin::pin;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// The longest time that is waited this way: what the shortest commands and code take with everybody asleep, on a machine
-/// in a slow hour too, and less than anything that starts a program. A bound that such an answer may miss is worse than a
-/// long one: missed once, the next is waited for asleep, takes longer for that, and misses it again.
-const QUICK: Duration = Duration::from_micros(600);
+/// How long is waited this way at most: what the shortest commands and code take with everybody asleep, on a machine in a
+/// slow hour too, and less than anything that starts a program. A bound that such an answer may miss is worse than a long
+/// one: missed once, the next is waited for asleep, takes longer for that, and misses it again.
+const LONGEST: Duration = Duration::from_micros(600);
+
+/// How long at least, which is enough for `exec` of a builtin most of the time.
+const SHORTEST: Duration = Duration::from_micros(200);
 
 /// This process's: its servers share its workers.
 static WAITERS: LazyLock<Waiters> = LazyLock::new(|| {
@@ -51,17 +54,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// How soon one peer answers.
+/// How soon one peer answers to requests of one kind.
 #[derive(Debug)]
 pub(crate) struct Pace {
     waiters: &'static Waiters,
-    /// Whether its last answer came within [`QUICK`]. One that does not is waited for asleep, and so is the next.
-    quick: AtomicBool,
+    /// How long its last answer took, in microseconds. One that took longer than [`LONGEST`] is followed by one that is
+    /// waited for asleep, and so is the first.
+    last: AtomicU64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { waiters: &WAITERS, quick: AtomicBool::new(false) }
+        Self { waiters: &WAITERS, last: AtomicU64::new(u64::MAX) }
     }
 }
 
@@ -70,14 +74,15 @@ impl Pace {
     pub(crate) async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         let begun = Instant::now();
-        if self.quick.load(Ordering::Relaxed)
+        if let Some(patience) = self.patience()
             && let Some(_waiting) = Waiting::begin(self.waiters)
         {
             loop {
                 if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+                    self.took(begun.elapsed());
                     return answer;
                 }
-                if begun.elapsed() > QUICK {
+                if begun.elapsed() > patience {
                     break;
                 }
                 // Whoever else waits for this CPU goes first: it may be the one who is to answer.
@@ -87,8 +92,18 @@ impl Pace {
             }
         }
         let answer = answer.await;
-        self.quick.store(begun.elapsed() <= QUICK, Ordering::Relaxed);
+        self.took(begun.elapsed());
         answer
+    }
+
+    /// Twice as long as the last answer took: the peer is on its way for longer then, and may need this very CPU.
+    fn patience(&self) -> Option<Duration> {
+        let last = Duration::from_micros(self.last.load(Ordering::Relaxed));
+        (last <= LONGEST).then(|| (last * 2).clamp(SHORTEST, LONGEST))
+    }
+
+    fn took(&self, time: Duration) {
+        self.last.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -116,7 +131,7 @@ mod tests {
 
     async fn answer_soon(pace: &Pace) {
         // Again, if this thread was held up by others.
-        while !pace.quick.load(Ordering::Relaxed) {
+        while pace.patience().is_none() {
             pace.wait(async {}).await;
         }
     }
@@ -134,6 +149,17 @@ mod tests {
         assert!(looks(&pace, SLOW).await > ASLEEP);
         // It is slow now.
         assert_eq!(looks(&pace, SLOW).await, ASLEEP);
+    }
+
+    #[test]
+    fn an_answer_is_given_twice_the_time_of_the_last_one() {
+        let pace = pace(1);
+        for (last, patience) in [(0, 200), (90, 200), (150, 300), (301, 600), (600, 600)] {
+            pace.took(Duration::from_micros(last));
+            assert_eq!(pace.patience(), Some(Duration::from_micros(patience)), "after {last}");
+        }
+        pace.took(LONGEST + Duration::from_micros(1));
+        assert_eq!(pace.patience(), None);
     }
 
     #[tokio::test]

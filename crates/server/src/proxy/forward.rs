@@ -120,7 +120,7 @@ type Sent = Result<(Response<Incoming>, Lease), Unanswered>;
 
 /// Sends a request; bounded where its answer waits for nothing.
 async fn send(app: &App, used: &Use, route: &Route, request: Request<Upload>) -> Result<Sent, ApiError> {
-    let sent = used.live.pool.send(request);
+    let sent = used.live.pool.send(&route.operation, request);
     if route.may_wait {
         return Ok(sent.await);
     }

@@ -15,6 +15,7 @@ use sandcrab_api::sandbox::{AgentEvent, AgentHello};
 use sandcrab_runtime::driver::BoxStream;
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -53,8 +54,9 @@ struct Inner {
     idle: Mutex<Idle>,
     open: Arc<Semaphore>,
     opening: Semaphore,
-    /// How soon callers' requests are answered.
-    pace: Pace,
+    /// How soon callers' requests are answered, by operation: to make a session is done at once, its first command waits
+    /// for its shell.
+    paces: Mutex<HashMap<Arc<str>, Arc<Pace>>>,
 }
 
 impl Inner {
@@ -167,7 +169,7 @@ impl Pool {
             idle: Mutex::default(),
             open: Arc::new(Semaphore::new(OPEN)),
             opening: Semaphore::new(OPENING),
-            pace: Pace::default(),
+            paces: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -203,9 +205,15 @@ impl Pool {
     /// had gone stale is sent once more, over a new link; nothing else is (contract X04).
     pub(super) async fn send(
         &self,
+        operation: &Arc<str>,
         request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Lease), Unanswered> {
-        self.inner.pace.wait(self.exchange(request)).await
+        self.pace(operation).wait(self.exchange(request)).await
+    }
+
+    fn pace(&self, operation: &Arc<str>) -> Arc<Pace> {
+        let mut paces = self.inner.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(paces.entry(Arc::clone(operation)).or_default())
     }
 
     async fn exchange(&self, request: Request<Upload>) -> Result<(Response<Incoming>, Lease), Unanswered> {
