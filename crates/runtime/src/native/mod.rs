@@ -19,7 +19,7 @@ mod process;
 mod record;
 mod turns;
 
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{Group, Hierarchies};
 use crate::disk;
 use crate::doctor::Feature;
 use crate::driver::{
@@ -31,6 +31,7 @@ use crate::image::host::HostOptions;
 use crate::image::identity::{self, IdentityFile};
 use crate::image::layer::Recipe;
 use crate::image::{Image, python};
+use crate::launch::LaunchPlan;
 use crate::launch::plan::{Disk, Ids, Setting, host_name};
 use crate::seccomp;
 pub(crate) use process::identity;
@@ -301,14 +302,43 @@ impl Shared {
 
     /// Starts the agent of an instance whose record is written.
     fn start(&self, record: &Record, identity: &[IdentityFile]) -> Result<process::Process> {
+        let group = self.cgroups.group(record.id.as_str());
+        let (stage, plan) = std::thread::scope(|scope| {
+            // By a thread of its own: where the one that starts a program goes on, the program waits for its CPU.
+            let stage = std::thread::Builder::new()
+                .spawn_scoped(scope, || launcher::Stage::start(&record.id, &self.files, &self.config.launch))
+                .map_err(DriverError::io("begin the launch of", &record.id))?;
+            let plan = self.plan(record, identity, &group);
+            let stage = stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, DriverError>((stage?, plan?))
+        })?;
+        let setup = launcher::Setup {
+            files: &self.files,
+            agent: &self.config.agent.path,
+            cgroup: group.delegated(),
+            memory_cgroup: group.memory(),
+        };
+        let launch = stage.begin(&plan, &setup)?;
+        // Beside the launch's first steps: the kernel takes its time, most of which it sleeps.
+        let attached = self.attach_disk(record)?;
+        if let Some(attached) = &attached {
+            launch.attached(&attached.path);
+        }
+        let process = launch.finish()?;
+        self.files.mark_ready(&record.id)?;
+        if let Some(attached) = attached {
+            tokio::task::spawn_blocking(move || attached.settle());
+        }
+        Ok(process)
+    }
+
+    /// What the launch stage is to do; makes the groups and directories that it names.
+    fn plan(&self, record: &Record, identity: &[IdentityFile], group: &Group) -> Result<LaunchPlan> {
         let id = &record.id;
-        // Beside what follows, for which it waits.
-        let stage = launcher::Stage::start(id, &self.files, &self.config.launch)?;
         let ids = match record.range {
             Some(range) => ids::ids(range),
             None => Ids::Single { uid: self.machine.uid, gid: self.machine.gid },
         };
-        let group = self.cgroups.group(id.as_str());
         let agent_id = match ids {
             Ids::Range { agent, .. } => Some(agent),
             Ids::Single { .. } => None,
@@ -345,25 +375,7 @@ impl Shared {
             landlock: self.machine.landlock,
             agent_argv: &self.config.agent.argv,
         };
-        let plan = crate::launch::plan(&record.spec, &setting);
-        let setup = launcher::Setup {
-            files: &self.files,
-            agent: &self.config.agent.path,
-            cgroup: group.delegated(),
-            memory_cgroup: group.memory(),
-        };
-        let launch = stage.begin(&plan, &setup)?;
-        // Beside the launch's first steps: the kernel takes its time, most of which it sleeps.
-        let attached = self.attach_disk(record)?;
-        if let Some(attached) = &attached {
-            launch.attached(&attached.path);
-        }
-        let process = launch.finish()?;
-        self.files.mark_ready(id)?;
-        if let Some(attached) = attached {
-            tokio::task::spawn_blocking(move || attached.settle());
-        }
-        Ok(process)
+        Ok(crate::launch::plan(&record.spec, &setting))
     }
 
     /// The disk of an instance, made if it is new; none where there are no disks.
