@@ -79,14 +79,12 @@ impl Chores {
 
 /// Runs a session to its end.
 pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell: shell::Session) {
-    // The shell starts while the answer to its creation travels. If it cannot, the first command says so. What that command
-    // reads and writes is made meanwhile.
-    let mut chores = Chores::default();
-    let (ready, ()) = tokio::join!(shell.ensure_ready(), async { chores.perform() });
-    if let Err(error) = ready {
+    // The shell starts while the answer to its creation travels. If it cannot, the first command says so.
+    if let Err(error) = shell.ensure_ready().await {
         tracing::warn!(session = %session.id, %error, "no shell yet");
     }
     let mut settled = true;
+    let mut chores = Chores::default();
     loop {
         let (env, job) = tokio::select! {
             biased;
