@@ -96,7 +96,8 @@ impl Pace {
         answer
     }
 
-    /// Twice as long as the last answer took: the peer is on its way for longer then, and may need this very CPU.
+    /// How long to wait awake, if at all: twice as long as the last answer took. One that takes longer still may be waiting
+    /// for this very CPU.
     fn patience(&self) -> Option<Duration> {
         let last = Duration::from_micros(self.last.load(Ordering::Relaxed));
         (last <= LONGEST).then(|| (last * 2).clamp(SHORTEST, LONGEST))
