@@ -6,10 +6,14 @@ use crate::figure::{Figure, Promise};
 use crate::memory;
 use crate::table::Row;
 use anyhow::{Context as _, Result, ensure};
+use futures_util::future::try_join_all;
 use sandcrab_client::SandboxOptions;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+/// More sessions than there can be spare shells for.
+const AT_ONCE: usize = 10;
 
 pub(super) async fn measure(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
     if bench.wants("create") {
@@ -55,6 +59,36 @@ pub(super) async fn measure(bench: &Bench, rows: &mut Vec<Row>) -> Result<()> {
             Promise::Within { median: 2.0 },
         );
         rows.push(row.beside(bare, "`bash -c true`"));
+    }
+    if bench.wants("sessions-at-once") {
+        eprintln!("{AT_ONCE} sessions at once");
+        let sandbox = bench.warm("bench-sessions").await?;
+        let cores = std::thread::available_parallelism()?.get();
+        let mut turns = Turns::new();
+        for turn in 0..TURNS * 4 {
+            for _ in 0..AT_ONCE {
+                turns.bare.push(shell::time_start()? * AT_ONCE.div_ceil(cores) as u32);
+            }
+            let sessions: Vec<_> = (0..AT_ONCE)
+                .map(|number| sandbox.session(format!("s{turn}-{number}")))
+                .collect::<Result<_, _>>()?;
+            let begun = Instant::now();
+            try_join_all(sessions.iter().map(async |session| anyhow::Ok(session.exec("true").await?)))
+                .await?;
+            turns.ours.push(begun.elapsed());
+            for session in sessions {
+                session.delete().await?;
+            }
+        }
+        sandbox.destroy().await?;
+        let (bare, ours) = turns.figures();
+        let row = Row::new(
+            "sessions-at-once",
+            "ten sessions at once, each with its first result",
+            ours,
+            Promise::TimesBare(2.5),
+        );
+        rows.push(row.beside(bare, "`bash -c true` × ten ÷ cores"));
     }
     Ok(())
 }

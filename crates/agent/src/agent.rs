@@ -12,6 +12,7 @@ use crate::memory::MemoryCgroup;
 use crate::processes::{Ports, Processes};
 use crate::session::queue::Job;
 use crate::session::registry::{Session, Sessions, StartPoint};
+use crate::session::spare::{self, Spares};
 use crate::session::task::Context;
 use crate::shell::SandboxEnv;
 use crate::shell::image::ShellImage;
@@ -126,9 +127,12 @@ impl Agent {
             spawner: Spawner::new(identity),
             shell: ShellImage::find().map_err(StartError::Shell)?,
             events: Events::default(),
+            spares: Spares::default(),
             env: SandboxEnv::new(config.env.clone()),
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
         });
+        // First: it comes up on another CPU while the agent does the rest.
+        spare::prepare(&context);
         let this = Arc::new_cyclic(|agent| Self {
             sessions: Sessions::new(Arc::clone(&context)),
             code: CodeContexts::new(Arc::clone(&context), files.clone(), agent.clone()),

@@ -446,3 +446,52 @@ async fn s11_variables_that_were_set_since_reach_programs_at_once() {
     assert!(sandbox.start_point(Some("a")).await.1["PATH"].ends_with(":/own"), "the session's own stands");
     assert_eq!(sandbox.stdout("a", "echo \"$NEW $OWN $GIVEN $TERM\"").await, "2 session 1 \n");
 }
+
+#[tokio::test]
+async fn s10_a_spare_shell_becomes_the_first_sessions_and_another_follows_a_further_one() {
+    let sandbox = Sandbox::start_in_cgroup();
+    let spare = sandbox.processes();
+    assert_eq!(spare.len(), 1, "begun with the agent");
+    let home = sandbox.dir.path().join("home");
+    let request = json!({ "id": "a", "env": { "A": "1" }, "cwd": home });
+    sandbox.call("POST", "/sessions", Some(&request)).await;
+    let seen = sandbox.stdout("a", "echo $$ $A $PWD; pwd -P").await;
+    assert_eq!(seen, format!("{} 1 {home}\n{home}\n", spare[0], home = home.display()));
+    // Behind its answer another one comes up, and the default session takes it and leaves none.
+    let next = sandbox.until_processes(2).await.into_iter().find(|pid| *pid != spare[0]).unwrap();
+    assert_eq!(sandbox.stdout("default", "echo $$ $A $PWD").await.split(' ').next(), Some(&*next));
+    assert_eq!(sandbox.stdout("default", "echo $A").await, "\n");
+    assert_eq!(sandbox.processes().len(), 2);
+}
+
+#[tokio::test]
+async fn s10_a_spare_shell_that_is_in_another_place_or_dead_is_nobodys() {
+    let sandbox = Sandbox::start_in_cgroup();
+    let spare = sandbox.processes().remove(0);
+    let workspace = sandbox.dir.path().join("workspace");
+    std::fs::remove_dir(&workspace).unwrap();
+    std::fs::create_dir(&workspace).unwrap();
+    assert_eq!(sandbox.stdout("a", "echo x > here; pwd -P").await, format!("{}\n", workspace.display()));
+    assert!(workspace.join("here").exists(), "in the directory that has the name now");
+    assert_ne!(sandbox.stdout("a", "echo $$").await, format!("{spare}\n"));
+
+    let sandbox = Sandbox::start_in_cgroup();
+    let spare = sandbox.processes().remove(0);
+    let killed = rustix::process::Pid::from_raw(spare.parse().unwrap()).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    let ran = sandbox.exec("a", "echo $$").await;
+    assert_ne!(ran["stdout"], format!("{spare}\n"));
+    assert!(ran.get("shellRestarted").is_none(), "the session lost nothing: {ran}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s10_a_spare_shell_that_nobody_wants_is_ended() {
+    let sandbox = Sandbox::start_in_cgroup();
+    assert_eq!(sandbox.processes().len(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(59)).await;
+    assert_eq!(sandbox.processes().len(), 1);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::resume();
+    sandbox.until_processes(0).await;
+    assert_eq!(sandbox.stdout("default", "echo here").await, "here\n");
+}

@@ -2,4 +2,5 @@
 
 pub(crate) mod queue;
 pub(crate) mod registry;
+pub(crate) mod spare;
 pub(crate) mod task;

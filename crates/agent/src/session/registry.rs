@@ -221,13 +221,13 @@ impl Sessions {
         let mut config =
             SessionConfig::new(cwd.clone(), self.context.env.clone(), self.context.shell.clone());
         config.env = request.env;
-        let shell = shell::Session::new(config, self.context.spawner.clone()).map_err(|error| {
-            ApiError::new(
-                ErrorCode::CommandExecutionError,
-                format!("session {id:?} could not be made: {error}"),
-            )
-            .with("sessionId", id.as_str())
-        })?;
+        let shell = match self.context.spares.take(&config, &self.context.workspace) {
+            Some(spare) => spare,
+            None => shell::Session::new(config, self.context.spawner.clone()).map_err(|error| {
+                let message = format!("session {id:?} could not be made: {error}");
+                ApiError::new(ErrorCode::CommandExecutionError, message).with("sessionId", id.as_str())
+            })?,
+        };
         let session = Arc::new(Session {
             id,
             name: request.name,

@@ -2,6 +2,7 @@
 
 use super::queue::{Job, Next};
 use super::registry::Session;
+use super::spare::{self, Spares};
 use crate::events::Events;
 use crate::exec::answer::excerpt;
 use crate::exec::drain::{self, Pipes, Stdio};
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) env: SandboxEnv,
     pub(crate) memory: Option<MemoryCgroup>,
     pub(crate) events: Events,
+    pub(crate) spares: Spares,
 }
 
 /// Why a command was stopped before its end.
@@ -85,6 +87,8 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
     }
     let mut settled = true;
     let mut chores = Chores::default();
+    // Beside the one that most sandboxes have: more may follow.
+    let mut is_further = !session.id.is_default();
     loop {
         let (env, job) = tokio::select! {
             biased;
@@ -102,6 +106,9 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
             }
             () = tokio::task::yield_now(), if chores.due => {
                 chores.perform();
+                if std::mem::take(&mut is_further) {
+                    spare::prepare(&context);
+                }
                 continue;
             }
         };
@@ -126,6 +133,9 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
         tracing::error!(session = %session.id, %error, "a session's processes could not be ended");
     }
     session.ended.send_replace(true);
+    if session.is_fresh() {
+        spare::prepare(&context);
+    }
 }
 
 async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Chores, job: Job) -> Finish {

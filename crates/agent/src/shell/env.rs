@@ -121,6 +121,44 @@ impl Standing {
     }
 }
 
+/// Whether a variable is to bash as any other, so that one in its environment and one that is exported later are the same.
+/// Bash reads some at its start only, makes others for itself, and does things when some are assigned (variables.c of
+/// 5.2: `special_vars`, `initialize_shell_variables`).
+pub(super) fn is_ordinary(name: &str) -> bool {
+    const OTHERS: [&str; 28] = [
+        "CHILD_MAX",
+        "COLUMNS",
+        "DIRSTACK",
+        "EUID",
+        "EXECIGNORE",
+        "FIGNORE",
+        "FUNCNAME",
+        "FUNCNEST",
+        "GLOBIGNORE",
+        "GROUPS",
+        "HOSTFILE",
+        "IFS",
+        "IGNOREEOF",
+        "LINENO",
+        "LINES",
+        "OLDPWD",
+        "PIPESTATUS",
+        "POSIXLY_CORRECT",
+        "PPID",
+        "PS4",
+        "PWD",
+        "RANDOM",
+        "SECONDS",
+        "SHELLOPTS",
+        "SHLVL",
+        "SRANDOM",
+        "TMOUT",
+        "UID",
+    ];
+    let families = ["BASH", "COMP_", "EPOCH", "HIST", "MAIL", "OPT", "_"];
+    !OTHERS.contains(&name) && name != "ignoreeof" && !families.iter().any(|family| name.starts_with(family))
+}
+
 /// Variables as an exec takes them.
 pub(super) fn as_bytes(variables: &BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
     variables.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes())).collect()

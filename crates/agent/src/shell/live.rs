@@ -62,6 +62,8 @@ pub(super) struct Live {
     page: OwnedFd,
     /// Its command line as /proc shows it, which its forks share.
     pub(super) line: Vec<u8>,
+    /// It has said hello: the session loop is loaded.
+    pub(super) greeted: bool,
     /// The last two requests: a state may still come for the one before.
     nonces: [Nonce; 2],
     buffer: Box<[u8]>,
@@ -122,7 +124,7 @@ impl Live {
         let line = args.iter().flat_map(|arg| arg.as_bytes_with_nul()).copied().collect();
         let control = Control::new(ours).map_err(agent("watching a socket"))?;
         let buffer = vec![0; MAX_DATAGRAM].into_boxed_slice();
-        Ok(Self { child, control, page, line, nonces: [[0; 2]; 2], buffer })
+        Ok(Self { child, control, page, line, greeted: false, nonces: [[0; 2]; 2], buffer })
     }
 
     /// A nonce for the next request.

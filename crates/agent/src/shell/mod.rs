@@ -23,6 +23,7 @@
 //! and any POSIX shell, which then runs one command only ([`image::Kind::Plain`], plain.rs).
 
 mod answer;
+mod command;
 mod env;
 pub mod image;
 mod live;
@@ -33,9 +34,8 @@ mod protocol;
 mod session;
 mod state;
 
+pub use command::{Dropped, Ended, RunError, RunOutcome, RunRequest, StopReason};
 pub(crate) use env::change;
 pub use env::{Changes, SandboxEnv};
-pub use session::{
-    Dropped, Ended, RunError, RunOutcome, RunRequest, Session, SessionConfig, Snapshot, StopReason,
-};
+pub use session::{Session, SessionConfig, Snapshot};
 pub use state::{Exported, State};

@@ -45,6 +45,8 @@ pub(super) enum Request<'a> {
         session: &'a [Assignment],
         /// Changes for this command only.
         command: &'a [Assignment],
+        /// Where the session begins, if its shell waited for it elsewhere.
+        home: &'a str,
         /// Directory for this command only.
         cwd: &'a str,
         /// The command.
@@ -59,9 +61,9 @@ pub(super) enum Request<'a> {
 
 /// A request as datagrams; descriptors go with the first.
 pub(super) fn encode(request: &Request<'_>, nonce: Nonce, last_status: i32) -> Vec<u8> {
-    let (kind, session, command, cwd, text, size) = match *request {
-        Request::Run { session, command, cwd, text } => (1u32, session, command, cwd, text, 0),
-        Request::Restore { size } => (2, &[][..], &[][..], "", &[][..], size),
+    let (kind, session, command, home, cwd, text, size) = match *request {
+        Request::Run { session, command, home, cwd, text } => (1u32, session, command, home, cwd, text, 0),
+        Request::Restore { size } => (2, &[][..], &[][..], "", "", &[][..], size),
     };
     let mut payload = Vec::with_capacity(text.len() + cwd.len() + 256);
     for a in session.iter().chain(command) {
@@ -78,8 +80,10 @@ pub(super) fn encode(request: &Request<'_>, nonce: Nonce, last_status: i32) -> V
             payload.push(0);
         }
     }
-    payload.extend_from_slice(cwd.as_bytes());
-    payload.push(0);
+    for directory in [home, cwd] {
+        payload.extend_from_slice(directory.as_bytes());
+        payload.push(0);
+    }
     payload.extend_from_slice(text);
     let mut all = Vec::with_capacity(payload.len() + 64);
     for n in [REQUEST_MAGIC, kind] {
@@ -92,7 +96,7 @@ pub(super) fn encode(request: &Request<'_>, nonce: Nonce, last_status: i32) -> V
         all.extend_from_slice(&n.to_ne_bytes());
     }
     all.extend_from_slice(&last_status.to_ne_bytes());
-    all.extend_from_slice(&[0; 4]);
+    all.extend_from_slice(&(home.len() as u32).to_ne_bytes());
     all.extend_from_slice(&payload);
     all
 }

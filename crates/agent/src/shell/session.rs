@@ -1,6 +1,9 @@
 //! The session: one shell, one command at a time.
 
 use super::answer::Answer;
+use super::command::{
+    Dropped, Ended, RunError, RunOutcome, RunRequest, StopReason, check, check_variable, failed,
+};
 use super::env::{self, Changes, Layers, SandboxEnv, Standing};
 use super::image::{Kind, ShellImage};
 use super::live::{Event, Live, StartError};
@@ -10,8 +13,7 @@ use super::processes::Processes;
 use super::protocol::{Assignment, Message, Reply, Request, StateBytes, encode};
 use super::state::{Exported, State, kind_name};
 use crate::spawn::{Exit, Spawner};
-use bytes::Bytes;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::process::Signal;
 use std::ffi::CString;
@@ -63,117 +65,6 @@ impl SessionConfig {
     }
 }
 
-/// One command.
-#[derive(Debug)]
-pub struct RunRequest {
-    /// The command's text. It may hold anything but NUL bytes.
-    pub text: Bytes,
-    /// What the command reads.
-    pub stdin: OwnedFd,
-    /// What the command writes on stdout. The other end must be read while it runs, and for as long as anything holds
-    /// this one: a background job that writes to a pipe which nobody reads dies of it.
-    pub stdout: OwnedFd,
-    /// What the command writes on stderr, likewise.
-    pub stderr: OwnedFd,
-    /// Variables for this command only (text sets, none unsets).
-    ///
-    /// They stand in place of the session's own while the command runs and vanish with it, whatever the command does to
-    /// them; then the session's own are back exactly as they were, unset or not, exported or not.
-    pub env: Vec<(String, Option<String>)>,
-    /// Directory for this command only; a relative one is below the session's. Afterwards the session is where it was,
-    /// also if the command went elsewhere.
-    pub cwd: Option<String>,
-}
-
-/// Why a command is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// Its time is over.
-    Timeout,
-    /// Somebody asked for its end.
-    Cancel,
-}
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// The shell reported the status and lives on, or left for reasons of its own after it.
-    Completed,
-    /// The command ended the shell: `exit`, `exec`, `set -e`, a signal to the shell.
-    ShellExited,
-    /// It was stopped; nothing of it runs any more.
-    Stopped(StopReason),
-    /// Its end is not known: it was begun, but by a shell that the agent itself had given up and killed.
-    Interrupted,
-}
-
-/// The result of a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunOutcome {
-    /// The exit code: the shell's own `$?`, or 128 + n if signal n ended the shell.
-    pub exit_code: i32,
-    /// The signal that ended the shell, if one did.
-    pub signal: Option<i32>,
-    /// How it ended.
-    pub ended: Ended,
-    /// The shell that ran this command is gone: what no text can carry (jobs, open files) is lost.
-    pub shell_restarted: bool,
-    /// Parts of the state that could not be restored into the shell that ran this command, or to be named since the
-    /// command before: a whole "state" that could not be kept.
-    pub dropped: Vec<Dropped>,
-    /// Variables that were to be changed before this command but are readonly in the session.
-    pub refused_env: Vec<String>,
-}
-
-/// A part of the state that a new shell does not have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropped {
-    /// What it is: "variable", "function", "working directory", ...
-    pub kind: &'static str,
-    /// Its name, where it has one.
-    pub name: String,
-    /// What the shell said about it, if anything.
-    pub reason: String,
-}
-
-/// A command could not be run at all. Nothing of it was executed.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// A text for a shell cannot hold a NUL byte.
-    #[error("{0} holds a NUL byte")]
-    Nul(&'static str),
-    /// A variable needs a name that a shell can have.
-    #[error("{0:?} is not a name of a variable")]
-    Name(String),
-    /// No shell could be started.
-    #[error("no shell could be started")]
-    Start {
-        /// The step that failed.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The shell did not start in time, or ended before it was ready.
-    #[error("the session's shell {0}")]
-    Broken(&'static str),
-    /// The agent could not do its part.
-    #[error("{what}")]
-    Agent {
-        /// What was being done.
-        what: &'static str,
-        /// The reason.
-        source: io::Error,
-    },
-}
-
-impl From<StartError> for RunError {
-    fn from(e: StartError) -> Self {
-        Self::Start { source: Box::new(e) }
-    }
-}
-
-fn failed(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
-    move |source| RunError::Agent { what, source }
-}
-
 /// What may be known of a session without waiting for it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -206,6 +97,8 @@ pub struct Session {
     processes: Processes,
     layers: Layers,
     live: Option<Live>,
+    /// Where the session begins, while its shell waits elsewhere.
+    home: Option<String>,
     patience: Patience,
     /// The shell of the running command, where commands have shells of their own.
     plain: Option<Plain>,
@@ -243,6 +136,7 @@ impl Session {
             processes,
             layers,
             live: None,
+            home: None,
             patience: Patience::default(),
             plain: None,
             state,
@@ -364,7 +258,9 @@ impl Session {
 
     /// Starts and restores a shell if there is none, so that the next command finds one ready.
     pub async fn ensure_ready(&mut self) -> Result<(), RunError> {
-        if let Some(live) = &self.live {
+        if let Some(live) = &self.live
+            && live.greeted
+        {
             if live.child.try_wait().is_none() {
                 return Ok(());
             }
@@ -400,9 +296,41 @@ impl Session {
     }
 
     async fn start_once(&mut self) -> Result<Started, RunError> {
+        if self.live.is_none() && !self.begin()? {
+            return Ok(Started::Ready);
+        }
+        // The state of a shell that has run nothing is not waited for: nonce zero is that of the greeting.
+        loop {
+            let Some(live) = &mut self.live else { return Err(RunError::Broken("is gone")) };
+            match live.next().await.map_err(failed("waiting for a shell"))? {
+                Event::Message(Message { reply: Reply::Hello, .. }) => {
+                    live.greeted = true;
+                    break;
+                }
+                Event::Message(_) => {}
+                Event::Exit(exit) => {
+                    self.live = None;
+                    return Ok(Started::EndedLoading(exit));
+                }
+            }
+        }
+        self.config.image.loads();
+        match self.state.clone() {
+            Some(state) => self.restore(&state).await,
+            None => Ok(Started::Ready),
+        }
+    }
+
+    /// Starts a shell and does not wait for it: it comes up beside whatever else is done, and
+    /// [`Session::ensure_ready`] waits for what is left of that. There must be none. False where commands have shells of
+    /// their own.
+    ///
+    /// # Errors
+    /// If the process cannot be made.
+    pub fn begin(&mut self) -> Result<bool, RunError> {
         let (kind, program) = self.config.image.choose();
         if kind == Kind::Plain {
-            return Ok(Started::Ready);
+            return Ok(false);
         }
         // A restored shell gets its variables with the state.
         let environment = match &self.state {
@@ -417,27 +345,30 @@ impl Session {
         let live = match start(self, &cwd) {
             Err(StartError::Spawn(e)) if e.is_directory() => start(self, c"/"),
             Err(StartError::Spawn(e)) if e.is_exec() && self.config.image.cannot_load() => {
-                return Ok(Started::Ready);
+                return Ok(false);
             }
             other => other,
         }?;
-        let live = self.live.insert(live);
-        // The state of a shell that has run nothing is not waited for: nonce zero is that of the greeting.
-        loop {
-            match live.next().await.map_err(failed("waiting for a shell"))? {
-                Event::Message(Message { reply: Reply::Hello, .. }) => break,
-                Event::Message(_) => {}
-                Event::Exit(exit) => {
-                    self.live = None;
-                    return Ok(Started::EndedLoading(exit));
-                }
-            }
+        self.live = Some(live);
+        self.home = None;
+        Ok(true)
+    }
+
+    /// Becomes the session of `config`, which must have no state, although its shell was begun for another directory and
+    /// without the session's own variables. False, and nothing is done, if a shell that is started with those variables
+    /// would not be the same.
+    pub fn adopt(&mut self, config: &SessionConfig) -> bool {
+        // Without some, as TERM, bash makes its own.
+        if !config.env.iter().all(|(name, value)| value.is_some() && env::is_ordinary(name)) {
+            return false;
         }
-        self.config.image.loads();
-        match self.state.clone() {
-            Some(state) => self.restore(&state).await,
-            None => Ok(Started::Ready),
+        self.layers.give(&config.env);
+        if config.cwd != self.config.cwd {
+            self.home = Some(config.cwd.clone());
         }
+        self.config = config.clone();
+        self.tell_standing();
+        true
     }
 
     async fn restore(&mut self, state: &State) -> Result<Started, RunError> {
@@ -478,10 +409,12 @@ impl Session {
         self.processes.before_command(live.child.pid()).map_err(failed("setting apart earlier processes"))?;
         let due = self.layers.deliver();
         let nonce = live.next_nonce();
+        let home = self.home.take();
         let message = encode(
             &Request::Run {
                 session: &due,
                 command,
+                home: home.as_deref().unwrap_or_default(),
                 cwd: request.cwd.as_deref().unwrap_or_default(),
                 text: &request.text,
             },
@@ -740,27 +673,4 @@ impl Drop for Session {
             let _ = child.signal(Signal::KILL);
         }
     }
-}
-
-fn check(request: &RunRequest) -> Result<(), RunError> {
-    if memchr::memchr(0, &request.text).is_some() {
-        return Err(RunError::Nul("the command"));
-    }
-    if request.cwd.as_deref().is_some_and(|cwd| cwd.contains('\0')) {
-        return Err(RunError::Nul("the working directory"));
-    }
-    request.env.iter().try_for_each(|(name, value)| check_variable(name, value.as_deref()))
-}
-
-/// A name that `export` takes, and a value that an exec can carry.
-fn check_variable(name: &str, value: Option<&str>) -> Result<(), RunError> {
-    let mut letters = name.bytes();
-    let starts = letters.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-    if !starts || !letters.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-        return Err(RunError::Name(name.to_owned()));
-    }
-    if value.is_some_and(|value| value.contains('\0')) {
-        return Err(RunError::Nul("the value of a variable"));
-    }
-    Ok(())
 }

@@ -25,7 +25,7 @@ pub(crate) struct Sandbox {
     agent: Arc<Agent>,
     pub(crate) dir: tempfile::TempDir,
     /// The delegated cgroup, removed behind everything else.
-    _cgroup: Option<Cgroup>,
+    cgroup: Option<Cgroup>,
 }
 
 /// A cgroup2 directory of one test's own.
@@ -98,7 +98,31 @@ impl Sandbox {
             memory_cgroup_fd: None,
         };
         let agent = Agent::start(&config).unwrap();
-        Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir, _cgroup: cgroup }
+        Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir, cgroup }
+    }
+
+    /// The processes in it, where it has a cgroup.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let Cgroup(path, _) = self.cgroup.as_ref().expect("a sandbox with a cgroup");
+        let groups = std::fs::read_dir(path).unwrap().filter_map(Result::ok);
+        // A group may go between the listing and the look at it.
+        let lists =
+            groups.filter_map(|group| std::fs::read_to_string(group.path().join("cgroup.procs")).ok());
+        lists.flat_map(|list| list.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    }
+
+    /// Waits until there are so many; the kernel does not tell of them.
+    pub(crate) async fn until_processes(&self, count: usize) -> Vec<String> {
+        let reached = async {
+            loop {
+                let now = self.processes();
+                if now.len() == count {
+                    return now;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("the processes in time")
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Response {

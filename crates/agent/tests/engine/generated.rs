@@ -7,6 +7,7 @@
 
 use crate::generator::{Dice, command, quiet};
 use crate::rig::{Rig, base_env};
+use sandcrab_agent::shell::Changes;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::{Command, Stdio};
@@ -191,8 +192,7 @@ fn show(bytes: &[u8]) -> String {
 }
 
 /// Runs one sequence in both. Errors say where they differ.
-async fn compare(steps: &[Step]) -> Result<(), String> {
-    let mut rig = Rig::new();
+async fn compare(mut rig: Rig, steps: &[Step]) -> Result<(), String> {
     let mut theirs: Vec<&[u8]> = Vec::new();
     for step in steps {
         theirs.extend([&step.oracle[..], PROBE]);
@@ -283,7 +283,13 @@ fn check(with_enders: bool) {
                         break;
                     }
                     let steps = sequence(seed, with_enders);
-                    if let Err(why) = runtime.block_on(compare(&steps)) {
+                    // By turns in a shell of its own and in one that waited for a session.
+                    let compared = runtime.block_on(async {
+                        let rig =
+                            if seed.is_multiple_of(2) { Rig::new() } else { Rig::from_spare(Changes::new()) };
+                        compare(rig, &steps).await
+                    });
+                    if let Err(why) = compared {
                         let script: Vec<_> =
                             steps.iter().map(|s| format!("    {}", show(&s.session))).collect();
                         let mut failures = failures.lock().expect("no thread panics with it");

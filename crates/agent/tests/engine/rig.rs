@@ -193,6 +193,22 @@ impl Rig {
         Self::with_all(identity, image, own, None)
     }
 
+    /// A session with these variables, whose shell was begun in another place before anything was known of it.
+    pub(crate) fn from_spare(own: Changes) -> Self {
+        let image = ShellImage::find().expect("this machine has a shell");
+        let mut rig = Self::with(Identity::default(), image.clone(), own.clone());
+        let spawner = Spawner::new(Identity::default());
+        let nowhere = SessionConfig::new("/", rig.env.clone(), image.clone());
+        let mut spare = Session::new(nowhere, spawner).expect("a session can be made");
+        assert!(spare.begin().expect("a shell starts"), "the shell can load the session loop");
+        let cwd = rig.dir.path().canonicalize().expect("the directory exists");
+        let mut config = SessionConfig::new(cwd.to_str().expect("a text path"), rig.env.clone(), image);
+        config.env = own;
+        assert!(spare.adopt(&config), "it can become this session's");
+        rig.session = spare;
+        rig
+    }
+
     fn with_all(identity: Identity, image: ShellImage, own: Changes, state: Option<State>) -> Self {
         // In a directory of its own: a script that lists `..` sees nobody else's come and go.
         let parent = tempfile::tempdir().expect("a directory for the test");

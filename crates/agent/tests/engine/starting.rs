@@ -1,8 +1,8 @@
 //! S05: what happens to a shell on its way to its first command harms neither the session nor others.
 
 use crate::rig::{Rig, call};
-use sandcrab_agent::shell::Changes;
 use sandcrab_agent::shell::image::ShellImage;
+use sandcrab_agent::shell::{Changes, SessionConfig};
 use sandcrab_agent::spawn::Identity;
 use std::ffi::CString;
 use std::os::unix::fs::PermissionsExt as _;
@@ -79,4 +79,58 @@ async fn s05_a28_one_kill_during_the_restore_loses_nothing() {
     let ran = rig.call(call("echo [$x]")).await;
     assert_eq!(ran.out(), "[]\n");
     assert_eq!(ran.outcome.dropped.iter().map(|part| part.kind).collect::<Vec<_>>(), ["state"]);
+}
+
+#[tokio::test]
+async fn s10_a_session_in_a_shell_that_waited_for_it_is_as_in_one_of_its_own() {
+    // What the shell itself says of its start, its pid and the time apart.
+    let see = "declare -p | grep -vE '^declare -[a-z-]+ (BASHPID|EPOCH[A-Z]*|PPID|S?RANDOM|_)='; pwd; pwd -P; cd - 2>&1; env; \
+        alias; shopt; set +o; trap; umask; ulimit -a; dirs; jobs; ls -l /proc/$$/fd | wc -l";
+    let own: Changes =
+        [("A", Some("1")), ("LC_ALL", Some("C")), ("PATH", Some("/usr/bin:/bin")), ("TERM", Some("x"))]
+            .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
+            .into();
+    let image = ShellImage::find().expect("this machine has a shell");
+    let mut rigs = [Rig::with(Identity::default(), image, own.clone()), Rig::from_spare(own)];
+    let mut seen = Vec::new();
+    for rig in &mut rigs {
+        let home = rig.dir.path().canonicalize().expect("it exists").display().to_string();
+        let ran = rig.run(see).await;
+        assert!(ran.out().contains("declare -x A=\"1\"\n") && ran.out().contains(&home), "{ran:?}");
+        // A second command that is told its own directory finds the session's afterwards.
+        let elsewhere = rig.call(call("pwd").cwd("/usr")).await.out();
+        let back = rig.run("pwd").await.out();
+        // A shell that dies has been in the session's place all the same.
+        rig.run("kill -9 $$").await;
+        let after = rig.run("pwd; echo $A $TERM").await.out();
+        seen.push((ran.out() + &ran.err() + &elsewhere + &back + &after).replace(&home, "HOME"));
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn s01_a_shell_that_waited_counts_from_its_first_command() {
+    let mut rig = Rig::from_spare(Changes::new());
+    rig.session.ensure_ready().await.expect("the shell comes up");
+    // Time itself is what is waited for here.
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    let seconds: u32 = rig.run("echo $SECONDS").await.out().trim().parse().expect("a number");
+    assert!(seconds < 2, "{seconds} seconds in a session that has just begun");
+}
+
+#[tokio::test]
+async fn s10_a_shell_that_waited_does_not_take_what_bash_reads_at_its_start_only() {
+    let mut rig = Rig::from_spare(Changes::new());
+    let image = ShellImage::find().expect("this machine has a shell");
+    for name in
+        ["IFS", "SHELLOPTS", "BASH_ENV", "PS4", "PWD", "OLDPWD", "SHLVL", "POSIXLY_CORRECT", "UID", "_"]
+    {
+        let mut config = SessionConfig::new("/usr", rig.env.clone(), image.clone());
+        config.env.insert(name.to_owned(), Some("1".to_owned()));
+        assert!(!rig.session.adopt(&config), "{name}");
+    }
+    let mut config = SessionConfig::new("/usr", rig.env.clone(), image);
+    config.env.insert("TERM".to_owned(), None);
+    assert!(!rig.session.adopt(&config), "without TERM bash makes its own");
+    assert_ne!(rig.run("pwd").await.out(), "/usr\n", "nothing was done");
 }

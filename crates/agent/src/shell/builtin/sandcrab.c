@@ -179,7 +179,7 @@ enum { REPLY_HELLO = 1, REPLY_STATUS = 2, REPLY_SETTLED = 3, REPLY_STATE = 4, RE
 enum { ASSIGN_SET = 1, ASSIGN_ONLY_IF = 2, ASSIGN_EXPECT_SET = 4 };
 enum { SETTLED_UNCHANGED = 0, SETTLED_LATER = 1 };
 enum { MAX_DATAGRAM = 32768 };
-struct request { u32 magic, kind; u64 nonce[2]; u64 payload, state; u32 session_vars, command_vars, cwd, text, last_status, pad; };
+struct request { u32 magic, kind; u64 nonce[2]; u64 payload, state; u32 session_vars, command_vars, cwd, text, last_status, home; };
 struct assignment { u32 op, name, value, expect; };
 struct reply { u32 magic, kind; u64 nonce[2]; int status; u32 settled; u64 length; };
 /* One part of a state: a header, then name and text without terminators. */
@@ -621,6 +621,28 @@ static int go_to(const char *path)
 	return 1;
 }
 
+/* PWD says where the shell is, as the kernel calls it. */
+static void stand_here(void)
+{
+	char here[4096];
+	if (sys(NR_getcwd, here, sizeof here, 0) > 0 && here[0] == '/') {
+		set_working_directory(here);
+		bind_variable("PWD", here, 0);
+	}
+}
+
+/* A shell that waited for its session begins now: where a shell begins that is started there, with SECONDS at zero. */
+static void begin_session(const char *home)
+{
+	static int has_begun;
+	SHELL_VAR *seconds = has_begun ? NULL : find_variable("SECONDS");
+	has_begun = 1;
+	if (seconds && seconds->assign_func) bind_variable("SECONDS", (char *)"0", 0);
+	if (!*home) return;
+	if (sys(NR_chdir, home, 0, 0) < 0) sys(NR_chdir, "/", 0, 0);
+	stand_here();
+}
+
 /* A change of the session's or the sandbox's variables, made before a command. False: the variable is readonly. */
 static int assign(const struct assignment *a, const char *name, char *value, const char *expect)
 {
@@ -785,12 +807,7 @@ static int restore_part(const struct part *p, char *name, char *text)
 			set_working_directory(text);
 			return 1;
 		} else {
-			/* PWD says where the shell is, not where it should be. */
-			char here[4096];
-			if (sys(NR_getcwd, here, sizeof here, 0) > 0 && here[0] == '/') {
-				set_working_directory(here);
-				bind_variable("PWD", here, 0);
-			}
+			stand_here();
 			return 0;
 		}
 	case PART_POSITIONAL: {
@@ -955,6 +972,8 @@ static void run(struct request *rq, u8 *payload)
 			changed(name);
 		}
 	}
+	begin_session((char *)at);
+	at += rq->home + 1;
 	if (rq->cwd) ready = go_to((char *)at);
 	at += rq->cwd + 1;
 	text = xmalloc((usize)rq->text + 1);
