@@ -71,7 +71,7 @@ pub(crate) enum Report {
 
 /// The most that one report takes, and the most descriptors of one message.
 const MESSAGE_BYTES: usize = 16 << 10;
-const MESSAGE_FDS: usize = 5;
+const MESSAGE_FDS: usize = 6;
 
 /// The hidden command `__launch`. Returns the exit code of the launch stage; in the sandbox's first process it returns
 /// only if that could not become the agent.
@@ -106,7 +106,10 @@ fn receive(socket: BorrowedFd<'_>) -> Result<(LaunchPlan, Handed), Failure> {
         return Err(failed("the server closed the socket".into()));
     };
     let mut next = || fds.next().ok_or_else(|| failed("a descriptor is missing".into()));
-    let (plan, agent, listener) = (next()?, next()?, next()?);
+    let (plan, agent, listener, log) = (next()?, next()?, next()?, next()?);
+    // What is said from here on, by the agent too, is this instance's.
+    rustix::stdio::dup2_stderr(&log).map_err(|error| failed(error.to_string()))?;
+    drop(log);
     let cgroup = order.cgroup.then(&mut next).transpose()?;
     let memory_cgroup = order.memory_cgroup.then(&mut next).transpose()?;
     let plan = serde_json::from_reader(io::BufReader::new(std::fs::File::from(plan)))

@@ -276,6 +276,7 @@ impl Shared {
 
     /// Creates an instance; blocks. What a failure leaves is taken away before it is returned.
     fn create(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<(Arc<Record>, process::Process)> {
+        let stage = launcher::Coming::start(&self.config.launch)?;
         let spec = self.defaults(spec);
         let image = self.images.get(&spec.image)?;
         let range = self.ids.as_ref().map(|ids| ids.take(id)).transpose()?;
@@ -291,7 +292,7 @@ impl Shared {
         if record.spec.network == Network::Host {
             identity.push(identity::name_servers());
         }
-        match self.start(&record, &identity) {
+        match self.start(&record, &identity, stage) {
             Ok(process) => Ok((Arc::new(record), process)),
             Err(error) => {
                 self.remove(&record)?;
@@ -301,24 +302,21 @@ impl Shared {
     }
 
     /// Starts the agent of an instance whose record is written.
-    fn start(&self, record: &Record, identity: &[IdentityFile]) -> Result<process::Process> {
+    fn start(
+        &self,
+        record: &Record,
+        identity: &[IdentityFile],
+        stage: launcher::Coming,
+    ) -> Result<process::Process> {
         let group = self.cgroups.group(record.id.as_str());
-        let (stage, plan) = std::thread::scope(|scope| {
-            // By a thread of its own: where the one that starts a program goes on, the program waits for its CPU.
-            let stage = std::thread::Builder::new()
-                .spawn_scoped(scope, || launcher::Stage::start(&record.id, &self.files, &self.config.launch))
-                .map_err(DriverError::io("begin the launch of", &record.id))?;
-            let plan = self.plan(record, identity, &group);
-            let stage = stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok::<_, DriverError>((stage?, plan?))
-        })?;
+        let plan = self.plan(record, identity, &group)?;
         let setup = launcher::Setup {
             files: &self.files,
             agent: &self.config.agent.path,
             cgroup: group.delegated(),
             memory_cgroup: group.memory(),
         };
-        let launch = stage.begin(&plan, &setup)?;
+        let launch = stage.begin(&record.id, &plan, &setup)?;
         // Beside the launch's first steps: the kernel takes its time, most of which it sleeps.
         let attached = self.attach_disk(record)?;
         if let Some(attached) = &attached {
@@ -441,9 +439,10 @@ impl Shared {
         if live.exit.borrow().is_none() {
             return Ok(live.instance());
         }
+        let stage = launcher::Coming::start(&self.config.launch)?;
         self.stop(&live.record)?;
         self.files.forget_work(id)?;
-        match self.start(&live.record, &[]) {
+        match self.start(&live.record, &[], stage) {
             Ok(process) => Ok(self.adopt(live.record, process)),
             Err(error) => {
                 self.stop(&live.record)?;

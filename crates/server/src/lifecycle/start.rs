@@ -33,8 +33,9 @@ pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Res
     let row = owner::row(&key, &it)?;
     // The record is made beside the sandbox, not before it: the next server takes away an instance without a record
     // and a record without an instance, and nothing is acknowledged before both are there.
-    let stored = context.store.insert(row, event("created", "api", "first use"));
-    let (stored, made) = tokio::join!(stored, make(&context, &key.1, &it.instance, &spec));
+    // It is begun behind the sandbox: the thread that writes would have the CPU of the one that makes.
+    let stored = async { context.store.insert(row, event("created", "api", "first use")).await };
+    let (made, stored) = tokio::join!(make(&context, &key.1, &it.instance, &spec), stored);
     stored.map_err(|error| crate::http::internal("createSandbox", &error))?;
     let instance = made?;
     let live = introduce(&context, &key.1, &instance).await?;
