@@ -95,14 +95,39 @@ fn named<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>, whole: &st
     let quoted = (message.starts_with("missing field") || message.starts_with("unknown field"))
         .then(|| message.split('`').nth(1).unwrap_or_default());
     match (path.as_str(), quoted) {
-        (".", Some(name)) => ApiError::invalid(name, &*message),
-        // "?" is where the text ended or broke before any field.
-        ("." | "?", None) => ApiError::invalid(whole, &*message),
+        (".", Some(name)) => ApiError::invalid(name, in_words(&message)),
+        // "?" is where the text ended or broke before any field: its place is all there is to say.
+        ("." | "?", None) if !message.starts_with("invalid ") => ApiError::invalid(whole, &*message),
+        ("." | "?", None) => ApiError::invalid(whole, in_words(&message)),
         (path, Some(name)) if !path.ends_with(name) => {
-            ApiError::invalid(&format!("{path}.{name}"), &*message)
+            ApiError::invalid(&format!("{path}.{name}"), in_words(&message))
         }
-        (path, _) => ApiError::invalid(path, &*message),
+        (path, _) => ApiError::invalid(path, in_words(&message)),
     }
+}
+
+/// What serde says of a value, for people: what must stand there and what does, in JSON's words instead of Rust's.
+fn in_words(message: &str) -> String {
+    // The field is named beside it; where in the text it stands says nothing more.
+    let message = message.rfind(" at line ").map_or(message, |place| &message[..place]);
+    let said = ["invalid type: ", "invalid value: "].iter().find_map(|kind| message.strip_prefix(kind));
+    let Some((found, wanted)) = said.and_then(|said| said.rsplit_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let found = match found {
+        "map" => "an object",
+        "sequence" => "an array",
+        found => found,
+    };
+    let wanted = match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        wanted if wanted.starts_with("struct ") || wanted == "a map" => "an object",
+        "a sequence" => "an array",
+        wanted => wanted,
+    };
+    format!("must be {wanted}, it is {found}")
 }
 
 /// Refuses percent-encoded bytes that are no UTF-8 (attack B02), for which the decoder would put U+FFFD.
@@ -179,6 +204,32 @@ mod tests {
         let error = parse_json::<ExecRequest>(json.as_bytes()).unwrap_err();
         assert_eq!(error.code, ErrorCode::ValidationFailed);
         error.context["validationErrors"][0]["field"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn x01_what_is_wrong_with_a_value_is_said_in_words_of_json() {
+        let message = |json: &str| parse_json::<ExecRequest>(json.as_bytes()).unwrap_err().message;
+        for (json, expected) in [
+            (r#"{"command":1}"#, "command: must be a string, it is integer `1`"),
+            (
+                r#"{"command":"a","timeout":-1}"#,
+                "timeout: must be a whole number of at least 0, it is integer `-1`",
+            ),
+            (r#"{"command":"a","env":[]}"#, "env: must be an object, it is an array"),
+            (r#"{"command":"a","cwd":{}}"#, "cwd: must be a string, it is an object"),
+            (r#"{"command":null}"#, "command: must be a string, it is null"),
+            ("{}", "command: missing field `command`"),
+            ("5", "body: must be an object, it is integer `5`"),
+        ] {
+            assert_eq!(message(json), expected);
+        }
+        let id = message(r#"{"command":"a","sessionId":"a/b"}"#);
+        assert!(
+            id.starts_with("sessionId: session id \"a/b\": must not hold") && !id.contains("line"),
+            "{id}"
+        );
+        // Where it is no JSON at all, the place is all there is to say.
+        assert_eq!(message("{\"command\":\"a\",}"), "body: trailing comma at line 1 column 16");
     }
 
     #[test]
