@@ -26,6 +26,8 @@ pub struct Exec {
     target: Arc<Target>,
     request: ExecRequest,
     id: ExecId,
+    /// Whether output that is no text is asked for again, as bytes.
+    is_exact: bool,
 }
 
 /// A command's end and output.
@@ -73,7 +75,7 @@ impl ExecOutput {
 impl Exec {
     pub(crate) fn new(target: Arc<Target>, session_id: Option<SessionId>, command: String) -> Self {
         let id = new_id();
-        let encoding = OutputEncoding::Base64;
+        let encoding = OutputEncoding::Utf8;
         let request = ExecRequest {
             command,
             session_id,
@@ -81,7 +83,7 @@ impl Exec {
             encoding,
             ..ExecRequest::default()
         };
-        Self { target, request, id }
+        Self { target, request, id, is_exact: true }
     }
 
     /// The id that this client made up for the command.
@@ -132,10 +134,11 @@ impl Exec {
         self
     }
 
-    /// How output travels. Base64, the default, brings the bytes as they are; text is smaller, and brings U+FFFD for
-    /// what is no UTF-8. Streams are always exact.
+    /// How output travels. Base64 brings the bytes as they are; text is a quarter smaller, and brings U+FFFD for what is
+    /// no UTF-8. Default: as text, and where that is not exact, once more in base64. Streams are always exact.
     pub fn encoding(mut self, encoding: OutputEncoding) -> Self {
         self.request.encoding = encoding;
+        self.is_exact = false;
         self
     }
 
@@ -161,7 +164,8 @@ impl Exec {
         self.target.declare().await?;
         let kept = self.request.max_output_bytes.unwrap_or(DEFAULT_MAX_OUTPUT_BYTES);
         let call = Call::post("exec", self.target.path("/exec")).json(&self.request);
-        output(&self.target, call, kept, self.request.command.len()).await
+        let (output, invalid_utf8) = output(&self.target, call, kept, self.request.command.len()).await?;
+        if invalid_utf8 && self.is_exact { result(&self.target, &self.id).await } else { Ok(output) }
     }
 
     /// Runs it and gives its output as it comes.
@@ -189,7 +193,8 @@ pub(crate) async fn result(target: &Target, id: &ExecId) -> Result<ExecOutput, C
     let query = Query::new(target.exec_path(id, "/result")).with("encoding", "base64");
     let kept = sandcrab_api::limits::MAX_OUTPUT_BYTES;
     let command = sandcrab_api::limits::MAX_COMMAND_BYTES;
-    output(target, Call::get("getExecResult", query.finish()), kept, command).await
+    let (output, _) = output(target, Call::get("getExecResult", query.finish()), kept, command).await?;
+    Ok(output)
 }
 
 /// A result as it comes, without a copy of its long parts.
@@ -204,24 +209,34 @@ struct WireResult<'a> {
     session_id: Option<SessionId>,
     timestamp: Timestamp,
     encoding: OutputEncoding,
+    #[serde(default)]
+    invalid_utf8: bool,
     #[serde(borrow)]
     stdout: Cow<'a, str>,
     #[serde(borrow)]
     stderr: Cow<'a, str>,
 }
 
-async fn output(target: &Target, call: Call, kept: u64, command: usize) -> Result<ExecOutput, ClientError> {
+/// A result, and whether U+FFFD stands in it for bytes that are no text.
+async fn output(
+    target: &Target,
+    call: Call,
+    kept: u64,
+    command: usize,
+) -> Result<(ExecOutput, bool), ClientError> {
     // In JSON one byte takes at most six. Around it: the rest of the result or of the error.
     let longest = kept.saturating_mul(12).saturating_add(command as u64 * 6).saturating_add(1 << 20);
     let call = call.repeatable().unbounded().limit(usize::try_from(longest).unwrap_or(usize::MAX));
     let (status, bytes) = target.transport.bytes(&call).await?;
     let result: WireResult<'_> = target.transport.parse(call.operation, status, &bytes)?;
-    let decode = |text: Cow<'_, str>| {
-        decode(result.encoding, text).ok_or_else(|| {
+    let decode = |text: Cow<'_, str>| match (result.encoding, text) {
+        // As it stands in the answer: no copy.
+        (OutputEncoding::Utf8, Cow::Borrowed(text)) => Ok(bytes.slice_ref(text.as_bytes())),
+        (encoding, text) => decode(encoding, text).ok_or_else(|| {
             target.transport.unexpected(call.operation, status, "output that is no base64".to_owned())
-        })
+        }),
     };
-    Ok(ExecOutput {
+    let output = ExecOutput {
         stdout: decode(result.stdout)?,
         stderr: decode(result.stderr)?,
         outcome: result.outcome,
@@ -229,7 +244,8 @@ async fn output(target: &Target, call: Call, kept: u64, command: usize) -> Resul
         exec_id: result.exec_id,
         session_id: result.session_id,
         timestamp: result.timestamp,
-    })
+    };
+    Ok((output, result.invalid_utf8))
 }
 
 /// The bytes of an output field.

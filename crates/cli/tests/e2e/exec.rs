@@ -50,6 +50,25 @@ fn b09_several_words_are_literal() {
 }
 
 #[test]
+fn s02_the_rust_client_brings_every_byte_of_a_result() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = sandcrab_client::ClientOptions::new(&rig.server.url).api_key(crate::rig::KEY);
+        let client = sandcrab_client::Client::new(options).unwrap();
+        let sandbox = client.sandbox(&sandbox.id, Default::default()).unwrap();
+        // Text, text that JSON writes otherwise, and what is no text, which is asked for again: run once all the same.
+        let text = sandbox.exec("printf plain; printf 'a\\n\"b\" λ\\t' >&2").await.unwrap();
+        assert_eq!((&text.stdout[..], &text.stderr[..]), (&b"plain"[..], "a\n\"b\" λ\t".as_bytes()));
+        let bytes = sandbox.exec("echo x >> ran; printf 'a\\0\\377\\n'; cat ran >&2").await.unwrap();
+        assert_eq!((&bytes.stdout[..], &bytes.stderr[..]), (&b"a\0\xff\n"[..], &b"x\n"[..]));
+        let text = sandbox.exec("printf 'a\\377'").encoding(sandcrab_client::api::exec::OutputEncoding::Utf8);
+        assert_eq!(text.await.unwrap().stdout_text(), "a\u{fffd}");
+    });
+}
+
+#[test]
 fn s02_output_is_byte_exact_however_much_it_is() {
     let rig = Rig::new();
     let sandbox = rig.sandbox();
