@@ -3,7 +3,7 @@
 //! A thread that sleeps is woken for a price: the CPU under it has gone to sleep too, and to wake that costs whoever does
 //! it some 10 µs in a virtual machine, and the sleeper more before it runs; six such wake-ups were half of a command that
 //! does nothing. A worker that has nothing else to do looks again and again instead, for as long as such a command takes
-//! (docs/decisions/0012-waiting-awake.md).
+//! (docs/decisions/0012-waiting-awake.md, 0014-awake-for-programs.md).
 
 use std::future::poll_fn;
 use std::num::NonZero;
@@ -18,39 +18,50 @@ use std::time::{Duration, Instant};
 /// one: missed once, the next is waited for asleep, takes longer for that, and misses it again.
 const LONGEST: Duration = Duration::from_micros(600);
 
+/// The same for a command, while no other answer is waited for: one that starts a program takes a millisecond and more, and
+/// nobody is kept from the CPU. Other operations may be answered while what they have started starts, and wants it.
+const LONGEST_ALONE: Duration = Duration::from_micros(1500);
+
 /// How long at least, which is enough for `exec` of a builtin most of the time.
 const SHORTEST: Duration = Duration::from_micros(200);
 
 /// This process's: its servers share its workers.
 static WAITERS: LazyLock<Waiters> = LazyLock::new(|| {
     let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
-    Waiters { now: AtomicUsize::new(0), awake: cpus / 2 }
+    Waiters { all: AtomicUsize::new(0), now: AtomicUsize::new(0), awake: cpus / 2 }
 });
 
 /// Who waits awake.
 #[derive(Debug)]
 struct Waiters {
-    /// How many there are.
+    /// How many wait, asleep or awake.
+    all: AtomicUsize,
+    /// How many do so awake.
     now: AtomicUsize,
     /// How many there may be: as many as there are workers. The other half of the CPUs is the agents' (see
     /// [`crate::serve`]), who would only be held up; with one CPU, the very one that is waited for.
     awake: usize,
 }
 
-/// Counts as one that waits awake until it is dropped.
-struct Waiting<'a>(&'a Waiters);
+/// Counts as one that waits until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    /// None if there are enough already.
-    fn begin(waiters: &'a Waiters) -> Option<Self> {
-        let this = Self(waiters);
+    fn begin(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+
+    /// As one that waits awake; none if there are enough already.
+    fn awake(waiters: &'a Waiters) -> Option<Self> {
+        let this = Self(&waiters.now);
         (waiters.now.fetch_add(1, Ordering::Relaxed) < waiters.awake).then_some(this)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -58,31 +69,41 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub(crate) struct Pace {
     waiters: &'static Waiters,
-    /// How long its last answer took, in microseconds. One that took longer than [`LONGEST`] is followed by one that is
-    /// waited for asleep, and so is the first.
+    /// The longest time that one is waited for awake that nobody else waits beside.
+    alone: Duration,
+    /// How long its last answer took, in microseconds. One that took longer than the longest time is followed by one that
+    /// is waited for asleep, and so is the first.
     last: AtomicU64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { waiters: &WAITERS, last: AtomicU64::new(u64::MAX) }
+        Self { waiters: &WAITERS, alone: LONGEST, last: AtomicU64::new(u64::MAX) }
     }
 }
 
 impl Pace {
+    /// That of an agent's operation.
+    pub(crate) fn of(operation: &str) -> Self {
+        let alone = if operation == "exec" { LONGEST_ALONE } else { LONGEST };
+        Self { alone, ..Self::default() }
+    }
+
     /// Waits for the peer's answer: awake, if its last one came soon and few others are waited for so.
     pub(crate) async fn wait<T>(&self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
+        let _waiting = Waiting::begin(&self.waiters.all);
         let begun = Instant::now();
-        if let Some(patience) = self.patience()
-            && let Some(_waiting) = Waiting::begin(self.waiters)
+        if self.patience().is_some()
+            && let Some(_awake) = Waiting::awake(self.waiters)
         {
             loop {
                 if let Poll::Ready(answer) = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
                     self.took(begun.elapsed());
                     return answer;
                 }
-                if begun.elapsed() > patience {
+                // Shorter once there are others.
+                if self.patience().is_none_or(|patience| begun.elapsed() > patience) {
                     break;
                 }
                 // Whoever else waits for this CPU goes first: it may be the one who is to answer.
@@ -100,7 +121,9 @@ impl Pace {
     /// for this very CPU.
     fn patience(&self) -> Option<Duration> {
         let last = Duration::from_micros(self.last.load(Ordering::Relaxed));
-        (last <= LONGEST).then(|| (last * 2).clamp(SHORTEST, LONGEST))
+        let is_alone = self.waiters.all.load(Ordering::Relaxed) <= 1;
+        let longest = if is_alone { self.alone } else { LONGEST };
+        (last <= longest).then(|| (last * 2).clamp(SHORTEST, longest))
     }
 
     fn took(&self, time: Duration) {
@@ -114,8 +137,9 @@ mod tests {
     use tokio::sync::oneshot;
 
     fn pace(awake: usize) -> Pace {
-        let waiters = Box::leak(Box::new(Waiters { now: AtomicUsize::new(0), awake }));
-        Pace { waiters, ..Pace::default() }
+        let (all, now) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let waiters = Box::leak(Box::new(Waiters { all, now, awake }));
+        Pace { waiters, ..Pace::of("exec") }
     }
 
     /// How often an answer is looked for that comes after `time`.
@@ -155,19 +179,28 @@ mod tests {
     #[test]
     fn an_answer_is_given_twice_the_time_of_the_last_one() {
         let pace = pace(1);
-        for (last, patience) in [(0, 200), (90, 200), (150, 300), (301, 600), (600, 600)] {
+        let patience = |pace: &Pace, last: u64| {
             pace.took(Duration::from_micros(last));
-            assert_eq!(pace.patience(), Some(Duration::from_micros(patience)), "after {last}");
+            pace.patience().map(|patience| patience.as_micros())
+        };
+        for (last, expected) in [(0, 200), (90, 200), (150, 300), (700, 1400), (1500, 1500)] {
+            assert_eq!(patience(&pace, last), Some(expected), "alone, after {last}");
         }
-        pace.took(LONGEST + Duration::from_micros(1));
-        assert_eq!(pace.patience(), None);
+        assert_eq!(patience(&pace, 1501), None);
+        let other = Pace { waiters: pace.waiters, ..Pace::of("startProcess") };
+        assert_eq!((patience(&other, 600), patience(&other, 601)), (Some(600), None));
+        let _others = [Waiting::begin(&pace.waiters.all), Waiting::begin(&pace.waiters.all)];
+        for (last, expected) in [(150, 300), (301, 600), (600, 600)] {
+            assert_eq!(patience(&pace, last), Some(expected), "beside others, after {last}");
+        }
+        assert_eq!(patience(&pace, 601), None);
     }
 
     #[tokio::test]
     async fn only_so_many_are_waited_for_awake() {
         let pace = pace(1);
         answer_soon(&pace).await;
-        let other = Waiting::begin(pace.waiters).unwrap();
+        let other = Waiting::awake(pace.waiters).unwrap();
         assert_eq!(looks(&pace, SLOW).await, ASLEEP);
         drop(other);
         answer_soon(&pace).await;

@@ -213,7 +213,8 @@ impl Pool {
 
     fn pace(&self, operation: &Arc<str>) -> Arc<Pace> {
         let mut paces = self.inner.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(paces.entry(Arc::clone(operation)).or_default())
+        let pace = paces.entry(Arc::clone(operation)).or_insert_with(|| Arc::new(Pace::of(operation)));
+        Arc::clone(pace)
     }
 
     async fn exchange(&self, request: Request<Upload>) -> Result<(Response<Incoming>, Lease), Unanswered> {
