@@ -12,6 +12,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -34,9 +35,20 @@ const RELEASE_TIMEOUT: rustix::time::Timespec = rustix::time::Timespec { tv_sec:
 
 /// An empty file system: its size and the parts of it that are not zero.
 #[derive(Debug)]
-struct Template {
+pub(crate) struct Template {
     size: u64,
     parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Template {
+    /// Has the kernel read a new disk's parts from its device: the mount would ask for them one by one, and wait for each.
+    pub(crate) fn read_ahead(&self, disk: &Attached) -> Result<()> {
+        self.parts.iter().try_for_each(|(offset, part)| {
+            let length = NonZeroU64::new(part.len() as u64);
+            rustix::fs::fadvise(&disk.device, *offset, length, rustix::fs::Advice::WillNeed)
+                .map_err(DriverError::io("read ahead on", disk.path.display()))
+        })
+    }
 }
 
 /// Makes disks.
@@ -125,14 +137,15 @@ impl Disks {
     }
 
     /// Makes an empty disk. The file must not exist.
-    pub(crate) fn create(&self, image: &Path, size: u64) -> Result<()> {
+    pub(crate) fn create(&self, image: &Path, size: u64) -> Result<Arc<Template>> {
         let template = self.template(size)?;
         let write = || -> io::Result<()> {
             let file = File::options().read(true).write(true).create_new(true).open(image)?;
             file.set_len(template.size)?;
             template.parts.iter().try_for_each(|(offset, part)| file.write_all_at(part, *offset))
         };
-        write().map_err(DriverError::io("make disk", image.display()))
+        write().map_err(DriverError::io("make disk", image.display()))?;
+        Ok(template)
     }
 }
 

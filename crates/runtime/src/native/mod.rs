@@ -380,12 +380,16 @@ impl Shared {
     fn attach_disk(&self, record: &Record) -> Result<Option<disk::Attached>> {
         let Some(disks) = &self.disks else { return Ok(None) };
         let image = self.files.image(&record.id);
-        if image.exists() {
+        let new = if image.exists() {
             disk::repair(&image)?;
+            None
         } else {
-            disks.create(&image, record.spec.limits.disk.map_or(DEFAULT_DISK, |disk| disk.0))?;
-        }
+            Some(disks.create(&image, record.spec.limits.disk.map_or(DEFAULT_DISK, |disk| disk.0))?)
+        };
         let attached = disk::attach(&image)?;
+        if let Some(new) = new {
+            new.read_ahead(&attached)?;
+        }
         self.files.write_device(&record.id, &attached.path)?;
         Ok(Some(attached))
     }
