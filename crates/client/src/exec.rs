@@ -135,7 +135,8 @@ impl Exec {
     }
 
     /// How output travels. Base64 brings the bytes as they are; text is a quarter smaller, and brings U+FFFD for what is
-    /// no UTF-8. Default: as text, and where that is not exact, once more in base64. Streams are always exact.
+    /// no UTF-8. Default: as text, and where that is not exact, once more in base64, by the result that is kept (at most
+    /// of 1024 later commands, and for 5 minutes). Streams are always exact.
     pub fn encoding(mut self, encoding: OutputEncoding) -> Self {
         self.request.encoding = encoding;
         self.is_exact = false;

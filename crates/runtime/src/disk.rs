@@ -42,12 +42,15 @@ pub(crate) struct Template {
 
 impl Template {
     /// Has the kernel read a new disk's parts from its device: the mount would ask for them one by one, and wait for each.
-    pub(crate) fn read_ahead(&self, disk: &Attached) -> Result<()> {
-        self.parts.iter().try_for_each(|(offset, part)| {
+    pub(crate) fn read_ahead(&self, disk: &Attached) {
+        for (offset, part) in &self.parts {
             let length = NonZeroU64::new(part.len() as u64);
-            rustix::fs::fadvise(&disk.device, *offset, length, rustix::fs::Advice::WillNeed)
-                .map_err(DriverError::io("read ahead on", disk.path.display()))
-        })
+            let advised = rustix::fs::fadvise(&disk.device, *offset, length, rustix::fs::Advice::WillNeed);
+            if let Err(error) = advised {
+                // The mount reads them all the same, a little later.
+                tracing::debug!(device = %disk.path.display(), %error, "no reading ahead");
+            }
+        }
     }
 }
 

@@ -125,7 +125,7 @@ impl Standing {
 /// Bash reads some at its start only, makes others for itself, and does things when some are assigned (variables.c of
 /// 5.2: `special_vars`, `initialize_shell_variables`).
 pub(super) fn is_ordinary(name: &str) -> bool {
-    const OTHERS: [&str; 28] = [
+    const OTHERS: [&str; 29] = [
         "CHILD_MAX",
         "COLUMNS",
         "DIRSTACK",
@@ -154,9 +154,10 @@ pub(super) fn is_ordinary(name: &str) -> bool {
         "SRANDOM",
         "TMOUT",
         "UID",
+        "ignoreeof",
     ];
     let families = ["BASH", "COMP_", "EPOCH", "HIST", "MAIL", "OPT", "_"];
-    !OTHERS.contains(&name) && name != "ignoreeof" && !families.iter().any(|family| name.starts_with(family))
+    !OTHERS.contains(&name) && !families.iter().any(|family| name.starts_with(family))
 }
 
 /// Variables as an exec takes them.

@@ -55,9 +55,7 @@ fn s02_the_rust_client_brings_every_byte_of_a_result() {
     let sandbox = rig.sandbox();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let options = sandcrab_client::ClientOptions::new(&rig.server.url).api_key(crate::rig::KEY);
-        let client = sandcrab_client::Client::new(options).unwrap();
-        let sandbox = client.sandbox(&sandbox.id, Default::default()).unwrap();
+        let sandbox = rig.client().sandbox(&sandbox.id, Default::default()).unwrap();
         // Text, text that JSON writes otherwise, and what is no text, which is asked for again: run once all the same.
         let text = sandbox.exec("printf plain; printf 'a\\n\"b\" λ\\t' >&2").await.unwrap();
         assert_eq!((&text.stdout[..], &text.stderr[..]), (&b"plain"[..], "a\n\"b\" λ\t".as_bytes()));

@@ -79,10 +79,8 @@ fn kept(rig: &Rig) -> String {
     let id = format!("python-{}-{number}", std::process::id());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let options = sandcrab_client::ClientOptions::new(&rig.server.url).api_key(crate::rig::KEY);
-        let client = sandcrab_client::Client::new(options).unwrap();
         let options = sandcrab_client::SandboxOptions { image: Some("python".into()), ..Default::default() };
-        let sandbox = client.sandbox(&id, options).unwrap();
+        let sandbox = rig.client().sandbox(&id, options).unwrap();
         assert_eq!(tokio::time::timeout(BUILD, sandbox.create()).await.unwrap().unwrap().image, "python");
     });
     id

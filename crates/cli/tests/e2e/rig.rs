@@ -92,6 +92,12 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// The Rust client of this server.
+    pub(crate) fn client(&self) -> sandcrab_client::Client {
+        let options = sandcrab_client::ClientOptions::new(&self.server.url).api_key(KEY);
+        sandcrab_client::Client::new(options).unwrap()
+    }
+
     pub(crate) fn new() -> Self {
         let turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
         let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);

@@ -388,7 +388,7 @@ impl Shared {
         };
         let attached = disk::attach(&image)?;
         if let Some(new) = new {
-            new.read_ahead(&attached)?;
+            new.read_ahead(&attached);
         }
         self.files.write_device(&record.id, &attached.path)?;
         Ok(Some(attached))
