@@ -1,0 +1,9 @@
+//! What hostile code in a real sandbox tries (docs/ATTACKS.md), against the binary that people run, in each kind of
+//! server. Needs root. `cargo xtask attacks` prints the table.
+
+#[cfg(test)]
+#[macro_use]
+mod rig;
+
+#[cfg(test)]
+mod modes;
