@@ -1,21 +1,73 @@
-//! What code inside a sandbox may try, and what must come of it. Each case runs as the sandbox's root and as another
-//! user, with the system call filter and without (`MODES`), beside a control that shows that the same action works
-//! where it is allowed.
+//! What code inside a sandbox may try, and what must come of it. Each case runs with a root and with a rootless driver,
+//! as the sandbox's root and as another user where there is one, with the system call filter and without
+//! ([`Home::modes`]), beside a control that shows that the same action works where it is allowed.
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
+#![expect(clippy::unwrap_used, reason = "a test program is all tests")]
 
-#[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
 
-use common::{Home, MODES, Mode, ROOT, USER, chain, on_host, python, spec};
+use common::{Home, Mode, ROOT, chain, on_host, python, spec};
 use sandcrab_api::sandbox::Network;
 use sandcrab_runtime::image::Image;
 use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
+/// Makes a module of each attack's name with a test for each kind of driver.
+macro_rules! in_each_mode {
+    ($($attack:ident),+ $(,)?) => {
+        $(
+            mod $attack {
+                #[test]
+                fn root() {
+                    crate::common::as_root(super::$attack);
+                }
+
+                #[test]
+                fn rootless() {
+                    crate::common::as_an_ordinary_user(concat!(stringify!($attack), "::rootless"), super::$attack);
+                }
+            }
+        )+
+    };
+}
+
+in_each_mode! {
+    a02_no_descriptor_of_the_host_is_open_at_the_start,
+    a03_an_image_with_links_for_mount_points_is_refused,
+    a07_chroot_and_pivot_root_lead_nowhere,
+    a08_mounts_stay_as_they_are,
+    a09_a10_no_new_namespaces,
+    a11_other_namespaces_cannot_be_entered,
+    a12_setuid_programs_and_file_capabilities_give_nothing,
+    a13_the_kernels_switches_are_out_of_reach,
+    a14_control_groups_are_out_of_reach,
+    a15_devices_are_the_harmless_ones,
+    a16_a17_the_agent_cannot_be_looked_into,
+    a18_a19_kernel_interfaces_are_closed,
+    a20_other_architectures_calls_do_not_exist,
+    a21_nothing_is_typed_into_a_terminal,
+    a23_signals_reach_only_the_sandboxs_own,
+    a24_sockets_of_the_host_and_of_siblings_are_out_of_reach,
+    a25_shared_memory_is_the_sandboxs_own,
+    a28_the_agent_cannot_be_disturbed,
+    c03_servers_of_the_host_are_unreachable,
+}
+
 /// Runs an attack in every mode and checks each line that it prints: `what: outcome`.
 async fn attack(home: &Home, id: &InstanceId, script: &str, refused: impl Fn(Mode, &str, &str) -> bool) {
-    for mode in MODES {
+    attack_as(home, id, home.modes(), script, refused).await;
+}
+
+/// As [`attack`], in some modes only.
+async fn attack_as(
+    home: &Home,
+    id: &InstanceId,
+    modes: impl Iterator<Item = Mode>,
+    script: &str,
+    refused: impl Fn(Mode, &str, &str) -> bool,
+) {
+    for mode in modes {
         let ran = home.run_as(id, mode, script).await;
         assert_eq!(ran.code, Some(0), "{mode:?}: {}{}", ran.stdout, ran.stderr);
         assert!(!ran.stdout.is_empty(), "{mode:?}: the attack was not made");
@@ -26,8 +78,12 @@ async fn attack(home: &Home, id: &InstanceId, script: &str, refused: impl Fn(Mod
     }
 }
 
-/// The outcomes of a script on the host, as `what: outcome` lines.
+/// The outcomes of a script on the host, as `what: outcome` lines. It takes root's rights: the rootless variant of a test
+/// rests on the control of the other.
 fn control(script: &str, works: impl Fn(&str, &str) -> bool) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
     let output = on_host(script);
     assert!(!output.is_empty(), "the control did nothing");
     for line in output.lines() {
@@ -36,9 +92,7 @@ fn control(script: &str, works: impl Fn(&str, &str) -> bool) {
     }
 }
 
-#[tokio::test]
-async fn a02_no_descriptor_of_the_host_is_open_at_the_start() {
-    let home = Home::new();
+async fn a02_no_descriptor_of_the_host_is_open_at_the_start(home: Home) {
     let id = home.create("a02").await;
     let script = "for fd in /proc/self/fd/*; do echo \"${fd##*/}: $(readlink $fd || echo gone)\"; done; \
                   for n in 3 4 5 6 7 8 9; do cd /proc/self/fd/$n 2>/dev/null && echo \"cwd $n: entered\"; done; true";
@@ -54,9 +108,7 @@ async fn a02_no_descriptor_of_the_host_is_open_at_the_start() {
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a03_an_image_with_links_for_mount_points_is_refused() {
-    let home = Home::new();
+async fn a03_an_image_with_links_for_mount_points_is_refused(home: Home) {
     for name in ["proc", "dev", "sys", "run"] {
         let target = home.dir.path().join(format!("target-{name}"));
         std::fs::create_dir(&target).unwrap();
@@ -79,21 +131,21 @@ async fn a03_an_image_with_links_for_mount_points_is_refused() {
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a07_chroot_and_pivot_root_lead_nowhere() {
-    let home = Home::new();
+async fn a07_chroot_and_pivot_root_lead_nowhere(home: Home) {
     let id = home.create("a07").await;
     let sentinel = home.dir.path().join("sentinel");
     std::fs::write(&sentinel, "host").unwrap();
     let script = python(&format!(
         "
 root = os.open('/', os.O_RDONLY)
-os.makedirs('/tmp/jail%d' % os.getpid())
-jailed = attempt(lambda: os.chroot('/tmp/jail%d' % os.getpid()))
+jail = '/tmp/jail%d' % os.getpid()
+os.makedirs(jail)
+jailed = attempt(lambda: os.chroot(jail))
 if jailed == 'ok':
     os.fchdir(root)
     for _ in range(64): os.chdir('..')
     jailed = attempt(lambda: os.chroot('.'))
+os.rmdir(jail)
 print('chroot:', jailed if os.path.exists('/etc/passwd') else 'lost')
 print('sentinel:', attempt(lambda: os.stat('{}')))
 print('pivot_root:', call(155, b'.', b'.'))
@@ -112,9 +164,7 @@ print('pivot_root:', call(155, b'.', b'.'))
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a08_mounts_stay_as_they_are() {
-    let home = Home::new();
+async fn a08_mounts_stay_as_they_are(home: Home) {
     let id = home.create("a08").await;
     let script = python(
         "
@@ -145,9 +195,7 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-#[tokio::test]
-async fn a09_a10_no_new_namespaces() {
-    let home = Home::new();
+async fn a09_a10_no_new_namespaces(home: Home) {
     let id = home.create("a10").await;
     let script = python(
         "
@@ -174,9 +222,7 @@ print('clone3 user:', call(435, (ctypes.c_uint64 * 8)(0x10000000, 0, 0, 0, signa
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a11_other_namespaces_cannot_be_entered() {
-    let home = Home::new();
+async fn a11_other_namespaces_cannot_be_entered(home: Home) {
     let id = home.create("a11").await;
     let script = python(
         "
@@ -205,17 +251,17 @@ print('pids:', 'ok' if max(pids) > 1000 else 'few')
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a12_setuid_programs_and_file_capabilities_give_nothing() {
-    let home = Home::new();
+async fn a12_setuid_programs_and_file_capabilities_give_nothing(home: Home) {
     let id = home.create("a12").await;
     let prepare =
         "cp /usr/bin/python3 /workspace/suid && chmod 4755 /workspace/suid && ls -l /workspace/suid";
     let prepared = home.run(&id, ROOT, prepare).await;
     assert!(prepared.stdout.starts_with("-rws"), "{}{}", prepared.stdout, prepared.stderr);
     let gain = "import os; print('euid:', os.geteuid())";
-    let ran = home.run(&id, USER, &format!("/workspace/suid -c \"{gain}\"")).await;
-    assert_eq!(ran.stdout, "euid: 1000\n", "{}", ran.stderr);
+    for &uid in home.users() {
+        let ran = home.run(&id, uid, &format!("/workspace/suid -c \"{gain}\"")).await;
+        assert_eq!(ran.stdout, format!("euid: {uid}\n"), "{}", ran.stderr);
+    }
     // CAP_SYS_ADMIN, effective, in a file that its owner executes (vfs_cap_data, version 2).
     let mark = python(
         "
@@ -225,6 +271,10 @@ print('mark:', attempt(lambda: os.setxattr('/workspace/suid', 'security.capabili
     );
     attack(&home, &id, &mark, |_, _, outcome| outcome == "EPERM").await;
 
+    if home.is_rootless() {
+        // The rest takes a second user.
+        return home.destroy(&id).await;
+    }
     let dir = home.dir.path().join("control");
     let control = on_host(&format!(
         "mkdir {0} && chmod 755 {1} {0} && cp /usr/bin/python3 {0}/suid && chmod 4755 {0}/suid && \
@@ -236,9 +286,7 @@ print('mark:', attempt(lambda: os.setxattr('/workspace/suid', 'security.capabili
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a13_the_kernels_switches_are_out_of_reach() {
-    let home = Home::new();
+async fn a13_the_kernels_switches_are_out_of_reach(home: Home) {
     let id = home.create("a13").await;
     let script = python(
         "
@@ -267,16 +315,15 @@ for path in ['/proc/sys/kernel/core_pattern', '/proc/sys/kernel/modprobe', '/pro
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a14_control_groups_are_out_of_reach() {
-    let home = Home::new();
+async fn a14_control_groups_are_out_of_reach(home: Home) {
     let id = home.create("a14").await;
     let script = python(
         "
 found = [at for at, _, files in os.walk('/sys/fs') if 'cgroup.procs' in files or 'release_agent' in files]
 print('tree:', found or 'none')
 print('mount:', call(165, b'cgroup', b'/tmp', b'cgroup2', 0, None))
-print('agent fd:', attempt(lambda: os.listdir('/proc/1/fd')))
+for number in '0', '3', '4':
+    print('agent fd %s:' % number, attempt(lambda: os.readlink('/proc/1/fd/' + number)))
 for line in open('/proc/self/cgroup'):
     path = line.strip().split(':')[2]
     print('path:', 'own' if path == '/' else path)
@@ -285,8 +332,9 @@ for line in open('/proc/self/cgroup'):
     attack(&home, &id, &script, |_, what, outcome| match what {
         "tree" => outcome == "none",
         "mount" => outcome == "EPERM",
-        "agent fd" => outcome == "EACCES",
-        _ => outcome == "own",
+        "path" => outcome == "own",
+        // ENOENT: a number that the agent does not use.
+        _ => matches!(outcome, "EACCES" | "ENOENT"),
     })
     .await;
     let on_host = on_host("cat /proc/*/cgroup | grep -c sandcrab || true");
@@ -294,9 +342,7 @@ for line in open('/proc/self/cgroup'):
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a15_devices_are_the_harmless_ones() {
-    let home = Home::new();
+async fn a15_devices_are_the_harmless_ones(home: Home) {
     let id = home.create("a15").await;
     let script = python(
         "
@@ -312,7 +358,7 @@ for path in ['mem', 'kmem', 'port', 'kmsg', 'kvm', 'fuse', 'loop-control', 'loop
         if what.starts_with("mknod") { matches!(outcome, "EPERM" | "EACCES") } else { outcome == "ENOENT" }
     })
     .await;
-    for mode in MODES {
+    for mode in home.modes() {
         let fifo =
             home.run_as(&id, mode, "mkfifo /tmp/f$$ && head -c4 /dev/zero | wc -c && echo > /dev/null").await;
         assert_eq!((fifo.code, fifo.stdout.as_str()), (Some(0), "4\n"), "{}", fifo.stderr);
@@ -330,9 +376,7 @@ for path in ['mem', 'kmem', 'port', 'kmsg', 'kvm', 'fuse', 'loop-control', 'loop
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a16_a17_the_agent_cannot_be_looked_into() {
-    let home = Home::new();
+async fn a16_a17_the_agent_cannot_be_looked_into(home: Home) {
     let id = home.create("a17").await;
     let host_pid = std::process::id();
     let script = python(&format!(
@@ -345,13 +389,15 @@ print('process_vm_readv:', call(310, 1, iov, 1, iov, 1, 0))
 print('ptrace host:', call(101, PTRACE_SEIZE, {host_pid}, 0, 0))
 for name in ['environ', 'mem', 'maps', 'auxv', 'stack', 'syscall', 'io', 'personality', 'timerslack_ns']:
     def read():
-        with open('/proc/1/' + name, 'rb') as file: file.read(1)
+        with open('/proc/1/' + name, 'rb') as file:
+            # What is covered by an empty device has nothing to read.
+            if not file.read(1): raise OSError(errno.EACCES, 'covered')
     print('read %s:' % name, attempt(read))
 for name in ['root', 'cwd', 'exe', 'fd/0']:
     print('link %s:' % name, attempt(lambda: os.readlink('/proc/1/' + name)))
     print('open %s:' % name, attempt(lambda: os.open('/proc/1/' + name, os.O_RDONLY)))
 for task in os.listdir('/proc/1/task'):
-    print('thread %s:' % task, attempt(lambda: os.listdir('/proc/1/task/%s/fd' % task)))
+    print('thread %s:' % task, attempt(lambda: os.readlink('/proc/1/task/%s/fd/0' % task)))
 "
     ));
     attack(&home, &id, &script, |_, what, outcome| match what {
@@ -370,7 +416,7 @@ print('read own environ:', attempt(lambda: open('/proc/self/environ').read()))
 os.kill(child, 9)
 ",
     );
-    for mode in MODES {
+    for mode in home.modes() {
         let ran = home.run_as(&id, mode, &own).await;
         assert_eq!(ran.stdout, "ptrace own child: ok\nread own environ: ok\n", "{mode:?}: {}", ran.stderr);
     }
@@ -380,9 +426,7 @@ os.kill(child, 9)
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a18_a19_kernel_interfaces_are_closed() {
-    let home = Home::new();
+async fn a18_a19_kernel_interfaces_are_closed(home: Home) {
     let id = home.create("a18").await;
     let script = python(
         "
@@ -437,9 +481,7 @@ print('io_uring_setup:', call(425, 8, buffer))
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a20_other_architectures_calls_do_not_exist() {
-    let home = Home::new();
+async fn a20_other_architectures_calls_do_not_exist(home: Home) {
     let id = home.create("a20").await;
     // mov eax, 20 (getpid of i386); int 0x80; ret
     let compatible = python(
@@ -451,7 +493,7 @@ run = ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer
 print('getpid:', run(), flush=True)
 ",
     );
-    for uid in [ROOT, USER] {
+    for &uid in home.users() {
         let ran = home.run(&id, uid, &compatible).await;
         // 128 + SIGSYS, as the shell would say; here python is the process itself.
         assert_eq!((ran.code, ran.stdout.as_str()), (None, ""), "{}", ran.stderr);
@@ -463,9 +505,7 @@ print('getpid:', run(), flush=True)
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a21_nothing_is_typed_into_a_terminal() {
-    let home = Home::new();
+async fn a21_nothing_is_typed_into_a_terminal(home: Home) {
     let id = home.create("a21").await;
     let script = python(
         "
@@ -483,7 +523,7 @@ except OSError: pass
 print(seen.decode().replace('\\r', ''), end='')
 ",
     );
-    for uid in [ROOT, USER] {
+    for &uid in home.users() {
         let ran = home.run(&id, uid, &script).await;
         assert_eq!(
             ran.stdout, "TIOCSTI: EPERM\nTIOCLINUX: EPERM\nTIOCCONS: EPERM\nsize: ok\n",
@@ -494,9 +534,7 @@ print(seen.decode().replace('\\r', ''), end='')
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn a23_signals_reach_only_the_sandboxs_own() {
-    let home = Home::new();
+async fn a23_signals_reach_only_the_sandboxs_own(home: Home) {
     let id = home.create("a23").await;
     let sibling = home.create("sibling").await;
     home.run(&sibling, ROOT, "nohup setsid sleep 1000 >/dev/null 2>&1 & echo $!").await;
@@ -511,7 +549,7 @@ print('group host:', attempt(lambda: os.killpg({host_pid}, 9)))
 "
     ));
     attack(&home, &id, &script, |_, _, outcome| outcome == "ESRCH").await;
-    for mode in MODES {
+    for mode in home.modes() {
         home.run_as(&id, mode, "sleep 1000 & kill -9 -1; kill -9 1; kill -STOP 1; kill -TERM 1; true").await;
         let alive = home.run(&id, ROOT, "echo alive").await;
         assert_eq!(alive.stdout, "alive\n", "{mode:?}");
@@ -524,9 +562,7 @@ print('group host:', attempt(lambda: os.killpg({host_pid}, 9)))
     home.destroy(&sibling).await;
 }
 
-#[tokio::test]
-async fn a24_sockets_of_the_host_and_of_siblings_are_out_of_reach() {
-    let home = Home::new();
+async fn a24_sockets_of_the_host_and_of_siblings_are_out_of_reach(home: Home) {
     let name = format!("sandcrab-test-{}", InstanceId::random());
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let script = python(&format!(
@@ -544,6 +580,10 @@ for path in ['/var/run/docker.sock', '/run/docker.sock', '/run/dbus/system_bus_s
     })
     .await;
 
+    if home.is_rootless() {
+        // The rest takes the host's network, which a rootless driver has no /sys for.
+        return home.destroy(&id).await;
+    }
     // With the host's network the namespace does not help: the second layer does.
     let other = InstanceId::random();
     let host_network = SandboxSpec { network: Network::Host, ..spec("a24-host") };
@@ -559,9 +599,7 @@ for path in ['/var/run/docker.sock', '/run/docker.sock', '/run/dbus/system_bus_s
     home.destroy(&other).await;
 }
 
-#[tokio::test]
-async fn a25_shared_memory_is_the_sandboxs_own() {
-    let home = Home::new();
+async fn a25_shared_memory_is_the_sandboxs_own(home: Home) {
     let (one, two) = (home.create("a25-1").await, home.create("a25-2").await);
     let make = python(
         "
@@ -600,14 +638,14 @@ async fn disks_of_siblings_are_not_even_named() {
     home.destroy(&sibling).await;
 }
 
-#[tokio::test]
-async fn a28_the_agent_cannot_be_disturbed() {
-    let home = Home::new();
+async fn a28_the_agent_cannot_be_disturbed(home: Home) {
     let id = home.create("a28").await;
     let script = python(
         "
 import resource, signal
 def write(path, text):
+    # What is covered by an empty device takes anything and does nothing.
+    if os.stat(path).st_rdev == os.stat('/dev/null').st_rdev: raise OSError(errno.EACCES, 'covered')
     with open(path, 'w') as file: file.write(text)
 limit = (ctypes.c_uint64 * 2)(3, 3)
 print('prlimit:', call(302, 1, resource.RLIMIT_NOFILE, limit, None))
@@ -624,7 +662,14 @@ for name in ['oom_score_adj', 'oom_adj', 'coredump_filter', 'clear_refs', 'autog
     print(name + ':', attempt(lambda: write('/proc/1/' + name, '1')))
 ",
     );
-    attack(&home, &id, &script, |_, _, outcome| matches!(outcome, "EPERM" | "EACCES" | "ENOENT")).await;
+    // With one uid for all, the filter alone keeps the agent's process id from being addressed.
+    let rootless = home.is_rootless();
+    let modes = home.modes().filter(|mode| mode.filtered || !rootless);
+    attack_as(&home, &id, modes, &script, |_, what, outcome| {
+        // Writing there only sets the scheduler's statistics of the process to 0.
+        (what == "sched" && rootless) || matches!(outcome, "EPERM" | "EACCES" | "ENOENT" | "EROFS")
+    })
+    .await;
     // What is preloaded into everything that starts does not reach what already runs.
     let preload = "echo /nonexistent.so > /etc/ld.so.preload; echo >> /usr/bin/env; mv /usr/bin/bash /usr/bin/bash.old; \
                    cp /usr/bin/bash.old /usr/bin/bash; rm /etc/ld.so.preload; echo done";
@@ -641,7 +686,7 @@ print('oom_score_adj:', attempt(lambda: open('/proc/%d/oom_score_adj' % child, '
 os.kill(child, 9)
 ",
     );
-    for mode in MODES {
+    for mode in home.modes() {
         let ran = home.run_as(&id, mode, &own).await;
         assert_eq!(
             ran.stdout, "setpriority: ok\naffinity: ok\noom_score_adj: ok\n",
@@ -652,9 +697,7 @@ os.kill(child, 9)
     home.destroy(&id).await;
 }
 
-#[tokio::test]
-async fn c03_servers_of_the_host_are_unreachable() {
-    let home = Home::new();
+async fn c03_servers_of_the_host_are_unreachable(home: Home) {
     let id = home.create("c03").await;
     let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -681,7 +724,7 @@ server = socket.create_server(('127.0.0.1', 80))
 print('own:', attempt(lambda: socket.create_connection(('127.0.0.1', 80), timeout=2)))
 ",
     );
-    for mode in MODES {
+    for mode in home.modes() {
         let ran = home.run_as(&id, mode, &own).await;
         assert_eq!(ran.stdout, "own: ok\n", "{mode:?}: {}", ran.stderr);
     }

@@ -1,5 +1,6 @@
 //! A driver over the fixture, and sandboxes that clean up after themselves.
 #![expect(clippy::unwrap_used, reason = "part of test programs")]
+#![expect(clippy::print_stdout, reason = "a test program tells the one that ran it how it went")]
 
 use sandcrab_api::ids::SandboxId;
 use sandcrab_runtime::doctor::Feature;
@@ -91,6 +92,22 @@ impl Home {
         Self { driver, dir }
     }
 
+    /// Whether the driver has one uid to give.
+    pub(crate) fn is_rootless(&self) -> bool {
+        !rustix::process::geteuid().is_root()
+    }
+
+    /// The users that exist inside.
+    pub(crate) fn users(&self) -> &'static [u32] {
+        if self.is_rootless() { &[ROOT] } else { &[ROOT, USER] }
+    }
+
+    /// Each user, with the filter and without.
+    pub(crate) fn modes(&self) -> impl Iterator<Item = Mode> {
+        let users = self.users().iter();
+        users.flat_map(|&uid| [true, false].map(|filtered| Mode { uid, filtered }))
+    }
+
     pub(crate) async fn create(&self, name: &str) -> InstanceId {
         let id = InstanceId::random();
         self.driver
@@ -165,13 +182,41 @@ pub(crate) struct Mode {
     pub(crate) filtered: bool,
 }
 
-/// All four.
-pub(crate) const MODES: [Mode; 4] = [
-    Mode { uid: ROOT, filtered: true },
-    Mode { uid: USER, filtered: true },
-    Mode { uid: ROOT, filtered: false },
-    Mode { uid: USER, filtered: false },
-];
+/// Runs a case with a root driver.
+pub(crate) fn as_root<F: Future<Output = ()>>(case: impl FnOnce(Home) -> F) {
+    block_on(case(Home::new()));
+}
+
+/// Runs a case with a rootless driver: this program again, as an ordinary user and for this test alone.
+pub(crate) fn as_an_ordinary_user<F: Future<Output = ()>>(test: &str, case: impl FnOnce(Home) -> F) {
+    const NOBODY: &str = "65534";
+    if !rustix::process::geteuid().is_root() {
+        block_on(case(Home::rootless()));
+        println!("{RAN}");
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let change =
+        ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--inh-caps=-all", "--no-new-privs"];
+    #[expect(clippy::disallowed_methods, reason = "a rootless driver needs a process of another user")]
+    let output = std::process::Command::new("setpriv")
+        .args(change)
+        .arg(program)
+        .args(["--exact", test, "--nocapture"])
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains(RAN), "{stdout}{stderr}");
+}
+
+/// What the second run says when the case has ended well: one that ran no test says nothing.
+const RAN: &str = "the rootless case ran to its end";
+
+/// With a thread of its own for the driver's tasks: they go on while a case that failed takes its sandboxes away.
+fn block_on(case: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(case);
+}
 
 /// A Python program that can make system calls by number; `call(number, …)` prints `ok` or the error's name.
 pub(crate) fn python(program: &str) -> String {
