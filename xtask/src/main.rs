@@ -43,6 +43,8 @@ enum Command {
     Build(build::Args),
     /// Run every test of every runner, after `check`; writes target/test-report/passed.txt
     Test(test::Args),
+    /// Run every test that names an attack of docs/ATTACKS.md, and print which passed in which mode
+    Attacks,
     /// Formatting, lints, the dependency rule between crates, generated files
     Check,
     /// Measure everything that docs/SPECIFICATION.md promises, beside the bare limits
@@ -71,6 +73,7 @@ fn run() -> Result<ExitCode> {
         Command::Run(args) => run::run(&ws, &args)?,
         Command::Build(args) => build::run(&ws, &args)?,
         Command::Test(args) => return test::run(&ws, &args),
+        Command::Attacks => return test::run_attacks(&ws),
         Command::Check => check::run(&ws)?,
         Command::Bench(args) => bench::run(&ws, &args)?,
         Command::Openapi(args) => generate::openapi(&ws, &args)?,

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the whole truth about a checkout. Every runner runs, also after a failure in another, and says
 //! itself which tests passed; `target/test-report/passed.txt` has one line for each.
 
+mod attacks;
 mod promises;
 pub(crate) mod report;
 mod rust;
@@ -39,21 +40,53 @@ enum Part {
 }
 
 /// Which tests to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) package: Option<String>,
-    pub(crate) filter: Option<String>,
+    pub(crate) names: Names,
+}
+
+/// Which names of tests.
+#[derive(Clone, Debug)]
+pub(crate) enum Names {
+    All,
+    /// Those that hold this.
+    Holding(String),
+    /// Those that name an attack of docs/ATTACKS.md.
+    Attacks,
+}
+
+impl Selection {
+    fn is_whole(&self) -> bool {
+        self.package.is_none() && matches!(self.names, Names::All)
+    }
+}
+
+/// `cargo xtask attacks`: the tests that name an attack, and the table of them.
+pub(crate) fn run_attacks(ws: &Workspace) -> Result<ExitCode> {
+    let mut clock = Clock::start();
+    let select = Selection { package: None, names: Names::Attacks };
+    clock.step("set-up: Debian packages", || setup::apt(ws, &[setup::BUILD, setup::TEST]))?;
+    let binaries = clock.step("build: everything", || rust::build(ws, &select))?;
+    let reports = [
+        runner("rust", rust::run(ws, &mut clock, &binaries, &select)),
+        runner("typescript", typescript::run(ws, &mut clock, &select)),
+    ];
+    let code = finish(&clock, &reports, false);
+    println!("\n{}", attacks::Table::new(ws, &reports)?.text());
+    Ok(code)
 }
 
 pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
     let mut clock = Clock::start();
     let wants = |part: Part| args.only.is_empty() || args.only.contains(&part);
-    let select = Selection { package: args.package.clone(), filter: args.filter.clone() };
-    let partial = !args.only.is_empty() || select.package.is_some() || select.filter.is_some();
+    let names = args.filter.clone().map_or(Names::All, Names::Holding);
+    let select = Selection { package: args.package.clone(), names };
+    let partial = !args.only.is_empty() || !select.is_whole();
     clock.step("set-up: Debian packages", || setup::apt(ws, &[setup::BUILD, setup::TEST]))?;
 
     let mut reports = Vec::new();
-    if wants(Part::Check) && select.filter.is_none() && select.package.is_none() {
+    if wants(Part::Check) && select.is_whole() {
         reports.push(check::all(ws, &mut clock)?);
     }
     match clock.step("build: everything", || rust::build(ws, &select)) {
@@ -64,7 +97,7 @@ pub(crate) fn run(ws: &Workspace, args: &Args) -> Result<ExitCode> {
             if wants(Part::Typescript) && select.package.is_none() {
                 reports.push(runner("typescript", typescript::run(ws, &mut clock, &select)));
             }
-            if wants(Part::Schemathesis) && select.package.is_none() && select.filter.is_none() {
+            if wants(Part::Schemathesis) && select.is_whole() {
                 reports.push(runner("schemathesis", schemathesis::run(ws, &mut clock)));
             }
         }

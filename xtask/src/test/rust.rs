@@ -3,8 +3,9 @@
 //! The log and not the printed output, because a child of a test that writes to the terminal can tear a printed line
 //! apart. What `--list` names and the log does not is a test that never ended: that counts as failed.
 
-use super::Selection;
+use super::promises::ids_in;
 use super::report::Report;
+use super::{Names, Selection};
 use crate::build::cargo;
 use crate::clock::Clock;
 use crate::command::{cmd, tail};
@@ -62,7 +63,7 @@ pub(crate) fn run(
     for binary in binaries {
         clock.step(&format!("rust: {}", binary.name), || run_binary(ws, binary, select, &mut report))?;
     }
-    if select.filter.is_none() && select.package.is_none() {
+    if select.is_whole() {
         clock.step("rust: examples in the documentation", || doctests(ws, &mut report))?;
     }
     Ok(report)
@@ -114,19 +115,24 @@ fn run_binary(ws: &Workspace, binary: &Binary, select: &Selection, report: &mut 
             // A snapshot that is not as committed fails, and is written nowhere.
             .env("INSTA_UPDATE", "no")
             .limit(LIMIT);
-        match &select.filter {
-            Some(filter) => command.arg(filter),
-            None => command,
+        match &select.names {
+            Names::Holding(filter) => command.arg(filter),
+            Names::All | Names::Attacks => command,
         }
     };
     let named = test().args(["--list", "--format=terse"]).read()?;
-    let named: BTreeSet<&str> = named.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let mut named: BTreeSet<&str> = named.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let exact = matches!(select.names, Names::Attacks);
+    if exact {
+        named.retain(|test| ids_in(test).any(|id| is_attack(&id)));
+    }
     if named.is_empty() {
         println!("no tests");
         return Ok(());
     }
     let begun = Instant::now();
-    let ended = test().arg("--logfile").arg(&log).status_logged(&output);
+    let all = if exact { test().arg("--exact").args(&named) } else { test() };
+    let ended = all.arg("--logfile").arg(&log).status_logged(&output);
     let results = results(&std::fs::read_to_string(&log).unwrap_or_default());
     let before = report.failed.len();
     tally(binary, &named, &results, &output, report);
@@ -141,6 +147,11 @@ fn run_binary(ws: &Workspace, binary: &Binary, select: &Selection, report: &mut 
     let seconds = begun.elapsed().as_secs_f64();
     println!("{} tests, {failed} not ok, {seconds:.1} s", named.len());
     Ok(())
+}
+
+/// Whether an id is one of docs/ATTACKS.md: its letters are A to E, those of docs/CONTRACT.md are others.
+fn is_attack(id: &str) -> bool {
+    matches!(id.as_bytes().first(), Some(b'A'..=b'E'))
 }
 
 /// How one test ended, by libtest's word.

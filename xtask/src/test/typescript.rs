@@ -1,8 +1,8 @@
 //! The TypeScript package: its types, its build, and vitest against a real server. Vitest's own JSON report says what
 //! passed.
 
-use super::Selection;
 use super::report::Report;
+use super::{Names, Selection};
 use crate::build::npm;
 use crate::clock::Clock;
 use crate::command::{cmd, tail};
@@ -47,7 +47,7 @@ pub(crate) fn run(ws: &Workspace, clock: &mut Clock, select: &Selection) -> Resu
     clock.step("typescript: build", || {
         npm(ws, FOLDER, "build").run_logged(&ws.logs().join("npm-build.txt"))
     })?;
-    if select.filter.is_none() {
+    if matches!(select.names, Names::All) {
         for (name, script) in
             [("types of package and tests", "typecheck"), ("the package as published", "check:package")]
         {
@@ -73,8 +73,14 @@ fn vitest(ws: &Workspace, select: &Selection, report: &mut Report) -> Result<()>
         .dir(ws.path(FOLDER))
         .env("SANDCRAB_BINARY", ws.binary("debug", "sandcrab"))
         .limit(Duration::from_secs(15 * 60));
-    if let Some(filter) = &select.filter {
-        command = command.args(["--passWithNoTests", "-t", filter]);
+    // What vitest takes is a regular expression.
+    let pattern = match &select.names {
+        Names::All => None,
+        Names::Holding(filter) => Some(filter.as_str()),
+        Names::Attacks => Some(r"\b[A-E][0-9]{2}\b"),
+    };
+    if let Some(pattern) = pattern {
+        command = command.args(["--passWithNoTests", "-t", pattern]);
     }
     let status = command.status_logged(&output)?;
     let text = std::fs::read_to_string(&json)

@@ -6,4 +6,6 @@
 mod rig;
 
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod modes;

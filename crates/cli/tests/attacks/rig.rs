@@ -123,7 +123,7 @@ impl Rig {
         let id = format!("attack-{}-{number}", std::process::id());
         let remote = self.client().sandbox(&id, options).unwrap();
         self.wait(remote.create()).unwrap();
-        Sandbox { rig: self, remote }
+        Sandbox { rig: self, remote, destroyed: false }
     }
 }
 
@@ -131,9 +131,17 @@ impl Rig {
 pub(crate) struct Sandbox<'a> {
     pub(crate) rig: &'a Rig,
     pub(crate) remote: RemoteSandbox,
+    destroyed: bool,
 }
 
 impl Sandbox<'_> {
+    /// Destroys it before the test's end.
+    #[track_caller]
+    pub(crate) fn destroy(mut self) {
+        self.destroyed = true;
+        self.rig.wait(self.remote.destroy()).unwrap();
+    }
+
     /// Runs a command as the sandbox's root, in the default session.
     #[track_caller]
     pub(crate) fn run(&self, command: &str) -> ExecOutput {
@@ -169,6 +177,9 @@ impl Sandbox<'_> {
 
 impl Drop for Sandbox<'_> {
     fn drop(&mut self) {
+        if self.destroyed {
+            return;
+        }
         let destroyed = self.rig.wait(self.remote.destroy());
         if !std::thread::panicking() {
             destroyed.unwrap();
