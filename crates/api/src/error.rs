@@ -113,6 +113,7 @@ codes! {
     InternalError "INTERNAL_ERROR" 500 "A fault of the server: look for context.errorId in its log.";
     OomKilled "OOM_KILLED" 500 "Give the sandbox more memory.";
     // 501-507: it cannot.
+    UnsupportedTransferCoding "UNSUPPORTED_TRANSFER_CODING" 501 "Send the body with Content-Length, or as chunked alone.";
     PythonNotAvailable "PYTHON_NOT_AVAILABLE" 501 "Use an image that has python3.";
     JavascriptNotAvailable "JAVASCRIPT_NOT_AVAILABLE" 501 "Use an image that has node.";
     ServiceNotResponding "SERVICE_NOT_RESPONDING" 502 "What runs inside the sandbox did not answer as it should.";

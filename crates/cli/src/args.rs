@@ -117,6 +117,9 @@ pub(crate) struct ServeArgs {
     /// Let web pages of this origin call the server; * for all
     #[arg(long, value_name = "ORIGIN")]
     pub cors_origin: Vec<String>,
+    /// Believe this proxy what it says of a caller's address (X-Forwarded-For)
+    #[arg(long, value_name = "ADDRESS[/BITS]")]
+    pub trusted_proxy: Vec<String>,
     /// Start although this part of the isolation is missing: cgroup, seccomp, landlock, quota
     #[arg(long, value_name = "FEATURE")]
     pub allow_missing: Vec<String>,

@@ -219,6 +219,7 @@ fn serve_plan(serve: ServeArgs) -> Plan {
         preview_domain: serve.preview_domain,
         tls: tls_plan(serve.tls_listen, serve.tls_cert, serve.tls_key),
         cors_origins: serve.cors_origin,
+        trusted_proxies: serve.trusted_proxy,
         allow_missing: serve.allow_missing,
         host_image_exclude: serve.host_image_exclude,
         images_of: None,

@@ -1,6 +1,7 @@
 //! Everything that answering a request needs, made once at the start.
 
-use crate::auth::Auth;
+use crate::auth::{Auth, Denied};
+use crate::connection::Arrival;
 use crate::cors::Cors;
 use crate::hosts::Hosts;
 use crate::images::Images;
@@ -9,8 +10,10 @@ use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::preview::Previews;
 use crate::proxy::{FirstUse, Routes};
+use crate::throttle::Throttle;
 use crate::tickets::Tickets;
 use bytes::Bytes;
+use sandcrab_api::{ApiError, ErrorCode};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +26,8 @@ pub(crate) struct App {
     pub(crate) routes: Routes,
     pub(crate) first_use: FirstUse,
     pub(crate) auth: Auth,
+    /// Callers with wrong keys.
+    pub(crate) wrong_keys: Throttle,
     pub(crate) hosts: Hosts,
     pub(crate) cors: Cors,
     pub(crate) metrics: Arc<Metrics>,
@@ -32,4 +37,28 @@ pub(crate) struct App {
     pub(crate) ended: CancellationToken,
     /// The API's document as JSON.
     pub(crate) document: Bytes,
+}
+
+impl App {
+    /// The answer to a caller who is not let in. Wrong keys are logged, and an address that tries many is slowed down: each
+    /// more costs it a connection.
+    pub(crate) fn denied(&self, denied: Denied, arrival: &Arrival) -> ApiError {
+        if denied != Denied::WrongKey {
+            return denied.into();
+        }
+        let client = arrival.client;
+        let Err(too_often) = self.wrong_keys.failed(client) else {
+            tracing::warn!(%client, "a request with a wrong key");
+            return denied.into();
+        };
+        tracing::debug!(%client, "one more request with a wrong key");
+        arrival.connection.end();
+        ApiError::new(ErrorCode::QuotaExceeded, "too many requests with wrong keys came from this address")
+            .during("authenticate")
+            .with("limit", "wrongKeys")
+            .with("value", too_often.burst)
+            .with("scope", "address")
+            .suggest("Check the key: a right one is let in at once.")
+            .retry_after(too_often.seconds)
+    }
 }

@@ -1,6 +1,8 @@
 //! Who is asking: keys and the accounts that they belong to.
 
 use crate::store::{AccountId, Store, StoreError};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use sandcrab_api::{ApiError, ErrorCode};
@@ -63,6 +65,25 @@ pub(crate) struct Caller {
     pub(crate) account: AccountId,
 }
 
+/// Why a caller is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// No key came.
+    NoKey(&'static str),
+    /// A key came that is none of this server's.
+    WrongKey,
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        let why = match denied {
+            Denied::NoKey(why) => why,
+            Denied::WrongKey => "the key is not known",
+        };
+        Self::new(ErrorCode::Unauthorized, why).during("authenticate")
+    }
+}
+
 /// The known keys. They are compared by hash and in constant time, each with every one.
 pub(crate) struct Auth {
     /// None: nobody needs a key.
@@ -78,7 +99,12 @@ impl Auth {
         Ok(Self { keys: Some(keys) })
     }
 
-    /// Nobody needs a key.
+    /// Whether no key is needed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.keys.is_none()
+    }
+
+    /// As one that needs no key.
     #[cfg(test)]
     pub(crate) fn none() -> Self {
         Self { keys: None }
@@ -90,9 +116,28 @@ impl Auth {
         Self { keys: Some(vec![(hash(key), AccountId::DEFAULT)]) }
     }
 
-    /// Whether an `Authorization` is a key of this server's, which is nobody else's to see.
-    pub(crate) fn is_key_of_ours(&self, value: &HeaderValue) -> bool {
-        bearer(value.as_bytes()).is_some_and(|key| self.account(key).is_some())
+    /// Whether an `Authorization` holds a key of this server's anywhere, which no one else may see: as the whole of it,
+    /// as one of several credentials in a list, or as the password of `Basic`.
+    pub(crate) fn holds_key(&self, value: &HeaderValue) -> bool {
+        let value = value.as_bytes();
+        let is_ours = |key: &[u8]| self.account(key).is_some();
+        let is_password = |word: &[u8]| {
+            let text = BASE64.decode(word).unwrap_or_default();
+            let colon = text.iter().position(|byte| *byte == b':');
+            is_ours(&text)
+                || colon.is_some_and(|colon| is_ours(&text[..colon]) || is_ours(&text[colon + 1..]))
+        };
+        let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',' | b';' | b'"');
+        bearer(value).is_some_and(is_ours)
+            // A key may hold what stands between words as well.
+            || value.split(|byte| matches!(byte, b' ' | b'\t')).any(|word| {
+                let word = word.strip_suffix(b",").unwrap_or(word);
+                is_ours(word) || is_password(word)
+            })
+            || value.split(is_between).any(|word| {
+                let named = word.iter().position(|byte| *byte == b'=').map(|equals| &word[equals + 1..]);
+                is_ours(word) || is_password(word) || named.is_some_and(is_ours)
+            })
     }
 
     /// The account that a key belongs to.
@@ -108,18 +153,22 @@ impl Auth {
     }
 
     /// Who sent this head.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Denied> {
         if let Some(key) = headers.get(OWN_KEY) {
             return self.caller_by(Some(key), "");
         }
         if self.keys.is_none() {
             return Ok(Caller { account: AccountId::DEFAULT });
         }
-        let presented = headers.get(header::AUTHORIZATION).ok_or("no Authorization header came");
-        let presented =
-            presented.and_then(|value| bearer(value.as_bytes()).ok_or("the Authorization is no Bearer"));
-        let found = presented.and_then(|key| self.account(key).ok_or("the key is not known"));
-        found.map(|account| Caller { account }).map_err(unauthorized)
+        let mut sent = headers.get_all(header::AUTHORIZATION).iter();
+        let presented = sent.next().ok_or(Denied::NoKey("no Authorization header came"))?;
+        // Which of two counts is read differently by others on the way (attack C14).
+        if sent.next().is_some() {
+            return Err(Denied::NoKey("more than one Authorization header came"));
+        }
+        let key = bearer(presented.as_bytes())
+            .ok_or(Denied::NoKey("the Authorization header has no Bearer key"))?;
+        self.account(key).map(|account| Caller { account }).ok_or(Denied::WrongKey)
     }
 
     /// Who presents this key as it is; `missing` says that none came.
@@ -127,19 +176,13 @@ impl Auth {
         &self,
         key: Option<&HeaderValue>,
         missing: &'static str,
-    ) -> Result<Caller, ApiError> {
+    ) -> Result<Caller, Denied> {
         if self.keys.is_none() {
             return Ok(Caller { account: AccountId::DEFAULT });
         }
-        let found = key
-            .ok_or(missing)
-            .and_then(|key| self.account(key.as_bytes().trim_ascii()).ok_or("the key is not known"));
-        found.map(|account| Caller { account }).map_err(unauthorized)
+        let key = key.ok_or(Denied::NoKey(missing))?;
+        self.account(key.as_bytes().trim_ascii()).map(|account| Caller { account }).ok_or(Denied::WrongKey)
     }
-}
-
-fn unauthorized(why: &'static str) -> ApiError {
-    ApiError::new(ErrorCode::Unauthorized, why).during("authenticate")
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
@@ -238,6 +281,12 @@ mod tests {
         for bad in ["", "Bearer", "Bearer ", "Bearer one-key-2", "Basic one-key-1", "one-key-1"] {
             assert_eq!(ask(bad), None, "{bad}");
         }
-        assert_eq!(auth.caller(&HeaderMap::new()).unwrap_err().code, ErrorCode::Unauthorized);
+        assert!(matches!(auth.caller(&HeaderMap::new()), Err(Denied::NoKey(_))));
+        let mut two = HeaderMap::new();
+        two.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer one-key-1"));
+        assert_eq!(auth.caller(&two).map(|caller| caller.account.0), Ok(7));
+        two.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer one-key-1"));
+        assert!(matches!(auth.caller(&two), Err(Denied::NoKey(_))));
+        assert_eq!(ApiError::from(Denied::WrongKey).code, ErrorCode::Unauthorized);
     }
 }

@@ -1,13 +1,16 @@
 //! Which pages of a browser may call the server (`--cors-origin`).
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
+use sandcrab_api::{ApiError, ErrorCode};
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, PUT, POST, PATCH, DELETE");
 const HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-type, last-event-id, x-request-id");
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("x-request-id, retry-after, x-sandcrab-mime-type, x-sandcrab-is-binary");
+/// Browsers say with it how the page that sent a request relates to what it was sent to; no page can change it.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How long a browser may remember a preflight, in seconds: the most that Chromium accepts.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
@@ -45,8 +48,28 @@ impl Cors {
 
     /// The origin to name in the answer to this request; none if it comes from no page, or from one that is not let in.
     pub(crate) fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let origin = headers.get(header::ORIGIN)?;
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let (Some(origin), None) = (origins.next(), origins.next()) else { return None };
         (self.any || self.origins.contains(origin)).then(|| origin.clone())
+    }
+
+    /// Refuses what a page sent that was not named (attack C13). For servers without keys, where that a request came is all
+    /// the right that there is: browsers send it for any page, and only hide the answer.
+    pub(crate) fn require_own_page(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.allowed(headers).is_some() {
+            return Ok(());
+        }
+        let site = headers.get(FETCH_SITE).map(HeaderValue::as_bytes);
+        // "none" is what a person typed.
+        let is_foreign = headers.contains_key(header::ORIGIN)
+            || site.is_some_and(|site| !matches!(site, b"none" | b"same-origin"));
+        if !is_foreign {
+            return Ok(());
+        }
+        let message = "a page of another origin sent this, and a server without keys answers none";
+        Err(ApiError::new(ErrorCode::Forbidden, message)
+            .during("authenticate")
+            .suggest("Start the server with a key, or with --cors-origin ORIGIN."))
     }
 
     /// The answer to a preflight; none if the request is something else.
@@ -78,6 +101,37 @@ impl Cors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn c13_pages_of_others_are_refused_and_programs_are_not() {
+        let cors = Cors::new(&["https://app.example".into()]).unwrap();
+        let passes = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            cors.require_own_page(&headers).is_ok()
+        };
+        for good in [
+            &[][..],
+            &[("sec-fetch-mode", "cors")],
+            &[("sec-fetch-site", "none")],
+            &[("sec-fetch-site", "same-origin")],
+            &[("origin", "https://app.example"), ("sec-fetch-site", "cross-site")],
+        ] {
+            assert!(passes(good), "{good:?}");
+        }
+        for bad in [
+            &[("origin", "https://evil.example")][..],
+            &[("origin", "null")],
+            &[("origin", "https://app.example"), ("origin", "https://evil.example")],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "odd")],
+        ] {
+            assert!(!passes(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn only_named_origins_are_let_in() {

@@ -3,6 +3,7 @@
 use crate::auth::KeySource;
 use crate::cors::{Cors, OriginError};
 use crate::hosts::Hosts;
+use crate::proxies::{Proxies, ProxyError};
 use sandcrab_api::ports::PreviewDomain;
 use sandcrab_runtime::doctor::{Feature, UnknownFeature};
 use std::net::SocketAddr;
@@ -40,6 +41,8 @@ pub struct ServeOptions {
     pub tls: Option<TlsOptions>,
     /// Origins of web pages that may call the server; `*` for all.
     pub cors_origins: Vec<String>,
+    /// Proxies that callers come through, as addresses or networks: what they say of a caller's address is believed.
+    pub trusted_proxies: Vec<String>,
     /// Features of the isolation that may be missing, by name; each may be a list with commas.
     pub allow_missing: Vec<String>,
     /// Paths that the host image leaves out.
@@ -60,6 +63,7 @@ impl Default for ServeOptions {
             preview_domain: None,
             tls: None,
             cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             allow_missing: Vec::new(),
             host_image_exclude: Vec::new(),
             images_of: None,
@@ -83,6 +87,7 @@ pub struct Options {
     pub(crate) driver: DriverKind,
     pub(crate) hosts: Hosts,
     pub(crate) cors: Cors,
+    pub(crate) proxies: Proxies,
     pub(crate) preview_domain: Option<PreviewDomain>,
     pub(crate) tls: Option<TlsOptions>,
     pub(crate) allow_missing: Vec<Feature>,
@@ -114,6 +119,9 @@ pub enum OptionsError {
     /// Not an origin.
     #[error(transparent)]
     Origin(#[from] OriginError),
+    /// Not a proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Not a domain.
     #[error("--preview-domain {text:?}: {why}")]
     PreviewDomain {
@@ -161,6 +169,7 @@ impl ServeOptions {
             driver,
             hosts: Hosts::new(&self.allow_hosts),
             cors: Cors::new(&self.cors_origins)?,
+            proxies: Proxies::new(&self.trusted_proxies)?,
             preview_domain: preview_domain.transpose()?,
             tls: self.tls,
             allow_missing: allow_missing.collect::<Result<_, _>>()?,
@@ -212,6 +221,10 @@ mod tests {
         );
         assert!(
             refused(ServeOptions { cors_origins: vec!["x".into()], ..typed() }).contains("--cors-origin")
+        );
+        assert!(
+            refused(ServeOptions { trusted_proxies: vec!["x".into()], ..typed() })
+                .contains("--trusted-proxy")
         );
         assert!(
             refused(ServeOptions { allow_missing: vec!["all".into()], ..typed() })

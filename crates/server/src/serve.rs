@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::auth::{self, Auth, KeyError};
 use crate::connection::Arrival;
+use crate::gate::Gate;
 use crate::http::{DocumentError, Front};
 use crate::images::Images;
 use crate::lifecycle::{self, Context, ReconcileError, Sandboxes};
@@ -12,6 +13,7 @@ use crate::ports::Ports;
 use crate::preview::Previews;
 use crate::proxy::FirstUse;
 use crate::store::{Store, StoreError};
+use crate::throttle::Throttle;
 use crate::tickets::Tickets;
 use crate::tls::{Tls, TlsError};
 use rustix::fs::FlockOperation;
@@ -25,12 +27,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 8192;
+/// Wrong keys of one address that are answered as such, and how many more per second.
+const WRONG_KEYS: u32 = 20;
+const WRONG_KEYS_PER_SECOND: u32 = 1;
 /// How long open requests may go on when the server ends. Streams are cut then; clients resume them.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the events of destroyed sandboxes are kept, and how often old ones are looked for.
@@ -115,6 +118,7 @@ pub struct Server {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     front: Front,
+    gate: Gate,
     images: Images,
     store: Store,
     started: Started,
@@ -163,11 +167,13 @@ impl Server {
         lifecycle::reconcile(&sandboxes).await?;
         ports.load().await?;
 
+        let gate = Gate::new(options.proxies);
         let app = App {
             sandboxes,
             images: images.clone(),
             ports,
             previews: Previews::new(options.preview_domain, tls.is_some()),
+            wrong_keys: Throttle::new(WRONG_KEYS, WRONG_KEYS_PER_SECOND),
             tickets: Tickets::default(),
             routes,
             first_use: FirstUse::default(),
@@ -195,7 +201,8 @@ impl Server {
         Ok(Self {
             listener,
             tls,
-            front: Front::new(Arc::new(app)),
+            front: Front::new(Arc::new(app), gate.proxies().clone()),
+            gate,
             images,
             store,
             started,
@@ -225,20 +232,17 @@ impl Server {
     pub async fn run(self, end: impl Future<Output = ()>) {
         let mut hangups = Hangups::new(self.tls.is_some());
         let (ending, ended) = watch::channel(false);
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut end = pin!(end);
         let mut prune = tokio::time::interval(PRUNE_EVERY);
         loop {
             let accept = async {
-                let permit = permits.clone().acquire_owned().await;
-                let accepted = tokio::select! {
+                tokio::select! {
                     accepted = self.listener.accept() => accepted.map(|(stream, _)| (stream, None)),
                     accepted = accept_tls(self.tls.as_ref()) => accepted,
-                };
-                (accepted, permit)
+                }
             };
-            let (accepted, permit) = tokio::select! {
+            let accepted = tokio::select! {
                 accepted = accept => accepted,
                 Some(_) = connections.join_next() => continue,
                 Some(()) = hangups.recv(), if self.tls.is_some() => {
@@ -253,11 +257,15 @@ impl Server {
             };
             match accepted {
                 Ok((stream, tls)) => {
-                    let serve = connection(stream, tls, self.front.clone(), ended.clone());
-                    connections.spawn(async move {
-                        serve.await;
-                        drop(permit);
-                    });
+                    if let Some(arrival) = arrive(&stream, tls.is_some(), &self.gate) {
+                        connections.spawn(connection(
+                            stream,
+                            tls,
+                            arrival,
+                            self.front.clone(),
+                            ended.clone(),
+                        ));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -309,21 +317,39 @@ impl Hangups {
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<Arc<Tls>>, front: Front, ended: watch::Receiver<bool>) {
+/// Takes a connection in; none if it is gone already, or there is no room for it.
+fn arrive(stream: &TcpStream, is_tls: bool, gate: &Gate) -> Option<Arrival> {
     // Answers are small and waited for: Nagle's algorithm would hold them back.
     let addresses = stream.set_nodelay(true).and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
     let (local, peer) = match addresses {
         Ok((local, peer)) => (local.ip(), peer.ip()),
         Err(error) => {
             tracing::debug!(%error, "a connection was gone at once");
-            return;
+            return None;
         }
     };
-    let arrival = Arrival { local, peer, is_tls: tls.is_some() };
+    let connection = gate.admit(peer);
+    if connection.is_none() {
+        tracing::debug!(%peer, "a connection was refused: all others are in use");
+    }
+    Some(Arrival { local, peer, client: peer, is_tls, connection: connection? })
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    arrival: Arrival,
+    front: Front,
+    ended: watch::Receiver<bool>,
+) {
     match tls {
         None => crate::connection::serve(stream, arrival, front, ended).await,
         Some(tls) => {
-            if let Some(stream) = tls.accept(stream).await {
+            let encrypted = tokio::select! {
+                stream = tls.accept(stream) => stream,
+                () = arrival.connection.expired() => None,
+            };
+            if let Some(stream) = encrypted {
                 crate::connection::serve(stream, arrival, front, ended).await;
             }
         }

@@ -10,21 +10,21 @@ use utoipa::openapi::{OpenApi, Required};
 use utoipa::{OpenApi as _, PartialSchema};
 
 /// Statuses that the front may answer any request with that needs a key.
-const FRONT: [(u16, &str); 6] = [
+const FRONT: [(u16, &str); 9] = [
     (400, "The request cannot be right; the message names the field"),
     (401, "No key, or an unknown one"),
     (403, "Not allowed, or the server was called by a foreign name"),
     (404, "Not found"),
     (405, "The path has other methods"),
+    (415, "The body is encoded, or is not application/json where that is asked for"),
+    (429, "A limit is reached"),
     (500, "It failed"),
+    (501, "The machine, the image or the server lacks what this needs"),
 ];
 /// Statuses of routes that make or use a sandbox.
-const USE: [(u16, &str); 8] = [
+const USE: [(u16, &str); 5] = [
     (409, "Clashes with what is there, or busy"),
     (413, "Too large"),
-    (415, "The body is not application/json"),
-    (429, "A limit is reached"),
-    (501, "The machine or the image lacks what this needs"),
     (502, "What runs in the sandbox did not answer as it should"),
     (503, "The sandbox could not be started"),
     (507, "No space is left"),

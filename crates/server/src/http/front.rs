@@ -6,13 +6,15 @@ use crate::auth::{Caller, OWN_KEY};
 use crate::connection::Arrival;
 use crate::cors::Cors;
 use crate::preview::{self, PreviewHost, websocket};
-use crate::proxy;
+use crate::proxies::Proxies;
+use crate::proxy::{self, Upload};
 use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, Version};
+use http_body::Body as _;
 use sandcrab_agent::http::error::Refusal;
 use sandcrab_api::{ApiError, ErrorCode};
 use std::panic::AssertUnwindSafe;
@@ -29,6 +31,7 @@ const REQUEST_ID_LENGTH: usize = 64;
 pub(crate) struct Front {
     app: Arc<App>,
     router: Router,
+    proxies: Arc<Proxies>,
     ids: Arc<Ids>,
 }
 
@@ -46,13 +49,16 @@ struct Ids {
 }
 
 impl Front {
-    pub(crate) fn new(app: Arc<App>) -> Self {
+    pub(crate) fn new(app: Arc<App>, proxies: Proxies) -> Self {
         let router = super::service::router().with_state(app.clone());
-        Self { app, router, ids: Arc::new(Ids { run: rand::random(), next: AtomicU64::new(0) }) }
+        let proxies = Arc::new(proxies);
+        Self { app, router, proxies, ids: Arc::new(Ids { run: rand::random(), next: AtomicU64::new(0) }) }
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(mut self, mut request: Request<Body>, arrival: Arrival) -> Response<Body> {
+    pub(crate) async fn answer(mut self, mut request: Request<Body>, mut arrival: Arrival) -> Response<Body> {
+        arrival.connection.asked();
+        arrival.client = self.proxies.client(arrival.peer, request.headers());
         name_host(&mut request);
         let host = self.app.previews.host_of(request.headers());
         if host.is_some() || request.headers().contains_key(preview::FORWARDED_PREVIEW) {
@@ -64,7 +70,7 @@ impl Front {
         let method = request.method().clone();
         let mut labels = Labels::default();
 
-        let mut response = guarded(self.route(request, arrival, &mut labels)).await;
+        let mut response = guarded(self.route(request, &arrival, &mut labels)).await;
 
         let status = response.status();
         let operation = labels.route.unwrap_or_else(|| "none".into());
@@ -85,7 +91,7 @@ impl Front {
     async fn route(
         &mut self,
         request: Request<Body>,
-        arrival: Arrival,
+        arrival: &Arrival,
         labels: &mut Labels,
     ) -> Response<Body> {
         self.try_route(request, arrival, labels).await.unwrap_or_else(|error| Refusal(error).into_response())
@@ -94,31 +100,45 @@ impl Front {
     async fn try_route(
         &mut self,
         mut request: Request<Body>,
-        arrival: Arrival,
+        arrival: &Arrival,
         labels: &mut Labels,
     ) -> Result<Response<Body>, ApiError> {
+        check_framing(&request, arrival)?;
         self.app.hosts.check(request.uri(), request.headers(), arrival.local)?;
+        if self.app.auth.is_open() {
+            self.app.cors.require_own_page(request.headers())?;
+        }
         if let Some(preflight) = self.app.cors.preflight(&request) {
             return Ok(preflight);
         }
+        check_coding(request.headers())?;
         let path = request.uri().path();
+        let mut busy = None;
         if !super::service::is_open(path) {
-            let caller = self.caller(&request)?;
+            let caller = self.caller(&request, arrival)?;
+            let keyed = Arc::new(arrival.connection.keyed());
             if let Some((id, rest)) = below_a_sandbox(path)
                 && !super::sandboxes::is_own(rest)
             {
                 let (id, rest) = (id.to_owned(), rest.to_owned());
-                return proxy::forward(&self.app, caller, &id, &rest, request, labels).await;
+                request.extensions_mut().insert(keyed.clone());
+                let mut answer = proxy::forward(&self.app, caller, &id, &rest, request, labels).await?;
+                answer.extensions_mut().insert(keyed);
+                return Ok(answer);
             }
+            request.extensions_mut().insert(keyed.clone());
+            busy = Some(keyed);
             request.extensions_mut().insert::<Caller>(caller);
         }
         labels.route = super::service::operation(request.method(), request.uri().path());
+        let request =
+            request.map(|body| if body.is_end_stream() { body } else { Body::new(Upload::gathered(body)) });
         // A router is always ready.
-        Ok(self.router.call(request).await.unwrap_or_else(|never| match never {}))
+        let mut answer = self.router.call(request).await.unwrap_or_else(|never| match never {});
+        busy.map(|busy| answer.extensions_mut().insert(busy));
+        Ok(answer)
     }
-}
 
-impl Front {
     /// Answers a request that is for what runs in a sandbox: its answer is that one's, not the API's.
     async fn preview(
         &self,
@@ -126,9 +146,10 @@ impl Front {
         request: Request<Body>,
         arrival: Arrival,
     ) -> Response<Body> {
-        let response = match host {
-            Some(host) => guarded(preview::answer(&self.app, host, request, arrival)).await,
-            None => guarded(preview::forwarded(&self.app, request, arrival)).await,
+        let response = match (check_framing(&request, &arrival), host) {
+            (Err(error), _) => Refusal(error).into_response(),
+            (Ok(()), Some(host)) => guarded(preview::answer(&self.app, host, request, arrival)).await,
+            (Ok(()), None) => guarded(preview::forwarded(&self.app, request, arrival)).await,
         };
         self.app.metrics.request("preview".into(), response.status().as_u16());
         response
@@ -136,7 +157,7 @@ impl Front {
 
     /// Who asks. A WebSocket may come with a ticket; with neither that nor a key of its own it must not come from a
     /// page that was not named, because browsers open WebSockets to anywhere (attack C05).
-    fn caller(&self, request: &Request<Body>) -> Result<Caller, ApiError> {
+    fn caller(&self, request: &Request<Body>, arrival: &Arrival) -> Result<Caller, ApiError> {
         let headers = request.headers();
         if websocket::is_asked_for(request) {
             let query = request.uri().query().unwrap_or_default();
@@ -153,7 +174,7 @@ impl Front {
                 .suggest("Use a ticket, or start the server with --cors-origin ORIGIN."));
             }
         }
-        self.app.auth.caller(headers)
+        self.app.auth.caller(headers).map_err(|denied| self.app.denied(denied, arrival))
     }
 }
 
@@ -165,6 +186,35 @@ async fn guarded(answer: impl Future<Output = Response<Body>>) -> Response<Body>
         let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
         Refusal(super::fault("request", what)).into_response()
     })
+}
+
+/// Refuses bodies in a coding that is not undone here: what follows would be read as something else by others on the way
+/// (attack C07), so it is the last request of its connection.
+fn check_framing(request: &Request<Body>, arrival: &Arrival) -> Result<(), ApiError> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    };
+    if is_plain {
+        return Ok(());
+    }
+    arrival.connection.end();
+    let message = "Transfer-Encoding: chunked is the only one that this server reads";
+    Err(ApiError::new(ErrorCode::UnsupportedTransferCoding, message).during("route"))
+}
+
+/// Refuses encoded bodies, which would be stored or parsed as they are.
+fn check_coding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let codings = headers.get_all(header::CONTENT_ENCODING);
+    if codings.iter().all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    let message = "Content-Encoding: bodies are read as they come, and this one is encoded";
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, message)
+        .during("route")
+        .suggest("Send the body as it is, without Content-Encoding."))
 }
 
 /// HTTP/2 names the host in the URI; everything behind this reads it from one place. A request that has both with

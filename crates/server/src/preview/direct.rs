@@ -30,7 +30,8 @@ pub(crate) async fn forwarded(app: &Arc<App>, request: Request<Body>, arrival: A
     let answered = async {
         app.hosts.check(request.uri(), request.headers(), arrival.local)?;
         let headers = request.headers();
-        let caller = app.auth.caller_by(headers.get(OWN_KEY), "no X-Sandcrab-Key header came")?;
+        let caller = app.auth.caller_by(headers.get(OWN_KEY), "no X-Sandcrab-Key header came");
+        let caller = caller.map_err(|denied| app.denied(denied, &arrival))?;
         let host = headers.get(FORWARDED_PREVIEW).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
         let text = host.to_str().unwrap_or_default().to_ascii_lowercase();
         let label = text.split(['.', ':']).next().and_then(PreviewLabel::parse);
@@ -42,7 +43,8 @@ pub(crate) async fn forwarded(app: &Arc<App>, request: Request<Body>, arrival: A
         let peer = peer.map_or(ForwardedFor::Address(arrival.peer), ForwardedFor::Said);
         let is_https = headers.get(PROTO).is_some_and(|proto| proto == "https");
         let outside = Outside { peer, host, is_https };
-        super::pass(app, &exposure.destination(), outside, Wake::Existing, request).await
+        let busy = Arc::new(arrival.connection.keyed());
+        super::visit(app, &exposure.destination(), outside, request, busy).await
     };
     let mut response = answered.await.unwrap_or_else(|error| page::failed(error.during("preview"), as_page));
     if hides_encoding {

@@ -107,9 +107,7 @@ pub(super) fn request_headers(mut headers: HeaderMap, outside: &Outside, auth: &
     headers.remove(header::FORWARDED);
     // The body is asked for when it is needed, which is when the caller hears `100 Continue`.
     headers.remove(header::EXPECT);
-    if headers.get(header::AUTHORIZATION).is_some_and(|value| auth.is_key_of_ours(value)) {
-        headers.remove(header::AUTHORIZATION);
-    }
+    keep(&mut headers, &header::AUTHORIZATION, |value| !auth.holds_key(value));
     let cookies = cookies(&headers);
     headers.remove(header::COOKIE);
     if let Some(cookies) = cookies {
@@ -139,6 +137,10 @@ pub(super) fn request_headers(mut headers: HeaderMap, outside: &Outside, auth: &
 
 /// The headers of an answer as the caller gets them.
 pub(super) fn answer_headers(mut headers: HeaderMap, outside: &Outside) -> HeaderMap {
+    // A body in chunks has no length; one that is said beside them would cut it, or hide another answer in it (attack C07).
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_hop_by_hop(&mut headers);
     let name = outside.name().unwrap_or_default();
     keep(&mut headers, &header::SET_COOKIE, |cookie| is_cookie_of(cookie.as_bytes(), &name));
@@ -302,8 +304,21 @@ mod tests {
             let got = request_headers(map(headers), &outside(), &auth);
             got.get(name).map(|value| value.to_str().unwrap().to_owned())
         };
-        for ours in ["Bearer a-key-of-ours", "bearer  a-key-of-ours"] {
-            assert_eq!(get(&[("authorization", ours)], "authorization"), None);
+        for ours in [
+            "Bearer a-key-of-ours",
+            "bearer  a-key-of-ours",
+            "Bearer a-key-of-ours, Basic x",
+            "Basic x, Bearer a-key-of-ours",
+            "Bearer a-key-of-ours,Basic x",
+            "Basic YS1rZXktb2Ytb3Vyczo=",
+            "Basic dXNlcjphLWtleS1vZi1vdXJz",
+            "Digest response=\"a-key-of-ours\"",
+            "Token token=a-key-of-ours",
+        ] {
+            assert_eq!(get(&[("authorization", ours)], "authorization"), None, "{ours}");
+            let second = [("authorization", "Basic YTpi"), ("authorization", ours)];
+            let got = request_headers(map(&second), &outside(), &auth);
+            assert_eq!(pairs(&got).iter().filter(|(name, _)| *name == "authorization").count(), 1, "{ours}");
         }
         for theirs in ["Bearer another", "Basic YTpi", "Bearer a-key-of-our"] {
             assert_eq!(get(&[("authorization", theirs)], "authorization").as_deref(), Some(theirs));

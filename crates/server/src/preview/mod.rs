@@ -9,7 +9,6 @@ mod body;
 mod direct;
 mod head;
 mod page;
-mod throttle;
 pub(crate) mod websocket;
 
 pub(crate) use apps::Apps;
@@ -17,10 +16,12 @@ pub(crate) use direct::{FORWARDED_PREVIEW, connect, forwarded};
 
 use crate::app::App;
 use crate::connection::Arrival;
+use crate::gate::Busy;
 use crate::lifecycle::Use;
 use crate::ports::Exposure;
 use crate::proxy::{PortError, Upload};
 use crate::store::AccountId;
+use crate::throttle::Throttle;
 use apps::Unanswered;
 use axum::body::Body;
 use head::{ForwardedFor, Outside};
@@ -30,11 +31,14 @@ use sandcrab_api::ports::{PreviewDomain, PreviewLabel};
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use std::sync::Arc;
 use std::time::Duration;
-use throttle::Throttle;
 use tokio_util::sync::CancellationToken;
 
 /// How long what runs in a sandbox may take to begin an answer.
 const HEAD_TIME: Duration = Duration::from_secs(300);
+
+/// Names of previews that do not exist: how many one address may ask for, and how many more per second.
+const MISSES: u32 = 50;
+const MISSES_PER_SECOND: u32 = 5;
 
 /// By which names previews are reached, and by whom too often.
 pub(crate) struct Previews {
@@ -42,7 +46,7 @@ pub(crate) struct Previews {
     domain: Option<PreviewDomain>,
     /// Whether callers reach that domain encrypted, although it is not this server that decrypts.
     is_tls_elsewhere: bool,
-    throttle: Throttle,
+    misses: Throttle,
 }
 
 /// A port of a sandbox, as long as it may be reached.
@@ -74,7 +78,7 @@ pub(crate) struct PreviewHost {
 
 impl Previews {
     pub(crate) fn new(domain: Option<PreviewDomain>, has_tls: bool) -> Self {
-        Self { domain, is_tls_elsewhere: !has_tls, throttle: Throttle::default() }
+        Self { domain, is_tls_elsewhere: !has_tls, misses: Throttle::new(MISSES, MISSES_PER_SECOND) }
     }
 
     /// The domain that URLs have if nothing else is asked for.
@@ -121,28 +125,50 @@ pub(crate) async fn answer(
     let answered = async {
         let name = request.headers().get(header::HOST).cloned();
         let host_value = name.unwrap_or_else(|| HeaderValue::from_static(""));
-        let peer = ForwardedFor::Address(arrival.peer);
+        let peer = ForwardedFor::Address(arrival.client);
         let outside = Outside { peer, host: host_value, is_https };
-        let exposure = look_up(app, &host.label, arrival)?;
-        pass(app, &exposure.destination(), outside, Wake::Existing, request).await
+        let exposure = look_up(app, &host.label, &arrival)?;
+        let busy = arrival.connection.visit().ok_or_else(too_many)?;
+        visit(app, &exposure.destination(), outside, request, Arc::new(busy)).await
     };
     answered.await.unwrap_or_else(|error| page::failed(error.during("preview"), as_page))
 }
 
 /// The exposure that a label names (attack C02).
-fn look_up(app: &App, label: &str, arrival: Arrival) -> Result<Arc<Exposure>, ApiError> {
-    let throttle = &app.previews.throttle;
-    throttle.check(arrival.peer, label)?;
-    match PreviewLabel::parse(label).and_then(|label| app.ports.find(&label)) {
-        Some(exposure) => {
-            throttle.succeeded(arrival.peer, label);
-            Ok(exposure)
-        }
-        None => {
-            throttle.failed(arrival.peer);
-            Err(unknown())
-        }
+fn look_up(app: &App, label: &str, arrival: &Arrival) -> Result<Arc<Exposure>, ApiError> {
+    if let Some(exposure) = PreviewLabel::parse(label).and_then(|label| app.ports.find(&label)) {
+        return Ok(exposure);
     }
+    let Err(too_often) = app.previews.misses.failed(arrival.client) else { return Err(unknown()) };
+    arrival.connection.end();
+    let message = "too many previews were asked for that do not exist";
+    Err(refusal(ErrorCode::QuotaExceeded, message)
+        .with("limit", "failedLookups")
+        .with("value", too_often.burst)
+        .with("scope", "address")
+        .suggest("Wait a little, and use the URL that exposePort returned.")
+        .retry_after(too_often.seconds))
+}
+
+fn too_many() -> ApiError {
+    refusal(ErrorCode::QuotaExceeded, "as many visits of previews are under way as the server allows")
+        .with("limit", "visits")
+        .with("scope", "server")
+        .retry_after(1)
+}
+
+/// Passes a visitor's request on. The connection is busy until the answer has been sent.
+async fn visit(
+    app: &Arc<App>,
+    to: &Destination,
+    outside: Outside,
+    mut request: Request<Body>,
+    busy: Arc<Busy>,
+) -> Result<Response<Body>, ApiError> {
+    request.extensions_mut().insert(busy.clone());
+    let mut answer = pass(app, to, outside, Wake::Existing, request).await?;
+    answer.extensions_mut().insert(busy);
+    Ok(answer)
 }
 
 fn unknown() -> ApiError {

@@ -4,6 +4,7 @@ use super::apps::Lease;
 use super::head::{self, Outside};
 use super::{Destination, refusal, silent};
 use crate::app::App;
+use crate::gate::Busy;
 use crate::lifecycle::Use;
 use crate::proxy::{Link, Upload};
 use crate::wire::Prefixed;
@@ -19,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use sandcrab_agent::ports::relay::relay;
 use sandcrab_api::ports::PreviewLabel;
 use sandcrab_api::{ApiError, ErrorCode};
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -28,6 +30,8 @@ pub(crate) struct Switch {
     upgrade: OnUpgrade,
     /// Over HTTP/2 it is an extended CONNECT (RFC 8441), which knows no key.
     is_connect: bool,
+    /// The caller's connection counts as long as the WebSocket is open.
+    busy: Option<Arc<Busy>>,
 }
 
 /// Whether a request asks for a WebSocket.
@@ -50,7 +54,8 @@ fn is_connect(request: &Request<Body>) -> bool {
 /// the server does not speak could carry requests past it (attack C07).
 pub(crate) fn asked_for(request: &mut Request<Body>) -> Option<Switch> {
     let is_connect = is_connect(request);
-    is_asked_for(request).then(|| Switch { upgrade: hyper::upgrade::on(request), is_connect })
+    let busy = request.extensions().get().cloned();
+    is_asked_for(request).then(|| Switch { upgrade: hyper::upgrade::on(request), is_connect, busy })
 }
 
 /// Refuses WebSockets that pages of other origins open (attack C05): browsers let them, and send cookies along. Pages
@@ -129,10 +134,11 @@ impl Switch {
         keep: impl Send + 'static,
     ) -> Response<Body> {
         let theirs = hyper::upgrade::on(answer);
+        let kept = (keep, self.busy.clone());
         let (response, ours) = self.agree(headers);
         let ended = app.ended.clone();
         tokio::spawn(async move {
-            let _kept = keep;
+            let _kept = kept;
             let carry = async {
                 let (ours, (stream, begun)) = tokio::try_join!(ours, link.switch(theirs))?;
                 Ok::<_, hyper::Error>(relay(TokioIo::new(ours), Prefixed::new(begun, stream)).await)

@@ -15,32 +15,48 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
 
-/// How long a caller may be silent in the middle of a body.
-pub(super) const UPLOAD_SILENCE: Duration = Duration::from_secs(120);
+/// How long a caller may be silent in the middle of a body: one that is for the API, and one that is for what runs in a
+/// sandbox, which may be a conversation.
+const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE_OF_VISITS: Duration = Duration::from_secs(120);
+/// How long a body may take in all that the server gathers itself. It is short.
+const GATHERING: Duration = Duration::from_secs(60);
 
 /// A request's body on its way to the agent.
 #[derive(Debug)]
 pub(crate) struct Upload {
     body: Body,
     silence: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+    /// By when it must be there as a whole.
+    due: Option<Pin<Box<Sleep>>>,
     /// To an agent trailers mean nothing; what runs in a sandbox may want them.
     with_trailers: bool,
 }
 
-/// The caller stopped sending.
+/// The caller stopped sending, or takes too long.
 #[derive(Debug, thiserror::Error)]
-#[error("no byte of the body came for {} s", UPLOAD_SILENCE.as_secs())]
-struct Silent;
+enum Slow {
+    #[error("no byte of it came for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("it took longer than {} s", GATHERING.as_secs())]
+    Late,
+}
 
 impl Upload {
     /// To an agent.
     pub(super) fn new(body: Body) -> Self {
-        Self { body, silence: None, with_trailers: false }
+        Self { body, silence: None, patience: SILENCE, due: None, with_trailers: false }
+    }
+
+    /// To the server itself.
+    pub(crate) fn gathered(body: Body) -> Self {
+        Self { due: Some(Box::pin(tokio::time::sleep(GATHERING))), ..Self::new(body) }
     }
 
     /// To what runs in a sandbox: everything.
     pub(crate) fn whole(body: Body) -> Self {
-        Self { body, silence: None, with_trailers: true }
+        Self { patience: SILENCE_OF_VISITS, with_trailers: true, ..Self::new(body) }
     }
 
     pub(crate) fn empty() -> Self {
@@ -67,10 +83,16 @@ impl HttpBody for Upload {
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
-                let silence =
-                    self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(UPLOAD_SILENCE)));
+                let this = &mut *self;
+                if let Some(due) = &mut this.due
+                    && due.as_mut().poll(cx).is_ready()
+                {
+                    return Poll::Ready(Some(Err(Slow::Late.into())));
+                }
+                let patience = this.patience;
+                let silence = this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
                 ready!(silence.as_mut().poll(cx));
-                Poll::Ready(Some(Err(Silent.into())))
+                Poll::Ready(Some(Err(Slow::Silent(patience).into())))
             }
         }
     }

@@ -6,6 +6,8 @@ mod access;
 #[cfg(test)]
 mod attach;
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod events;

@@ -43,6 +43,22 @@ async fn c07_what_is_no_http_is_refused_and_reaches_no_sandbox() {
         ("two lengths", head(exec, "content-length: 1\r\ncontent-length: 2\r\n"), &["400"]),
         ("bad length", head(exec, "content-length: 1x\r\n"), &["400"]),
         ("chunked is not last", head(exec, "transfer-encoding: chunked, gzip\r\n"), &["400"]),
+        ("coded chunks", head(exec, "transfer-encoding: gzip, chunked\r\n"), &["501"]),
+        ("identity chunks", head(exec, "transfer-encoding: identity, chunked\r\n"), &["501"]),
+        (
+            "chunks said twice",
+            head(exec, "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n"),
+            &["501"],
+        ),
+        ("encoded body", head(exec, "content-encoding: gzip\r\ncontent-length: 0\r\n"), &["415"]),
+        (
+            "encoded file",
+            head(
+                "PUT /v1/sandboxes/a/files/content?path=/f HTTP/1.1",
+                "content-encoding: br\r\ncontent-length: 0\r\n",
+            ),
+            &["415"],
+        ),
         ("folded header", head("GET /health HTTP/1.1", "x: a\r\n b\r\n"), &["400"]),
         ("blank in a name", head("GET /health HTTP/1.1", "x : a\r\n"), &["400"]),
         ("long head", head("GET /health HTTP/1.1", &format!("x: {}\r\n", "x".repeat(64 << 10))), &["431"]),
@@ -75,6 +91,41 @@ async fn c07_a_second_request_cannot_hide_in_the_first() {
     // Either refused as a whole, or the hidden one is a request of its own, without a key.
     assert!(status(&answer) == "400" || answer.contains("401 Unauthorized"), "{answer}");
     assert!(!answer.contains("\"sandboxes\":["), "{answer}");
+}
+
+/// An answer that is given before the body was read says whether another request may follow: small bodies are read away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c15_an_early_answer_says_whether_the_connection_goes_on() {
+    let server = TestServer::start(peers::good(Shared::default())).await;
+    let auth = format!("host: localhost\r\nauthorization: Bearer {}\r\n", crate::harness::KEY);
+    let last = format!("GET /v1/sandboxes HTTP/1.1\r\n{auth}connection: close\r\n\r\n");
+    let small = |line: &str| format!("{line} HTTP/1.1\r\n{auth}content-length: 7\r\n\r\n{{\"a\":1}}");
+    for (line, expected) in [
+        ("POST /v1/sandboxes", "405"),
+        ("POST /nothing", "404"),
+        ("POST /v1/sandboxes/a/nothing", "404"),
+        ("POST /v1/tickets", "415"),
+        ("PUT /v1/sandboxes/a%20b", "400"),
+        ("POST /v1/sandboxes/a/exec", "415"),
+    ] {
+        let answer = send(&server, format!("{}{last}", small(line)).as_bytes()).await;
+        assert_eq!(status(&answer), expected, "{line}: {answer}");
+        assert!(!answer.split("\r\n\r\n").next().unwrap().contains("connection: close"), "{line}: {answer}");
+        assert!(answer.contains("{\"sandboxes\":"), "{line}: the next request had no answer: {answer}");
+    }
+    for head in [
+        format!("POST /v1/sandboxes HTTP/1.1\r\n{auth}content-length: 1000000\r\n\r\n{}", "x".repeat(100)),
+        format!("POST /v1/sandboxes HTTP/1.1\r\n{auth}transfer-encoding: chunked\r\n\r\n5\r\nab"),
+        format!("POST /v1/sandboxes HTTP/1.1\r\n{auth}expect: 100-continue\r\ncontent-length: 5\r\n\r\n"),
+        format!(
+            "POST /v1/sandboxes HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n{}",
+            "x".repeat(200_000)
+        ),
+    ] {
+        let answer = send(&server, head.as_bytes()).await;
+        let head = answer.split("\r\n\r\n").next().unwrap();
+        assert!(matches!(status(&answer), "405" | "401") && head.contains("connection: close"), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
