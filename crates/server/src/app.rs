@@ -1,6 +1,7 @@
 //! Everything that answering a request needs, made once at the start.
 
 use crate::auth::{Auth, Denied};
+use crate::bodies::Bodies;
 use crate::connection::Arrival;
 use crate::cors::Cors;
 use crate::hosts::Hosts;
@@ -9,7 +10,7 @@ use crate::lifecycle::Sandboxes;
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::preview::Previews;
-use crate::proxy::{FirstUse, Routes};
+use crate::proxy::Routes;
 use crate::throttle::Throttle;
 use crate::tickets::Tickets;
 use bytes::Bytes;
@@ -24,7 +25,7 @@ pub(crate) struct App {
     pub(crate) previews: Previews,
     pub(crate) tickets: Tickets,
     pub(crate) routes: Routes,
-    pub(crate) first_use: FirstUse,
+    pub(crate) bodies: Bodies,
     pub(crate) auth: Auth,
     /// Callers with wrong keys.
     pub(crate) wrong_keys: Throttle,

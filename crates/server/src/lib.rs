@@ -5,6 +5,7 @@
 
 mod app;
 mod auth;
+mod bodies;
 mod connection;
 mod cors;
 mod gate;

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::auth::{self, Auth, KeyError};
+use crate::bodies::Bodies;
 use crate::connection::Arrival;
 use crate::gate::Gate;
 use crate::http::{DocumentError, Front};
@@ -11,7 +12,6 @@ use crate::metrics::Metrics;
 use crate::options::{DriverKind, Options};
 use crate::ports::Ports;
 use crate::preview::Previews;
-use crate::proxy::FirstUse;
 use crate::store::{Store, StoreError};
 use crate::throttle::Throttle;
 use crate::tickets::Tickets;
@@ -176,7 +176,7 @@ impl Server {
             wrong_keys: Throttle::new(WRONG_KEYS, WRONG_KEYS_PER_SECOND),
             tickets: Tickets::default(),
             routes,
-            first_use: FirstUse::default(),
+            bodies: Bodies::default(),
             auth,
             hosts: options.hosts,
             cors: options.cors,

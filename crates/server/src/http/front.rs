@@ -6,6 +6,7 @@ use crate::auth::{Caller, OWN_KEY};
 use crate::connection::Arrival;
 use crate::cors::Cors;
 use crate::preview::{self, PreviewHost, websocket};
+use crate::bodies::{self, Outcome};
 use crate::proxies::Proxies;
 use crate::proxy::{self, Upload};
 use axum::Router;
@@ -131,8 +132,7 @@ impl Front {
             request.extensions_mut().insert::<Caller>(caller);
         }
         labels.route = super::service::operation(request.method(), request.uri().path());
-        let request =
-            request.map(|body| if body.is_end_stream() { body } else { Body::new(Upload::gathered(body)) });
+        let request = self.with_body(request, labels).await?;
         // A router is always ready.
         let mut answer = self.router.call(request).await.unwrap_or_else(|never| match never {});
         busy.map(|busy| answer.extensions_mut().insert(busy));
@@ -153,6 +153,28 @@ impl Front {
         };
         self.app.metrics.request("preview".into(), response.status().as_u16());
         response
+    }
+
+    /// A request to a route of the server's own with its body gathered, or without one where the route takes none.
+    async fn with_body(&self, request: Request<Body>, labels: &Labels) -> Result<Request<Body>, ApiError> {
+        let bound = labels.route.as_deref().and_then(super::service::body_bound);
+        let (head, body) = request.into_parts();
+        let body = match bound {
+            Some(bound) if !body.is_end_stream() => {
+                let gathered = async {
+                    match self.app.bodies.gather(Upload::gathered(body), bound).await? {
+                        Outcome::Whole(body) => Ok(body.into_body()),
+                        Outcome::NoRoom(_) => Err(bodies::no_room()),
+                    }
+                };
+                gathered.await.map_err(|mut error: ApiError| {
+                    error.operation = labels.route.as_deref().map(|name| name.to_owned().into());
+                    error
+                })?
+            }
+            _ => Body::empty(),
+        };
+        Ok(Request::from_parts(head, body))
     }
 
     /// Who asks. A WebSocket may come with a ticket; with neither that nor a key of its own it must not come from a

@@ -45,7 +45,7 @@ enum Slow {
 
 impl Upload {
     /// To an agent.
-    pub(super) fn new(body: Body) -> Self {
+    pub(crate) fn new(body: Body) -> Self {
         Self { body, silence: None, patience: SILENCE, due: None, with_trailers: false }
     }
 

@@ -76,7 +76,7 @@ async fn pass(
     check_length(route, request.headers())?;
     let mut outgoing = outgoing(path, request, switch.as_ref())?;
     if !app.sandboxes.exists(caller.account, &id) {
-        outgoing = app.first_use.examine(route, outgoing).await?;
+        outgoing = super::first::examine(&app.bodies, route, outgoing).await?;
     }
     let mut used = app.sandboxes.enter(caller.account, id.clone()).await?;
     let mut sent = send(app, &used, route, outgoing).await?;
@@ -141,9 +141,7 @@ fn check_length(route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let bound = limits::MAX_JSON_BODY_BYTES;
     if route.takes_json && length.is_some_and(|length| length > bound as u64) {
-        let error =
-            ApiError::new(ErrorCode::PayloadTooLarge, format!("the body is longer than {bound} bytes"));
-        return Err(error.with("limit", bound));
+        return Err(crate::bodies::too_long(bound));
     }
     Ok(())
 }

@@ -11,7 +11,6 @@ mod routes;
 
 pub(crate) use body::Upload;
 pub(crate) use eager::Pace;
-pub(crate) use first::FirstUse;
 pub(crate) use forward::forward;
 pub(crate) use link::{Broken, Link};
 pub(crate) use pool::{Pool, PoolError, PortError};

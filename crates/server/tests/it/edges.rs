@@ -140,3 +140,43 @@ async fn c13_a_server_without_keys_answers_no_foreign_page() {
     call(Method::GET, "/v1/sandboxes").header("sec-fetch-site", "none").send().await.ok();
     call(Method::GET, "/v1/sandboxes/a/sessions").header("origin", "https://app.example").send().await.ok();
 }
+
+/// Routes that take little take no more, whatever is announced; and none of it is held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c15_small_routes_take_small_bodies() {
+    use sandcrab_runtime::Driver as _;
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start(driver.clone()).await;
+    for (line, bound) in [
+        ("PUT /v1/sandboxes/a", 4 << 20),
+        ("POST /v1/tickets", 64 << 10),
+        ("POST /v1/sandboxes/a/ports", 64 << 10),
+        ("POST /v1/sandboxes/a/ports/8000/validate", 64 << 10),
+    ] {
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
+        );
+        let announced = format!("{head}content-length: {}\r\n\r\n", 47 << 20);
+        let chunks = format!("{head}transfer-encoding: chunked\r\n\r\n");
+        for (how, head) in [("announced", announced), ("in chunks", chunks)] {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut sent = 0;
+            if how == "in chunks" {
+                let chunk = format!("8000\r\n{}\r\n", " ".repeat(0x8000));
+                while sent <= bound + (256 << 10) && stream.write_all(chunk.as_bytes()).await.is_ok() {
+                    sent += 0x8000;
+                }
+            }
+            let mut answer = vec![0; 4096];
+            let read = within(&format!("{line} {how}"), stream.read(&mut answer)).await.unwrap();
+            let answer = String::from_utf8_lossy(&answer[..read]);
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{line} {how} after {sent}: {answer}");
+            assert!(answer.contains(&format!("longer than {bound} bytes")), "{answer}");
+        }
+    }
+    assert!(driver.list().await.unwrap().is_empty());
+    // What fits is read.
+    let labels = serde_json::json!({ "labels": { "k": "v" }, "env": { "A": "x".repeat(100_000) } });
+    server.put("/v1/sandboxes/a", labels).await.ok();
+}
