@@ -46,7 +46,8 @@ impl Held {
     fn add(&mut self, data: &[u8], all: &Arc<Semaphore>) -> bool {
         let missing = (self.bytes.len() + data.len()).saturating_sub(self.room()).div_ceil(UNIT);
         if missing > 0 {
-            let Ok(Ok(more)) = u32::try_from(missing).map(|more| all.clone().try_acquire_many_owned(more)) else {
+            let Ok(Ok(more)) = u32::try_from(missing).map(|more| all.clone().try_acquire_many_owned(more))
+            else {
                 return false;
             };
             match &mut self.room {
@@ -106,7 +107,8 @@ impl Bodies {
                 return Err(too_long(bound));
             }
             if !held.add(&data, &self.room) {
-                let begun = [Gathered(held).into_body().into_data_stream(), Body::from(data).into_data_stream()];
+                let begun =
+                    [Gathered(held).into_body().into_data_stream(), Body::from(data).into_data_stream()];
                 let begun = stream::iter(begun).flatten().map(|part| part.map_err(BoxError::from));
                 return Ok(Outcome::NoRoom(Body::from_stream(begun.chain(body))));
             }
@@ -127,7 +129,8 @@ pub(crate) fn no_room() -> ApiError {
 
 /// The body is longer than this route takes.
 pub(crate) fn too_long(bound: usize) -> ApiError {
-    ApiError::new(ErrorCode::PayloadTooLarge, format!("the body is longer than {bound} bytes")).with("limit", bound)
+    ApiError::new(ErrorCode::PayloadTooLarge, format!("the body is longer than {bound} bytes"))
+        .with("limit", bound)
 }
 
 #[cfg(test)]

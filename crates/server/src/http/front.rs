@@ -3,10 +3,10 @@
 
 use crate::app::App;
 use crate::auth::{Caller, OWN_KEY};
+use crate::bodies::{self, Outcome};
 use crate::connection::Arrival;
 use crate::cors::Cors;
 use crate::preview::{self, PreviewHost, websocket};
-use crate::bodies::{self, Outcome};
 use crate::proxies::Proxies;
 use crate::proxy::{self, Upload};
 use axum::Router;

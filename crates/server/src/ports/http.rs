@@ -120,8 +120,7 @@ async fn unexpose(
 ) -> Answer<axum::Json<PortUnexposed>> {
     let run = async {
         let (id, port) = sandbox_and_port(path)?;
-        let removed = app.ports.unexpose(caller.account, &id, port).await;
-        match removed.map_err(|error| crate::http::internal("unexposePort", &error))? {
+        match app.ports.unexpose(caller.account, &id, port).await? {
             true => Ok(axum::Json(PortUnexposed { success: true, port, timestamp: Timestamp::now() })),
             false => Err(not_exposed(&id, port)),
         }

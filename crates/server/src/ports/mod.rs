@@ -1,8 +1,11 @@
 //! Which ports of which sandboxes are exposed, and under which tokens.
 //!
-//! The store has them; this table is what every request of a preview is looked up in. It changes after the store
-//! does, and a sandbox that is to be destroyed is marked in the store before its ports are taken out here: after that
-//! the store takes no new ones (see [`Store::expose`]), so the table never holds a port of a life that has ended.
+//! The store has them; this table is what every request of a preview is looked up in. A port that is exposed is written
+//! first; one that is taken back is closed here first, and what the store still has of it is removed until it is gone. Each
+//! change is a task of its own: a caller that hangs up leaves none half done (attack E16).
+//!
+//! A sandbox that is to be destroyed is marked in the store before its ports are taken out here: after that the store takes
+//! no new ones (see [`Store::expose`]), so the table never holds a port of a life that has ended.
 
 mod http;
 
@@ -20,8 +23,13 @@ use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::InstanceId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
+
+/// How long it takes until the store is asked again to forget a port: at first, and at most.
+const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 /// A port that is exposed.
 #[derive(Debug)]
@@ -114,6 +122,20 @@ impl Ports {
 
     /// Exposes a port of the life `instance` of a sandbox.
     pub(crate) async fn expose(
+        self: &Arc<Self>,
+        account: AccountId,
+        sandbox: &SandboxId,
+        instance: &InstanceId,
+        port: u16,
+        wish: Wish,
+    ) -> Result<Arc<Exposure>, ApiError> {
+        let (ports, sandbox, instance) = (self.clone(), sandbox.clone(), instance.clone());
+        let change =
+            tokio::spawn(async move { ports.expose_whole(account, &sandbox, &instance, port, wish).await });
+        change.await.map_err(|panic| crate::http::internal("exposePort", &panic))?
+    }
+
+    async fn expose_whole(
         &self,
         account: AccountId,
         sandbox: &SandboxId,
@@ -168,20 +190,52 @@ impl Ports {
         Ok(token)
     }
 
-    /// Takes one port back; false if it was not exposed.
+    /// Takes one port back; false if it was not exposed. It is closed when this returns, also where the store could not
+    /// write so: until it can, the port is closed as long as this server lives.
     pub(crate) async fn unexpose(
-        &self,
+        self: &Arc<Self>,
         account: AccountId,
         sandbox: &SandboxId,
         port: u16,
-    ) -> Result<bool, StoreError> {
-        let _change = self.changes.lock().await;
-        if self.get(account, sandbox, port).is_none() {
-            return Ok(false);
+    ) -> Result<bool, ApiError> {
+        let Some(exposure) = self.get(account, sandbox, port) else { return Ok(false) };
+        exposure.revoked.cancel();
+        let (ports, sandbox) = (self.clone(), sandbox.clone());
+        let change = tokio::spawn(async move {
+            let _change = ports.changes.lock().await;
+            let is_there = ports.get(account, &sandbox, port).is_some_and(|now| Arc::ptr_eq(&now, &exposure));
+            if !is_there {
+                return Ok(false);
+            }
+            remove(&mut ports.write(), account, &sandbox, |exposed| exposed == port);
+            let forgotten = ports.store.unexpose(account, &sandbox, port, exposure.created_at).await;
+            if forgotten.is_err() {
+                tokio::spawn(ports.clone().forget(exposure));
+            }
+            forgotten.map(|()| true)
+        });
+        let changed = change.await.map_err(|panic| crate::http::internal("unexposePort", &panic))?;
+        changed.map_err(|error| {
+            let error = crate::http::internal("unexposePort", &error);
+            let message = format!("the port is closed, but this could not be written: {}", error.message);
+            ApiError { message, ..error }
+        })
+    }
+
+    /// Has the store forget a port that was taken back, however long that takes.
+    async fn forget(self: Arc<Self>, gone: Arc<Exposure>) {
+        let mut pause = AGAIN;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_AT_MOST);
+            match self.store.unexpose(gone.account, &gone.sandbox, gone.port, gone.created_at).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(sandbox = %gone.sandbox, port = gone.port, error = crate::chain(&error),
+                        "a port is closed, but the store still has it");
+                }
+            }
         }
-        self.store.unexpose(account, sandbox, port).await?;
-        remove(&mut self.write(), account, sandbox, |exposed| exposed == port);
-        Ok(true)
     }
 
     /// Takes every port of a sandbox back that has been marked in the store as one to be destroyed (contract L06).

@@ -38,8 +38,8 @@ impl Store {
         .await
     }
 
-    /// Writes an exposed port of this life of a sandbox. False if that life has ended or is about to: a port that was
-    /// written then would be the next one's.
+    /// Writes an exposed port of this life of a sandbox, in place of one that was taken back and could not be removed. False
+    /// if that life has ended or is about to: a port that was written then would be the next one's.
     pub(crate) fn expose(
         &self,
         row: PortRow,
@@ -47,7 +47,7 @@ impl Store {
     ) -> impl Future<Output = Result<bool, StoreError>> + use<> {
         self.run("write an exposed port", move |db| {
             let written = db.execute(
-                "INSERT INTO ports (account, sandbox, port, token, name, created_at)
+                "INSERT OR REPLACE INTO ports (account, sandbox, port, token, name, created_at)
                  SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM sandboxes
                  WHERE account = ?1 AND id = ?2 AND instance = ?7 AND status <> 'destroying')",
                 params![
@@ -64,17 +64,18 @@ impl Store {
         })
     }
 
-    /// Removes an exposed port.
+    /// Removes this exposure of a port, not a later one.
     pub(crate) fn unexpose(
         &self,
         account: AccountId,
         sandbox: &SandboxId,
         port: u16,
+        created_at: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + use<> {
         let sandbox = sandbox.clone();
         self.run("remove an exposed port", move |db| {
-            let sql = "DELETE FROM ports WHERE account = ? AND sandbox = ? AND port = ?";
-            db.execute(sql, params![account.0, sandbox.as_str(), port]).map(|_| ())
+            let sql = "DELETE FROM ports WHERE account = ? AND sandbox = ? AND port = ? AND created_at = ?";
+            db.execute(sql, params![account.0, sandbox.as_str(), port, created_at.as_millis()]).map(|_| ())
         })
     }
 }

@@ -180,3 +180,58 @@ async fn c15_small_routes_take_small_bodies() {
     let labels = serde_json::json!({ "labels": { "k": "v" }, "env": { "A": "x".repeat(100_000) } });
     server.put("/v1/sandboxes/a", labels).await.ok();
 }
+
+/// Callers that hang up in the middle of it leave a port exposed or not, and nothing between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e16_a_caller_that_hangs_up_leaves_no_half_exposed_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = peers::good(Shared::default());
+    let start = || TestServer::start_with(options(dir.path()), Arc::new(driver.clone()));
+    let server = start().await;
+    server.exec("a", "true").await.ok();
+    let ports = || 4000..4040_u16;
+    let hang_up = async |method: &str, path: String, body: String, pause: u64| {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(pause)).await;
+    };
+    let all = "/v1/sandboxes/a/ports";
+    let listed = async |server: &TestServer| {
+        // What is under way is done when this is: changes are made one after the other.
+        server.post(all, serde_json::json!({ "port": 5000 })).await.ok();
+        server.delete(&format!("{all}/5000")).await.ok();
+        let list = server.get(all).await.ok();
+        list["ports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| port["port"].as_u64().unwrap() as u16)
+            .collect::<Vec<_>>()
+    };
+    let mut begun = 0;
+    for port in ports() {
+        hang_up("POST", all.into(), format!("{{\"port\":{port}}}"), u64::from(port - 4000) * 50).await;
+    }
+    let exposed = listed(&server).await;
+    begun += exposed.len();
+    for port in ports().filter(|port| !exposed.contains(port)) {
+        server.post(all, serde_json::json!({ "port": port })).await.ok();
+    }
+    assert_eq!(listed(&server).await, ports().collect::<Vec<_>>());
+    for port in ports() {
+        hang_up("DELETE", format!("{all}/{port}"), String::new(), u64::from(port - 4000) * 50).await;
+    }
+    let left = listed(&server).await;
+    begun += 40 - left.len();
+    assert!(begun > 0, "none of them got through");
+    server.stop().await;
+    let again = start().await;
+    assert_eq!(listed(&again).await, left, "a restart opens what was closed, or closes what was open");
+    for port in left {
+        again.delete(&format!("{all}/{port}")).await.ok();
+    }
+}
