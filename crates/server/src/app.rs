@@ -1,12 +1,12 @@
 //! Everything that answering a request needs, made once at the start.
 
-use crate::auth::{Auth, Denied};
+use crate::auth::{Auth, Caller, Denied};
 use crate::bodies::Bodies;
 use crate::connection::Arrival;
 use crate::cors::Cors;
 use crate::hosts::Hosts;
 use crate::images::Images;
-use crate::lifecycle::Sandboxes;
+use crate::lifecycle::{Sandboxes, Use};
 use crate::metrics::Metrics;
 use crate::ports::Ports;
 use crate::preview::Previews;
@@ -14,7 +14,7 @@ use crate::proxy::Routes;
 use crate::throttle::Throttle;
 use crate::tickets::Tickets;
 use bytes::Bytes;
-use sandcrab_api::{ApiError, ErrorCode};
+use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,14 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// A use of a sandbox: with a key it is made where there is none, with a ticket it must be the one that the ticket is for
+    /// (attack C14).
+    pub(crate) async fn enter(&self, caller: &Caller, id: SandboxId) -> Result<Use, ApiError> {
+        let Some(life) = &caller.life else { return self.sandboxes.enter(caller.account, id).await };
+        let used = self.sandboxes.wake(caller.account, id).await?;
+        if used.live.instance == *life { Ok(used) } else { Err(crate::tickets::no_good()) }
+    }
+
     /// The answer to a caller who is not let in. Wrong keys are logged, and an address that tries many is slowed down: each
     /// more costs it a connection.
     pub(crate) fn denied(&self, denied: Denied, arrival: &Arrival) -> ApiError {

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rand::RngExt;
 use sandcrab_api::{ApiError, ErrorCode};
+use sandcrab_runtime::InstanceId;
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -60,9 +61,17 @@ pub enum KeyError {
 }
 
 /// A caller who has proved who they are.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) account: AccountId,
+    /// The one life of a sandbox that a ticket is for; a key is for all.
+    pub(crate) life: Option<InstanceId>,
+}
+
+impl Caller {
+    fn with_key(account: AccountId) -> Self {
+        Self { account, life: None }
+    }
 }
 
 /// Why a caller is not let in.
@@ -158,7 +167,7 @@ impl Auth {
             return self.caller_by(Some(key), "");
         }
         if self.keys.is_none() {
-            return Ok(Caller { account: AccountId::DEFAULT });
+            return Ok(Caller::with_key(AccountId::DEFAULT));
         }
         let mut sent = headers.get_all(header::AUTHORIZATION).iter();
         let presented = sent.next().ok_or(Denied::NoKey("no Authorization header came"))?;
@@ -168,7 +177,7 @@ impl Auth {
         }
         let key = bearer(presented.as_bytes())
             .ok_or(Denied::NoKey("the Authorization header has no Bearer key"))?;
-        self.account(key).map(|account| Caller { account }).ok_or(Denied::WrongKey)
+        self.account(key).map(Caller::with_key).ok_or(Denied::WrongKey)
     }
 
     /// Who presents this key as it is; `missing` says that none came.
@@ -178,10 +187,10 @@ impl Auth {
         missing: &'static str,
     ) -> Result<Caller, Denied> {
         if self.keys.is_none() {
-            return Ok(Caller { account: AccountId::DEFAULT });
+            return Ok(Caller::with_key(AccountId::DEFAULT));
         }
         let key = key.ok_or(Denied::NoKey(missing))?;
-        self.account(key.as_bytes().trim_ascii()).map(|account| Caller { account }).ok_or(Denied::WrongKey)
+        self.account(key.as_bytes().trim_ascii()).map(Caller::with_key).ok_or(Denied::WrongKey)
     }
 }
 

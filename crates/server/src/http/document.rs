@@ -65,7 +65,9 @@ pub(crate) fn document() -> Result<(OpenApi, Routes), DocumentError> {
     let agent = sandcrab_agent::http::document();
     let routes = Routes::from_document(&agent)?;
     for (path, item) in &mut document.paths.paths {
-        let uses = path.starts_with("/v1/sandboxes/{id}") || path.starts_with("/v1/images/{name}");
+        let uses = path.starts_with("/v1/sandboxes/{id}")
+            || path.starts_with("/v1/images/{name}")
+            || path == "/v1/tickets";
         each_operation(item, |operation| {
             add_responses(operation, &FRONT);
             if uses {

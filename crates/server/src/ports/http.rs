@@ -69,7 +69,7 @@ async fn expose(
         ports::name(request.name.as_deref())?;
         request.token.as_deref().map_or(Ok(()), ports::token)?;
         let domain = domain(&app, &headers, request.hostname.as_deref())?;
-        let used = app.sandboxes.enter(caller.account, id.clone()).await?;
+        let used = app.enter(&caller, id.clone()).await?;
         require_own_network(&app, caller.account, &id, port)?;
         let wish = Wish { token: request.token, name: request.name };
         let exposed = app.ports.expose(caller.account, &id, &used.live.instance, port, wish).await?;
@@ -180,7 +180,7 @@ async fn connect(
         let (id, port) = sandbox_and_port(path)?;
         let Query(query) = query.map_err(|refusal| refusal.0)?;
         let path = query.path.as_deref().unwrap_or("/");
-        crate::preview::connect(&app, caller, id, port, path, request).await
+        crate::preview::connect(&app, &caller, id, port, path, request).await
     };
     run.await.map_err(during("connectPort"))
 }
@@ -240,6 +240,12 @@ fn during(operation: &'static str) -> impl Fn(ApiError) -> Refusal {
 fn sandbox_id(id: Result<Path<String>, Refusal>) -> Result<SandboxId, ApiError> {
     let Path(text) = id.map_err(|refusal| refusal.0)?;
     SandboxId::parse(&text).map_err(|error| ApiError::invalid("id", error.to_string()))
+}
+
+/// Whether a path below a sandbox is that of a WebSocket to one of its ports.
+pub(crate) fn is_connect(rest: &str) -> bool {
+    let port = rest.strip_prefix("/ports/").and_then(|rest| rest.strip_suffix("/connect"));
+    port.and_then(|port| port.parse().ok()).is_some_and(|port| ports::port(port).is_ok())
 }
 
 fn sandbox_and_port(path: Result<Path<(String, String)>, Refusal>) -> Result<(SandboxId, u16), ApiError> {

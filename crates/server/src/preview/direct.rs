@@ -65,7 +65,7 @@ fn hide_encoding(headers: &mut HeaderMap) {
 /// that a sandbox says is a page of the API's origin.
 pub(crate) async fn connect(
     app: &Arc<App>,
-    caller: Caller,
+    caller: &Caller,
     sandbox: SandboxId,
     port: u16,
     path: &str,
@@ -87,7 +87,7 @@ pub(crate) async fn connect(
     let outside = Outside { peer, host, is_https: false };
     let destination =
         Destination { account: caller.account, sandbox, port, revoked: CancellationToken::new() };
-    let answer = super::pass(app, &destination, outside, Wake::OrMake, request).await?;
+    let answer = super::pass(app, &destination, outside, Wake::By(caller), request).await?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(answer);
     }

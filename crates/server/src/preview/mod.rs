@@ -15,6 +15,7 @@ pub(crate) use apps::Apps;
 pub(crate) use direct::{FORWARDED_PREVIEW, connect, forwarded};
 
 use crate::app::App;
+use crate::auth::Caller;
 use crate::connection::Arrival;
 use crate::gate::Busy;
 use crate::lifecycle::Use;
@@ -60,12 +61,12 @@ pub(crate) struct Destination {
 }
 
 /// What to do for a sandbox that does not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wake {
+#[derive(Clone, Copy, Debug)]
+enum Wake<'a> {
     /// Start it.
     Existing,
-    /// Start it, or make it where there is none: for those who may.
-    OrMake,
+    /// What a caller of the API may: start it, or make it where there is none.
+    By(&'a Caller),
 }
 
 /// A request's host that has the form of a preview's.
@@ -180,7 +181,7 @@ async fn pass(
     app: &Arc<App>,
     to: &Destination,
     outside: Outside,
-    wake: Wake,
+    wake: Wake<'_>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let switch = websocket::asked_for(&mut request);
@@ -189,7 +190,7 @@ async fn pass(
     match (&switch, wake) {
         // Who has a key of the API's is no stranger's page.
         (Some(_), Wake::Existing) => websocket::check_origin(app, to, &outside, &head.headers)?,
-        (Some(_), Wake::OrMake) => {}
+        (Some(_), Wake::By(_)) => {}
         (None, _) if head.method == http::Method::CONNECT => {
             return Err(refusal(ErrorCode::MethodNotAllowed, "CONNECT is not passed on to previews"));
         }
@@ -197,13 +198,13 @@ async fn pass(
     }
     let used = match wake {
         Wake::Existing => app.sandboxes.wake(to.account, to.sandbox.clone()).await?,
-        Wake::OrMake => app.sandboxes.enter(to.account, to.sandbox.clone()).await?,
+        Wake::By(caller) => app.enter(caller, to.sandbox.clone()).await?,
     };
     if to.revoked.is_cancelled() {
         // Meanwhile its sandbox was destroyed; what is there now is another.
         return Err(unknown());
     }
-    if wake == Wake::OrMake {
+    if let Wake::By(_) = wake {
         crate::ports::require_own_network(app, to.account, &to.sandbox, to.port)?;
     }
     let mut outgoing = Request::new(Upload::whole(body));

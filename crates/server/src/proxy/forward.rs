@@ -52,7 +52,7 @@ pub(crate) async fn forward(
         Found::Unknown => return Err(crate::http::unknown_route(&method, request.uri().path())),
     };
     labels.route = Some(route.operation.clone());
-    let answer = pass(app, caller, id, route, path, request).await;
+    let answer = pass(app, &caller, id, route, path, request).await;
     answer.map_err(|error| during(error, route))
 }
 
@@ -63,7 +63,7 @@ fn during(mut error: ApiError, route: &Route) -> ApiError {
 
 async fn pass(
     app: &App,
-    caller: Caller,
+    caller: &Caller,
     id: &str,
     route: &Route,
     path: String,
@@ -75,17 +75,17 @@ async fn pass(
         if route.allows(StatusCode::SWITCHING_PROTOCOLS) { websocket::asked_for(&mut request) } else { None };
     check_length(route, request.headers())?;
     let mut outgoing = outgoing(path, request, switch.as_ref())?;
-    if !app.sandboxes.exists(caller.account, &id) {
+    if caller.life.is_none() && !app.sandboxes.exists(caller.account, &id) {
         outgoing = super::first::examine(&app.bodies, route, outgoing).await?;
     }
-    let mut used = app.sandboxes.enter(caller.account, id.clone()).await?;
+    let mut used = app.enter(caller, id.clone()).await?;
     let mut sent = send(app, &used, route, outgoing).await?;
     if let Err(Unanswered { unsent: Some(unsent), .. }) = &mut sent
         && used.sandbox.verdict(&used.live).await.is_some()
     {
         // The agent had ended before anything was sent, and its owner knows by now: this is the use that starts it.
         let unsent = std::mem::replace(&mut **unsent, Request::new(Upload::empty()));
-        used = app.sandboxes.enter(caller.account, id).await?;
+        used = app.enter(caller, id).await?;
         sent = send(app, &used, route, unsent).await?;
     }
     let (answer, lease) = match sent {

@@ -11,7 +11,7 @@ mod routes;
 
 pub(crate) use body::Upload;
 pub(crate) use eager::Pace;
-pub(crate) use forward::forward;
+pub(crate) use forward::{forward, sandbox_id};
 pub(crate) use link::{Broken, Link};
 pub(crate) use pool::{Pool, PoolError, PortError};
 pub use routes::RoutesError;

@@ -180,6 +180,47 @@ async fn c05_only_a_key_or_a_ticket_for_this_very_path_attaches() {
     assert_eq!(talk.exit_code().await, 4);
 }
 
+/// A ticket is for WebSockets of the sandbox that had the id when it was made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c14_a_ticket_outlives_no_sandbox_and_opens_nothing_else() {
+    let driver = peers::real();
+    let server = TestServer::start(driver.clone()).await;
+    start(&server, TALKER).await;
+    for path in [
+        "/v1/sandboxes",
+        "/v1/sandboxes/a",
+        "/v1/sandboxes/a/",
+        "/v1/sandboxes/a/processes",
+        "/v1/sandboxes/a/files/content",
+        "/v1/sandboxes/a/ports/8000",
+        "/v1/sandboxes/a/ports/80/connect",
+        "/v1/sandboxes/a/ports/x/connect",
+        "/v1/sandboxes/a%20b/processes/p/attach",
+        "/v1/sandboxes/a/processes/%2e%2e/attach",
+        "/metrics",
+    ] {
+        let refused = server.post("/v1/tickets", json!({ "path": path })).await;
+        assert_eq!(refused.field(), "path", "{path}");
+    }
+    let refused = async |query: &str| Talk::open(&server, query, &[]).await.err().expect("it was let in").0;
+    // Gone, and nothing is made.
+    let late = [ticket(&server, ATTACH).await, ticket(&server, ATTACH).await];
+    server.delete("/v1/sandboxes/a").await.ok();
+    assert_eq!(refused(&late[0]).await, 404);
+    assert!(driver.list().await.unwrap().is_empty());
+    // Another life of the same id, with a process of the same id.
+    start(&server, TALKER).await;
+    assert_eq!(refused(&late[1]).await, 401);
+    let good = ticket(&server, ATTACH).await;
+    let mut talk = Talk::open(&server, &good, &[]).await.unwrap();
+    talk.send(r#"{"type":"end"}"#).await;
+    assert_eq!(talk.exit_code().await, 4);
+    // Without the words of a WebSocket it is no key.
+    let plain = ticket(&server, ATTACH).await;
+    let answer = server.request(Method::GET, &format!("{ATTACH}{plain}")).key(None).send().await;
+    assert_eq!(answer.failure().0, 401);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn x02_what_cannot_be_attached_to_is_told_by_its_code() {
     let server = TestServer::start(peers::real()).await;
