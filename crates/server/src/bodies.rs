@@ -6,11 +6,14 @@ use axum::BoxError;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http_body::Body as _;
-use http_body_util::BodyDataStream;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyDataStream, Full};
 use sandcrab_agent::http::extract::unreadable_body;
 use sandcrab_api::{ApiError, ErrorCode};
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What gathered bodies may hold at a time.
@@ -65,17 +68,36 @@ impl Held {
 pub(crate) struct Gathered(Held);
 
 impl Gathered {
-    /// The body as a stream, which keeps the room until it has been read.
+    /// The body, which keeps the room until it has been sent.
     pub(crate) fn into_body(self) -> Body {
         let Held { bytes, room } = self.0;
-        if bytes.is_empty() {
-            return Body::empty();
-        }
-        let whole = stream::once(async move {
-            let _read = room;
-            Ok::<_, BoxError>(Bytes::from(bytes))
-        });
-        Body::from_stream(whole)
+        Body::new(Whole { body: Full::from(bytes), _room: room })
+    }
+}
+
+/// A gathered body on its way on.
+struct Whole {
+    body: Full<Bytes>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Connections to what listens inside one sandbox.
 
-use crate::proxy::{Broken, Link, Pace, Pool, PoolError, PortError, Upload};
+use crate::proxy::{Broken, Crumbs, Link, Pace, Pool, PoolError, PortError, Upload};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use std::collections::HashMap;
@@ -26,6 +26,7 @@ struct Inner {
     open: Arc<Semaphore>,
     /// How soon the sandbox's servers answer.
     pace: Pace,
+    crumbs: Crumbs,
 }
 
 #[derive(Default)]
@@ -76,8 +77,14 @@ impl Apps {
             state: Mutex::default(),
             open: Arc::new(Semaphore::new(OPEN)),
             pace: Pace::default(),
+            crumbs: Crumbs::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The count of the small pieces that the sandbox's servers send.
+    pub(super) fn crumbs(&self) -> Crumbs {
+        self.inner.crumbs.clone()
     }
 
     /// Drops the idle connections and keeps no more: the agent has ended.

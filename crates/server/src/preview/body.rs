@@ -2,6 +2,7 @@
 
 use super::apps::{Apps, Lease};
 use crate::lifecycle::Use;
+use crate::proxy::Joined;
 use axum::BoxError;
 use bytes::Bytes;
 use http::header;
@@ -14,7 +15,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// It drives the connection that it comes from, gives it back when it has been read to its end, keeps the sandbox
 /// active as long as it is open, and is cut when its port is taken back.
 pub(super) struct Answer {
-    body: Incoming,
+    body: Joined,
     lease: Option<Lease>,
     apps: Apps,
     revoked: CancellationToken,
@@ -30,6 +31,7 @@ struct Revoked;
 impl Answer {
     pub(super) fn new(body: Incoming, lease: Lease, revoked: CancellationToken, used: Use) -> Self {
         let apps = used.live.apps.clone();
+        let body = Joined::new(body, apps.crumbs());
         Self { body, lease: Some(lease), apps, revoked, told: None, _used: used }
     }
 
@@ -37,17 +39,6 @@ impl Answer {
         if let Some(lease) = self.lease.take() {
             self.apps.put(lease);
         }
-    }
-
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // The body first, for what is there already; then the connection, for more; then the body again.
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if let Some(lease) = &mut self.lease {
-            lease.link.drive(cx);
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -68,7 +59,8 @@ impl Body for Answer {
         if this.revoked.is_cancelled() {
             return Poll::Ready(Some(Err(Revoked.into())));
         }
-        match this.poll_body(cx) {
+        let link = this.lease.as_mut().map(|lease| &mut lease.link);
+        match this.body.poll(link, cx) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(passed(frame)))),
             Poll::Ready(Some(Err(error))) => {
                 this.lease = None;

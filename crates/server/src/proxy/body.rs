@@ -1,5 +1,6 @@
 //! Bodies in both directions: streamed, not gathered.
 
+use super::joined::Joined;
 use super::pool::{Lease, Pool};
 use crate::lifecycle::Use;
 use axum::BoxError;
@@ -109,7 +110,7 @@ impl HttpBody for Upload {
 /// An answer's body on its way to the caller. It drives the connection that it comes from, gives it back when it has
 /// been read to its end, and keeps the sandbox active as long as it is open.
 pub(super) struct Download {
-    body: Incoming,
+    body: Joined,
     lease: Option<Lease>,
     pool: Pool,
     used: Arc<Use>,
@@ -125,7 +126,9 @@ struct Events {
 impl Download {
     pub(super) fn new(body: Incoming, lease: Lease, used: Arc<Use>, is_event_stream: bool) -> Self {
         let events = is_event_stream.then_some(Events { between: true, verdict: None });
-        Self { body, lease: Some(lease), pool: used.live.pool.clone(), used, events }
+        let pool = used.live.pool.clone();
+        let body = Joined::new(body, pool.crumbs());
+        Self { body, lease: Some(lease), pool, used, events }
     }
 
     fn give_back(&mut self) {
@@ -135,25 +138,16 @@ impl Download {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        // The body first, for what is there already; then the connection, for more; then the body again.
-        for attempt in 0..2 {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => return Poll::Ready(Some(Ok(data))),
-                    // Trailers: the end.
-                    Err(_) => return Poll::Ready(None),
-                },
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => {}
-            }
-            if attempt == 0
-                && let Some(lease) = &mut self.lease
-            {
-                lease.link.drive(cx);
-            }
+        let link = self.lease.as_mut().map(|lease| &mut lease.link);
+        match ready!(self.body.poll(link, cx)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Poll::Ready(Some(Ok(data))),
+                // Trailers: the end.
+                Err(_) => Poll::Ready(None),
+            },
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => Poll::Ready(None),
         }
-        Poll::Pending
     }
 
     /// The stream broke. Between two messages of an event stream there is room to say why the sandbox is gone; where

@@ -2,6 +2,7 @@
 
 use super::body::Upload;
 use super::eager::Pace;
+use super::joined::Crumbs;
 use super::link::{Broken, Link};
 use crate::wire::Prefixed;
 use axum::body::Body;
@@ -57,6 +58,7 @@ struct Inner {
     /// How soon callers' requests are answered, by operation: to make a session is done at once, its first command waits
     /// for its shell.
     paces: Mutex<HashMap<Arc<str>, Arc<Pace>>>,
+    crumbs: Crumbs,
 }
 
 impl Inner {
@@ -170,8 +172,14 @@ impl Pool {
             open: Arc::new(Semaphore::new(OPEN)),
             opening: Semaphore::new(OPENING),
             paces: Mutex::default(),
+            crumbs: Crumbs::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The count of the small pieces that the agent sends.
+    pub(super) fn crumbs(&self) -> Crumbs {
+        self.inner.crumbs.clone()
     }
 
     /// Drops the idle links and keeps no more: the agent has ended.

@@ -552,3 +552,50 @@ async fn c05_without_keys_a_foreign_page_still_opens_no_websocket() {
     let foreign = api_socket(&server, &path, "origin: http://evil.example\r\n").await.0;
     assert!(foreign.starts_with("HTTP/1.1 403 "), "{foreign}");
 }
+
+/// Bytes that come one by one go on together, whole and in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e14_single_bytes_are_joined() {
+    const BYTES: usize = 100_000;
+    let (server, host, _) = before(async |mut stream: TcpStream, _head: String| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let text: String = (0..BYTES).map(|n| format!("1\r\n{}\r\n", n % 10)).collect();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream.write_all(b"0\r\nx-end: yes\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let request = Request::builder().uri("/").header("host", &host).header("te", "trailers");
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let mut body = within("an answer", sender.send_request(request)).await.unwrap().into_body();
+    let (mut pieces, mut text, mut trailers) = (0, Vec::new(), None);
+    while let Some(frame) = within("a piece", body.frame()).await {
+        match frame.unwrap().into_data() {
+            Ok(data) => {
+                pieces += 1;
+                text.extend_from_slice(&data);
+            }
+            Err(last) => trailers = last.into_trailers().ok(),
+        }
+    }
+    assert!(text.len() == BYTES && text.iter().enumerate().all(|(n, byte)| *byte == b'0' + (n % 10) as u8));
+    assert_eq!(trailers.unwrap()["x-end"], "yes");
+    assert!(pieces < BYTES / 20, "{pieces} pieces");
+}
+
+/// A length beside chunks is not passed on: it would cut the answer, or hide another in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c07_a_length_beside_chunks_does_not_pass() {
+    let (server, host, _) = before(async |mut stream: TcpStream, _head: String| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(b"a\r\n0123456789\r\n0\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let answer = fetch(visit(&server, Method::GET, &host, "/")).await;
+    assert!(!answer.headers.contains_key("content-length"), "{answer:?}");
+    assert_eq!(answer.body, "0123456789");
+}

@@ -88,8 +88,9 @@ async fn c07_a_second_request_cannot_hide_in_the_first() {
         body.len()
     );
     let answer = send(&server, bytes.as_bytes()).await;
-    // Either refused as a whole, or the hidden one is a request of its own, without a key.
-    assert!(status(&answer) == "400" || answer.contains("401 Unauthorized"), "{answer}");
+    // The hidden one is not read, or is a request of its own, without a key.
+    let answers = answer.matches("HTTP/1.1 ").count();
+    assert!(answers == 1 || answer.contains("401 Unauthorized"), "{answer}");
     assert!(!answer.contains("\"sandboxes\":["), "{answer}");
 }
 
