@@ -7,6 +7,7 @@ use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
 use crate::files::http::{CwdOf, FilesState};
 use crate::files::{FilePath, Files};
+use crate::fitness::Fitness;
 use crate::git::Checkouts;
 use crate::memory::MemoryCgroup;
 use crate::processes::{Ports, Processes};
@@ -51,6 +52,7 @@ pub struct Agent {
     pub(crate) processes: Arc<Processes>,
     pub(crate) ports: Ports,
     pub(crate) code: CodeContexts,
+    pub(crate) fitness: Fitness,
 }
 
 impl std::fmt::Debug for Agent {
@@ -141,6 +143,7 @@ impl Agent {
             checkouts: Checkouts::default(),
             processes: Arc::default(),
             ports: Ports::default(),
+            fitness: Fitness::now(),
         });
         let agent = Arc::clone(&this);
         tokio::spawn(async move { agent.context.executions.expire_in_time().await });

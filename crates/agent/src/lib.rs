@@ -5,6 +5,7 @@ mod code;
 mod events;
 mod exec;
 pub mod files;
+mod fitness;
 mod git;
 pub mod http;
 mod memory;

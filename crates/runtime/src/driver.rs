@@ -169,6 +169,10 @@ pub trait Driver: Send + Sync + 'static {
     /// Opens a connection to an instance's agent.
     fn connect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<BoxStream>>;
 
+    /// Ends an instance's agent with all that runs beside it, whatever state they are in; the files stay. Resolves when they
+    /// have ended. Stopping one that does not run is no error.
+    fn stop<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>>;
+
     /// Takes everything away: processes, memory, disk, mounts, namespaces, cgroups, ids. When this returns `Ok` it is
     /// gone, verified. Destroying what does not exist is no error.
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>>;

@@ -180,6 +180,18 @@ impl Driver for Fake {
         })
     }
 
+    fn stop<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut exit = self.with(id, |running| {
+                running.task.abort();
+                running.exit.clone()
+            })?;
+            // Closed when the task's future has been dropped, whether it ended or was aborted.
+            while exit.changed().await.is_ok() {}
+            Ok(())
+        })
+    }
+
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let entry = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);

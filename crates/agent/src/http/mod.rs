@@ -55,12 +55,15 @@ fn operation(method: &Method, path: &str) -> Option<String> {
     router().operation(method, path)
 }
 
-/// Says which agent this is.
+/// Says which agent this is, if it can work.
 #[utoipa::path(get, path = "/agent", responses((status = 200, body = AgentHello)))]
-async fn hello() -> axum::Json<AgentHello> {
+async fn hello(State(agent): State<Arc<Agent>>) -> error::Answer<axum::Json<AgentHello>> {
+    if let Err(unfit) = agent.fitness.check() {
+        return Err(ApiError::new(sandcrab_api::ErrorCode::ServiceNotResponding, unfit.to_string()).into());
+    }
     let features = ["sessions", "exec", "files", "events", "git", "processes", "code", crate::ports::FEATURE];
     let features = features.map(str::to_owned).to_vec();
-    axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features })
+    Ok(axum::Json(AgentHello { version: sandcrab_api::VERSION.to_owned(), features }))
 }
 
 /// How far the server has read.

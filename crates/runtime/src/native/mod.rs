@@ -548,6 +548,25 @@ impl Driver for Native {
         })
     }
 
+    fn stop<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (shared, id) = (self.shared.clone(), id.clone());
+            let mut exit = blocking(move || {
+                let _turn = shared.turns.take(&id);
+                let live = shared.find(&id)?;
+                // What it lived in is taken away by the start that follows.
+                shared.cgroups.group(id.as_str()).kill();
+                if let Some(process) = process::find(&shared.files.pid(&id))? {
+                    process.kill_and_wait(&id)?;
+                }
+                Ok(live.exit)
+            })
+            .await?;
+            let _watcher_ended = exit.wait_for(Option::is_some).await.is_err();
+            Ok(())
+        })
+    }
+
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (shared, id) = (self.shared.clone(), id.clone());

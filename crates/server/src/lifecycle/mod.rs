@@ -80,6 +80,8 @@ pub(crate) struct Ending {
     pub(crate) exit: Exit,
     /// The memory limit and the most that was used, when the kernel killed for want of memory.
     pub(crate) oom: Option<sandcrab_api::exec::Oom>,
+    /// The server ended it because it no longer answered.
+    pub(crate) silent: bool,
 }
 
 /// Which requests keep a sandbox awake: what a later release decides by when it puts idle sandboxes to sleep.
@@ -155,6 +157,7 @@ impl Sandbox {
                     .with("limit", oom.limit)
                     .with("peak", oom.peak)
             }
+            Life::Stopped(Ending { silent: true, .. }) => return Some(gave_no_answer(id)),
             Life::Stopped(Ending { exit, .. }) => ended(exit_text(exit)),
             Life::Running(again) if again.instance == live.instance => {
                 ended("it has been started again".to_owned())
@@ -166,6 +169,16 @@ impl Sandbox {
         };
         Some(error.with("sandboxId", id.as_str()))
     }
+}
+
+/// The agent was ended, or is to be, because it no longer answered.
+pub(crate) fn gave_no_answer(id: &SandboxId) -> ApiError {
+    ApiError::new(
+        ErrorCode::ServiceNotResponding,
+        format!("sandbox {id} no longer answered while it worked on this, and is ended"),
+    )
+    .suggest("Its files are kept and the next use starts it again; check what this call had done by then.")
+    .with("sandboxId", id.as_str())
 }
 
 fn exit_text(exit: Exit) -> String {
@@ -185,6 +198,7 @@ pub(crate) struct Use {
 impl Use {
     fn new(sandbox: Arc<Sandbox>, live: Arc<Live>) -> Self {
         sandbox.activity.begin();
+        live.pool.pulse().begin_use();
         Self { sandbox, live }
     }
 }
@@ -192,6 +206,7 @@ impl Use {
 impl Drop for Use {
     fn drop(&mut self) {
         self.sandbox.activity.end();
+        self.live.pool.pulse().end_use();
     }
 }
 

@@ -34,6 +34,7 @@ use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode};
 use sandcrab_runtime::{DriverError, Exit, InstanceId, Stats};
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,8 @@ type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// How often a running sandbox's count of kills for want of memory is read. A kill of its commands in the last moments
 /// before its agent is killed cannot be told from the agent's own.
 const COUNT_KILLS: Duration = Duration::from_secs(5);
+/// Between two attempts to end an agent that no longer answers.
+const END_AGAIN: Duration = Duration::from_secs(10);
 /// The signal by which the kernel kills for want of memory.
 const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 
@@ -198,10 +201,23 @@ fn running(context: &Arc<Context>, key: &Key, it: Identity, started: Started) ->
             exit = context.driver.wait_exit(&agent.instance) => exit,
             never = count_kills => never,
             never = follow => match never {},
+            never = end_silent(&context, &key, &agent) => match never {},
         };
         End { exit, kills_before: kills }
     };
     State::Running { it: Identity { limits, ..it }, live, exit: Box::pin(exit) }
+}
+
+/// Ends an agent that no longer answers, with all of its sandbox but the files: then it has ended like any other.
+async fn end_silent(context: &Context, key: &Key, agent: &Live) -> Infallible {
+    let why = agent.pool.lost().await;
+    tracing::warn!(sandbox = %key.1, why, "an agent no longer answers, and is ended");
+    loop {
+        if let Err(error) = context.driver.stop(&agent.instance).await {
+            tracing::error!(sandbox = %key.1, error = crate::chain(&error), "an agent that does not answer could not be ended");
+        }
+        tokio::time::sleep(END_AGAIN).await;
+    }
 }
 
 impl Owner {
@@ -363,16 +379,24 @@ impl Owner {
                 State::Stopped { it, ending }
             }
             (State::Running { mut it, live, .. }, Progress::Ended(end)) => {
-                let ending = self.ending(&it, end).await;
+                let silent = live.pool.pulse().reason();
+                let ending = self.ending(&it, end, silent.is_some()).await;
                 it.last_change = Timestamp::now();
                 // Published before it is written: requests whose connection broke wait to hear of it.
                 let state = State::Stopped { it, ending };
                 self.publish(&state);
                 live.pool.close();
                 live.apps.close();
-                let (kind, actor) =
-                    if ending.oom.is_some() { ("oom", "kernel") } else { ("stopped", "agent") };
-                let mut what = event(kind, actor, format!("its agent ended: {}", exit_text(ending.exit)));
+                let ended = format!("its agent ended: {}", exit_text(ending.exit));
+                let mut what = match silent {
+                    Some(why) => event(
+                        "unresponsive",
+                        "server",
+                        format!("its agent did not answer ({why}); it was ended"),
+                    ),
+                    None if ending.oom.is_some() => event("oom", "kernel", ended),
+                    None => event("stopped", "agent", ended),
+                };
                 what.detail = serde_json::to_value(ending.oom).unwrap_or_default();
                 self.note(StoredStatus::Stopped, what).await;
                 state
@@ -460,12 +484,14 @@ impl Owner {
     }
 
     /// How the agent ended, with what the driver can still say about its memory.
-    async fn ending(&self, it: &Identity, end: End) -> Ending {
+    async fn ending(&self, it: &Identity, end: End, silent: bool) -> Ending {
         let exit = end.exit.unwrap_or_else(|error| {
             tracing::warn!(sandbox = %self.key.1, error = crate::chain(&error), "waiting for the agent's end failed");
             Exit::Unknown
         });
         let stats = match exit {
+            // The server itself killed it.
+            _ if silent => None,
             Exit::Signal(KILL) | Exit::Unknown => self.context.driver.stats(&it.instance).await.ok(),
             Exit::Signal(_) | Exit::Code(_) => None,
         };
@@ -475,7 +501,7 @@ impl Owner {
             limit: it.limits.memory.map_or(0, |limit| limit.0),
             peak: stats.memory_peak.unwrap_or_default(),
         });
-        Ending { exit, oom }
+        Ending { exit, oom, silent }
     }
 
     /// Writes what the outside already sees; a failure is logged, because the state is as it is.

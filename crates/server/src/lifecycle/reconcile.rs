@@ -50,7 +50,7 @@ pub enum ReconcileError {
 }
 
 /// How an agent ended that ended while no server looked.
-const UNKNOWN: Ending = Ending { exit: Exit::Unknown, oom: None };
+const UNKNOWN: Ending = Ending { exit: Exit::Unknown, oom: None, silent: false };
 
 /// Takes up every sandbox.
 pub(crate) async fn reconcile(all: &Sandboxes) -> Result<(), ReconcileError> {

@@ -120,13 +120,29 @@ type Sent = Result<(Response<Incoming>, Lease), Unanswered>;
 
 /// Sends a request; bounded where its answer waits for nothing.
 async fn send(app: &App, used: &Use, route: &Route, request: Request<Upload>) -> Result<Sent, ApiError> {
-    let sent = used.live.pool.send(&route.operation, request);
-    if route.may_wait {
-        return Ok(sent.await);
+    let pulse = used.live.pool.pulse();
+    let sent = pulse.attend(used.live.pool.send(&route.operation, request));
+    let attended = if route.may_wait {
+        sent.await
+    } else {
+        tokio::time::timeout(HEAD_TIME, sent).await.map_err(|_| {
+            misbehaved(app, used, route, &format!("did not begin to answer within {} s", HEAD_TIME.as_secs()))
+        })?
+    };
+    match attended {
+        Ok(sent) => {
+            if let Ok((answer, _)) = &sent {
+                pulse.answered(answer.status());
+            }
+            Ok(sent)
+        }
+        Err(_lost) => {
+            app.metrics.proxy_error("silent");
+            let verdict = used.sandbox.verdict(&used.live).await;
+            // Its end may take longer than that.
+            Err(verdict.unwrap_or_else(|| crate::lifecycle::gave_no_answer(&used.sandbox.id)))
+        }
     }
-    tokio::time::timeout(HEAD_TIME, sent).await.map_err(|_| {
-        misbehaved(app, used, route, &format!("did not begin to answer within {} s", HEAD_TIME.as_secs()))
-    })
 }
 
 /// Reads the id in a path, percent-encoded as it came.

@@ -8,6 +8,7 @@ mod forward;
 mod joined;
 mod link;
 mod pool;
+mod pulse;
 mod routes;
 
 pub(crate) use body::Upload;

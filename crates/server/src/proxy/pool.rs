@@ -4,14 +4,16 @@ use super::body::Upload;
 use super::eager::Pace;
 use super::joined::Crumbs;
 use super::link::{Broken, Link};
+use super::pulse::Pulse;
 use crate::wire::Prefixed;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sandcrab_agent::ports::PROTOCOL;
+use sandcrab_api::ApiError;
 use sandcrab_api::sandbox::{AgentEvent, AgentHello};
 use sandcrab_runtime::driver::BoxStream;
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
@@ -55,6 +57,7 @@ struct Inner {
     idle: Mutex<Idle>,
     open: Arc<Semaphore>,
     opening: Semaphore,
+    pulse: Pulse,
     /// How soon callers' requests are answered, by operation: to make a session is done at once, its first command waits
     /// for its shell.
     paces: Mutex<HashMap<Arc<str>, Arc<Pace>>>,
@@ -137,6 +140,9 @@ pub(crate) enum PoolError {
     /// What the server asked for itself was not answered.
     #[error("the agent's word to the server {0}")]
     Own(&'static str),
+    /// It answered that it cannot work.
+    #[error("the agent says that it cannot work: {0}")]
+    Unfit(String),
     /// What the server asked for itself could not be kept.
     #[error("keep what the agent sent")]
     Keep(#[source] std::io::Error),
@@ -171,6 +177,7 @@ impl Pool {
             idle: Mutex::default(),
             open: Arc::new(Semaphore::new(OPEN)),
             opening: Semaphore::new(OPENING),
+            pulse: Pulse::default(),
             paces: Mutex::default(),
             crumbs: Crumbs::default(),
         };
@@ -285,8 +292,10 @@ impl Pool {
                 Ok(Box::new(Prefixed::new(begun, stream)) as BoxStream)
             }
         };
-        let opened = tokio::time::timeout(OPEN_PORT, open).await;
-        opened.unwrap_or(Err(PoolError::Own("on a port did not come in time").into()))
+        tokio::time::timeout(OPEN_PORT, open).await.unwrap_or_else(|_elapsed| {
+            self.inner.pulse.doubt();
+            Err(PoolError::Own("on a port did not come in time").into())
+        })
     }
 
     async fn connect(&self) -> Result<Link, PoolError> {
@@ -303,6 +312,30 @@ impl Pool {
     pub(crate) async fn hello(&self) -> Result<AgentHello, PoolError> {
         let hello = tokio::time::timeout(HELLO, self.ask("/agent", HELLO_BYTES));
         hello.await.map_err(|_| PoolError::Own("did not come in time"))?
+    }
+
+    /// Asks the agent, over a connection that it must accept for that, whether it can work.
+    pub(super) async fn probe(&self) -> Result<(), PoolError> {
+        let mut link = self.connect().await?;
+        let mut request = Request::new(Upload::empty());
+        *request.uri_mut() = Uri::from_static("/agent");
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("sandbox"));
+        let answer = link.exchange(request).await.map_err(|broken| match broken {
+            Broken::Unsent(_, error) | Broken::Sent(error) => PoolError::Exchange(error),
+        })?;
+        let status = answer.status();
+        if status == StatusCode::OK {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        read_body(answer.into_body(), &mut link, &mut text, HELLO_BYTES as u64).await?;
+        let said = serde_json::from_slice(&text).map(|error: ApiError| error.message);
+        Err(PoolError::Unfit(said.unwrap_or_else(|_| format!("status {status}"))))
+    }
+
+    /// What is known of the agent's life.
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.inner.pulse
     }
 
     /// Waits for what happened in the sandbox after event `after` of the agent.
@@ -343,21 +376,30 @@ impl Pool {
         let (answer, mut lease) =
             self.exchange(request.map(Upload::new)).await.map_err(|unanswered| unanswered.error)?;
         let status = answer.status();
-        let mut body = answer.into_body();
-        let mut left = bound;
-        loop {
-            let frame = std::future::poll_fn(|cx| {
-                lease.link.drive(cx);
-                Pin::new(&mut body).poll_frame(cx)
-            });
-            let Some(frame) = frame.await else { break };
-            let Ok(data) = frame.map_err(PoolError::Exchange)?.into_data() else { break };
-            left = left.checked_sub(data.len() as u64).ok_or(PoolError::Own("is too long"))?;
-            to.write_all(&data).await.map_err(PoolError::Keep)?;
-        }
+        read_body(answer.into_body(), &mut lease.link, to, bound).await?;
         to.flush().await.map_err(PoolError::Keep)?;
         self.put(lease);
         Ok(status)
+    }
+}
+
+/// Reads an answer of at most `bound` bytes.
+async fn read_body<W: AsyncWrite + Unpin>(
+    mut body: Incoming,
+    link: &mut Link,
+    to: &mut W,
+    bound: u64,
+) -> Result<(), PoolError> {
+    let mut left = bound;
+    loop {
+        let frame = std::future::poll_fn(|cx| {
+            link.drive(cx);
+            Pin::new(&mut body).poll_frame(cx)
+        });
+        let Some(frame) = frame.await else { return Ok(()) };
+        let Ok(data) = frame.map_err(PoolError::Exchange)?.into_data() else { return Ok(()) };
+        left = left.checked_sub(data.len() as u64).ok_or(PoolError::Own("is too long"))?;
+        to.write_all(&data).await.map_err(PoolError::Keep)?;
     }
 }
 

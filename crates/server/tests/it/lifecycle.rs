@@ -168,6 +168,9 @@ impl Driver for Slow {
     > {
         self.inner.connect(id)
     }
+    fn stop<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, sandcrab_runtime::driver::Result<()>> {
+        self.inner.stop(id)
+    }
     fn destroy<'a>(
         &'a self,
         id: &'a InstanceId,

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod alive;
+#[cfg(test)]
 mod attach;
 #[cfg(test)]
 mod edges;

@@ -54,8 +54,8 @@ pub(crate) fn counted(starts: Arc<std::sync::atomic::AtomicUsize>) -> Fake {
 }
 
 /// The same, whose agents take connections but say nothing while they are frozen.
-pub(crate) fn freezable(frozen: tokio::sync::watch::Receiver<bool>) -> Fake {
-    Fake::new(move |start| serve_unless(start, Shared::default(), frozen.clone()))
+pub(crate) fn freezable(shared: Shared, frozen: tokio::sync::watch::Receiver<bool>) -> Fake {
+    Fake::new(move |start| serve_unless(start, shared.clone(), frozen.clone()))
 }
 
 /// A driver whose agents are real ones, without isolation: what they start runs here, as the tests do.

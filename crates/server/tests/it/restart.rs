@@ -149,7 +149,7 @@ async fn l05_frozen_sandboxes_do_not_keep_a_server_from_starting() {
     const FROZEN: usize = 12;
     let dir = tempfile::tempdir().unwrap();
     let (frozen, seen) = tokio::sync::watch::channel(false);
-    let driver = peers::freezable(seen);
+    let driver = peers::freezable(peers::Shared::default(), seen);
     let server = TestServer::start_with(options(dir.path()), Arc::new(driver.clone())).await;
     for number in 0..FROZEN {
         server.exec(&format!("s{number}"), "true").await.ok();
