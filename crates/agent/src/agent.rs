@@ -73,6 +73,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The null device is not there.
+    #[error("find the null device")]
+    Null(#[source] std::io::Error),
     /// The identity of user code cannot be taken.
     #[error("prepare the identity of user code")]
     Identity(#[source] crate::spawn::IdentityError),
@@ -118,6 +121,7 @@ impl Agent {
     /// # Errors
     /// If something that the configuration names cannot be had.
     pub fn start(config: &AgentConfig) -> Result<Arc<Self>, StartError> {
+        crate::null::find().map_err(StartError::Null)?;
         let spool = SpoolDir::open(&config.spool_dir)
             .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
         let files = Files::of_sandbox(&config.identity).map_err(StartError::Files)?;

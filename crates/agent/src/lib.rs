@@ -1,6 +1,7 @@
 //! PID 1 of each sandbox: sessions, commands, files, and the router that serves them.
 
 mod agent;
+mod closing;
 mod code;
 mod events;
 mod exec;
@@ -10,6 +11,7 @@ mod git;
 pub mod http;
 mod memory;
 mod news;
+mod null;
 mod persona;
 pub mod ports;
 mod processes;

@@ -1,22 +1,24 @@
 //! Frames between the agent and an executor: four bytes of length, little-endian, then JSON. The executor is not trusted:
 //! the code that it runs can write here whatever it likes.
 
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use sandcrab_api::limits::MAX_EXECUTOR_MESSAGE_BYTES;
-use sandcrab_socket::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWrite as _;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::task::coop::consume_budget;
-use tokio_util::io::poll_read_buf;
 
 /// What is kept of the buffer between two messages.
 const BUFFER: usize = 64 << 10;
+/// What the pipe of answers holds.
+const PIPE: usize = 256 << 10;
 
 /// What an executor is told.
 #[derive(Debug, Serialize)]
@@ -133,10 +135,14 @@ pub(super) struct Failure {
     pub(super) line: Option<u64>,
 }
 
-/// The agent's end.
+/// The agent's end: two pipes, because a socket would carry descriptors as well, and the code could send such as hold up
+/// whoever closes them (attack A33).
 #[derive(Debug)]
 pub(super) struct Channel {
-    stream: Stream,
+    orders: OwnedFd,
+    /// The same pipe while an order waits for room: watched at other times, it would wake the agent when it is read.
+    room: Option<AsyncFd<OwnedFd>>,
+    answers: AsyncFd<OwnedFd>,
     received: Vec<u8>,
     /// What has not gone out yet.
     unsent: Vec<u8>,
@@ -158,11 +164,17 @@ pub(super) enum Broken {
 }
 
 impl Channel {
-    /// A channel and the end for the executor.
-    pub(super) fn pair() -> io::Result<(Self, UnixStream)> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let stream = Stream::new(ours)?;
-        Ok((Self { stream, received: Vec::new(), unsent: Vec::new(), sent: 0 }, theirs))
+    /// A channel and the ends for the executor: to read orders from, and to write answers to.
+    pub(super) fn pair() -> io::Result<(Self, [OwnedFd; 2])> {
+        let (their_orders, orders) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (answers, their_answers) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&orders, true)?;
+        rustix::io::ioctl_fionbio(&answers, true)?;
+        // What an executor says as it leaves has room. Without it a long last word is cut, as in a socket's buffer.
+        let _smaller = fcntl_setpipe_size(&their_answers, PIPE);
+        let answers = crate::sys::watch(answers, Interest::READABLE)?;
+        let (received, unsent) = (Vec::new(), Vec::new());
+        Ok((Self { orders, room: None, answers, received, unsent, sent: 0 }, [their_orders, their_answers]))
     }
 
     /// Puts an order on its way; [`Channel::next`] sends what does not fit the socket at once.
@@ -181,8 +193,23 @@ impl Channel {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
-            self.sent += ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unsent[self.sent..]))?;
+            match rustix::io::write(&self.orders, &self.unsent[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let room = match &self.room {
+                        Some(room) => room,
+                        None => {
+                            let again = self.orders.try_clone()?;
+                            self.room.insert(crate::sys::watch(again, Interest::WRITABLE)?)
+                        }
+                    };
+                    ready!(room.poll_write_ready(cx))?.clear_ready();
+                }
+                Err(errno) => return Poll::Ready(Err(errno.into())),
+            }
         }
+        self.room = None;
         self.unsent = Vec::new();
         self.sent = 0;
         Poll::Ready(Ok(()))
@@ -200,7 +227,7 @@ impl Channel {
                 if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
                     return Poll::Ready(Err(error));
                 }
-                poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received)
+                poll_read(&self.answers, cx, &mut self.received)
             });
             if count.await? == 0 {
                 return Err(Broken::Closed);
@@ -239,5 +266,19 @@ impl Channel {
             self.received = Vec::new();
         }
         Ok(Some(message))
+    }
+}
+
+/// Reads what there is, as much as the buffer has room for. A short read says nothing of what is left: a writer may have
+/// made packets of it (O_DIRECT).
+fn poll_read(from: &AsyncFd<OwnedFd>, cx: &mut Context<'_>, to: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    loop {
+        let mut ready = ready!(from.poll_read_ready(cx))?;
+        match rustix::io::read(from.get_ref(), rustix::buffer::spare_capacity(to)) {
+            Ok(count) => return Poll::Ready(Ok(count)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(errno) => return Poll::Ready(Err(errno.into())),
+        }
     }
 }

@@ -7,14 +7,14 @@
 //! It leads a group of processes of its own: what the code starts ends with it.
 
 use super::channel::{Broken, Channel, Delivery, Failure, Message, Order};
-use super::interpreter::{self, CONTROL, INTERRUPTS, Programs};
+use super::interpreter::{self, ANSWERS, INTERRUPTS, ORDERS, Programs};
 use super::journal::Kind;
 use super::output::Output;
 use super::run::Run;
 use crate::spawn::group::Group;
 use crate::spawn::{Child, Exit, SpawnError, SpawnSpec, Spawner};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use sandcrab_api::code::CodeLanguage;
 use std::borrow::Cow;
@@ -111,17 +111,17 @@ pub(super) struct Executor {
 impl Executor {
     /// Starts an interpreter; [`Executor::ready`] says when it is up.
     pub(super) fn start(spawner: &Spawner, programs: &Programs, start: &Start) -> Result<Self, StartError> {
-        let (channel, control) = Channel::pair().map_err(agent("making a channel"))?;
+        let (channel, [orders, answers]) = Channel::pair().map_err(agent("making a channel"))?;
         let (stdout, out) = Output::pipe(Kind::Stdout).map_err(agent("making a pipe"))?;
         let (stderr, err) = Output::pipe(Kind::Stderr).map_err(agent("making a pipe"))?;
-        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| agent("opening /dev/null")(e.into()))?;
+        let null = crate::null::open(OFlags::RDWR).map_err(agent("opening /dev/null"))?;
         let files = programs.of(start.language).map_err(agent("making a memory file"))?;
         let interrupts = match start.language {
             CodeLanguage::Python => None,
             CodeLanguage::Javascript | CodeLanguage::Typescript => Some(interrupt_pipe()?),
         };
-        let mut fds = vec![(null.as_fd(), 0), (out.as_fd(), 1), (err.as_fd(), 2), (control.as_fd(), CONTROL)];
+        let mut fds = vec![(null.as_fd(), 0), (out.as_fd(), 1), (err.as_fd(), 2)];
+        fds.extend([(orders.as_fd(), ORDERS), (answers.as_fd(), ANSWERS)]);
         fds.extend(files.iter().map(|(file, number)| (file.as_fd(), *number)));
         fds.extend(interrupts.iter().map(|(read, _)| (read.as_fd(), INTERRUPTS)));
 

@@ -12,16 +12,17 @@ use std::sync::OnceLock;
 
 /// Descriptors of an executor, as its program knows them. Low: Node gives to the programs that it starts every inherited
 /// descriptor above the first sixteen.
-pub(super) const CONTROL: i32 = 10;
+pub(super) const ORDERS: i32 = 10;
 pub(super) const PROGRAM: i32 = 11;
 pub(super) const PARSER: i32 = 12;
 pub(super) const INTERRUPTS: i32 = 13;
+pub(super) const ANSWERS: i32 = 14;
 
 const PYTHON: &str = include_str!("executors/python.py");
 const PYTHON_BOOT: &str = "\
 import os
 with open(11, 'rb') as _: exec(compile(os.pread(11, 1 << 24, 0), '<sandcrab>', 'exec'), \
-{'__name__': 'sandcrab_executor', '__file__': '<sandcrab>', 'CONTROL': 10})";
+{'__name__': 'sandcrab_executor', '__file__': '<sandcrab>', 'ORDERS': 10, 'ANSWERS': 14})";
 const NODE: &str = include_str!("executors/javascript.js");
 const NODE_BOOT: &str = include_str!("executors/boot.js");
 const NODE_PARSER: &str = include_str!("executors/parser.js");

@@ -125,11 +125,11 @@ impl Drain {
     }
 }
 
-/// A file that holds `text` and cannot be changed, for a command's stdin; `/dev/null` for none.
+/// A file that holds `text` and cannot be changed, for a command's stdin; the null device for none.
 pub(crate) fn stdin(text: Option<&str>) -> io::Result<OwnedFd> {
-    use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, SeekFrom};
+    use rustix::fs::{MemfdFlags, OFlags, SealFlags, SeekFrom};
     let Some(text) = text else {
-        return Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        return crate::null::open(OFlags::RDONLY);
     };
     let fd = rustix::fs::memfd_create("stdin", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = text.as_bytes();

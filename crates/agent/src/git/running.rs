@@ -4,7 +4,7 @@ use super::credentials::{self, Lent};
 use crate::session::registry::StartPoint;
 use crate::spawn::{Child, Exit, Group, SpawnError, SpawnSpec, Spawner};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::Signal;
 use sandcrab_api::limits::KILL_GRACE_MS;
@@ -97,8 +97,8 @@ pub(super) async fn run<T>(
 
 /// Starts the first `git` of the session's `PATH` that there is.
 fn start(call: &Call<'_>, write: &OwnedFd) -> Result<(Group, Child), RunError> {
-    let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| RunError::Agent("opening /dev/null", errno.into()))?;
+    let null =
+        crate::null::open(OFlags::RDWR).map_err(|error| RunError::Agent("opening /dev/null", error))?;
     let StartPoint { environment, cwd } = call.start;
     let env = super::command::environment(environment);
     let directory = CString::new(cwd.as_os_str().as_bytes())

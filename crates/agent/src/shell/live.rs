@@ -5,8 +5,9 @@ use super::processes::Processes;
 use super::protocol::{Control, MAX_DATAGRAM, Message, Nonce, Received, Reply, page};
 use crate::spawn::{Child, Exit, SpawnSpec, Spawner};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -92,8 +93,7 @@ impl Live {
         // The shell's end blocks: it has nothing else to wait for.
         rustix::io::ioctl_fionbio(&theirs, false).map_err(|e| agent("making a socket")(e.into()))?;
         let page = page::create().map_err(agent("making a shared page"))?;
-        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| agent("opening /dev/null")(e.into()))?;
+        let null = crate::null::open(OFlags::RDWR).map_err(agent("opening /dev/null"))?;
 
         let high = high_fd(spawner);
         let script = format!(
@@ -141,6 +141,17 @@ impl Live {
             let message = match self.control.receive(&mut self.buffer) {
                 Received::Message(message) => message,
                 Received::Junk => continue,
+                Received::Foreign => {
+                    // It is ended, and not listened to any more: whoever has its socket could send descriptors without end.
+                    tracing::warn!(
+                        pid = self.child.pid().as_raw_nonzero(),
+                        "a shell sent descriptors that none sends"
+                    );
+                    self.control.close();
+                    // One that has ended already is as it should be.
+                    let _ended = self.child.signal(Signal::KILL);
+                    return Received::Nothing;
+                }
                 Received::Nothing => return Received::Nothing,
             };
             let current = message.nonce == self.nonces[0];
@@ -169,7 +180,7 @@ impl Live {
                     tokio::time::sleep(BREATHER).await;
                     continue;
                 }
-                Received::Nothing => {}
+                Received::Foreign | Received::Nothing => {}
             }
             let exit = tokio::select! {
                 biased;
@@ -186,7 +197,7 @@ impl Live {
     pub(super) fn last_message(&mut self) -> Option<Message> {
         match self.receive(LAST) {
             Received::Message(message) => Some(message),
-            Received::Junk | Received::Nothing => None,
+            Received::Junk | Received::Foreign | Received::Nothing => None,
         }
     }
 

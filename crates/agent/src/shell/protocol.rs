@@ -4,6 +4,7 @@
 //! datagram of their own, without the nonce of any request, and are passed over. All numbers are in native byte order:
 //! both sides run on one machine.
 
+use crate::closing::{MAX_DESCRIPTORS, Suspect, close_elsewhere};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -144,13 +145,15 @@ pub(super) enum Received {
     Message(Message),
     /// Something that is no message: a command can write to its shell's socket.
     Junk,
+    /// Descriptors that no shell sends: whoever does means harm. None is kept (attacks A26, A33).
+    Foreign,
     Nothing,
 }
 
 /// Our end of a control socket.
 #[derive(Debug)]
 pub(super) struct Control {
-    socket: AsyncFd<OwnedFd>,
+    socket: Suspect,
     /// The same socket while a request waits for room. Only then: a shell's reading would wake the agent each time.
     room: Option<AsyncFd<OwnedFd>>,
     /// The other end is closed. The poller would report that again and again.
@@ -159,7 +162,8 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(fd: OwnedFd) -> std::io::Result<Self> {
-        Ok(Self { socket: crate::sys::watch(fd, Interest::READABLE)?, room: None, closed: false })
+        let socket = Suspect::new(crate::sys::watch(fd, Interest::READABLE)?);
+        Ok(Self { socket, room: None, closed: false })
     }
 
     /// Sends a request with its descriptors.
@@ -200,7 +204,8 @@ impl Control {
         if self.closed {
             return Received::Nothing;
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        // Room for all: the kernel closes those that have none, and the agent would have to wait for that.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let socket = self.socket.get_ref().as_fd();
@@ -222,13 +227,25 @@ impl Control {
             })
             .flatten()
             .collect::<Vec<_>>();
+        let fd = match fds.pop() {
+            Some(fd) if fds.is_empty() && is_memory_file(&fd) => Some(fd),
+            Some(fd) => {
+                close_elsewhere(fds.into_iter().chain([fd]));
+                return Received::Foreign;
+            }
+            None => None,
+        };
         if got == 0 {
             // The end, or a datagram of no bytes, which anyone may send.
             self.closed = hung_up(socket);
             return if self.closed { Received::Nothing } else { Received::Junk };
         }
-        let fd = if fds.is_empty() { None } else { Some(fds.swap_remove(0)) };
         decode(&buffer[..got], fd).map_or(Received::Junk, Received::Message)
+    }
+
+    /// Hears nothing more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
     }
 
     /// Waits until there may be a message; for ever once the other end is closed.
@@ -239,6 +256,11 @@ impl Control {
         self.socket.readable().await?.clear_ready();
         Ok(())
     }
+}
+
+/// Only files in memory have seals, and closing one waits for nothing.
+fn is_memory_file(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok()
 }
 
 /// Whether no other end is left to write, and nothing that it wrote is left to read.
@@ -343,5 +365,96 @@ pub(super) mod page {
             completed: (completed != [0, 0]).then(|| (completed, word(8).cast_signed())),
             state,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::closing::lingering::{self, LINGER};
+    use rustix::fs::MemfdFlags;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::time::Instant;
+
+    fn pair() -> (Control, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        (Control::new(ours).unwrap(), theirs)
+    }
+
+    fn send(from: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(fds)));
+        sendmsg(from, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::empty()).unwrap();
+    }
+
+    fn state() -> Vec<u8> {
+        let mut message = vec![0; REPLY_HEAD];
+        message[..4].copy_from_slice(&REPLY_MAGIC.to_ne_bytes());
+        message[4..8].copy_from_slice(&4u32.to_ne_bytes());
+        message
+    }
+
+    fn open_descriptors() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    /// Other tests of this process open descriptors too, so that the count may be high for a moment.
+    fn until_no_more_than(most: usize) {
+        let begun = Instant::now();
+        while open_descriptors() > most {
+            assert!(begun.elapsed() < 4 * LINGER, "{} descriptors are open", open_descriptors());
+            std::thread::yield_now();
+        }
+    }
+
+    #[tokio::test]
+    async fn a33_what_lingers_holds_up_nobody_who_receives_it_or_lets_go_of_it() {
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        let (mut control, theirs) = pair();
+        let (socket, _far) = lingering::socket();
+        send(&theirs, &state(), &[socket.as_fd()]);
+        drop(socket);
+        let begun = Instant::now();
+        assert!(matches!(control.receive(&mut buffer), Received::Foreign));
+        // And one that is never read, in a socket that waits in the socket.
+        let (socket, _far) = lingering::socket();
+        let (inner, other) =
+            socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
+        send(&other, b"x", &[socket.as_fd()]);
+        send(&theirs, b"x", &[inner.as_fd()]);
+        drop((socket, inner, other));
+        drop(control);
+        assert!(begun.elapsed() < LINGER / 2);
+    }
+
+    #[tokio::test]
+    async fn a26_odd_descriptors_are_closed_however_many_they_are() {
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        let before = open_descriptors();
+        let (mut control, theirs) = pair();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        let (end, _end) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let file = std::fs::File::open("/proc/self/status").unwrap();
+        for one in [read.as_fd(), write.as_fd(), end.as_fd(), file.as_fd()] {
+            send(&theirs, &state(), &[one]);
+            assert!(matches!(control.receive(&mut buffer), Received::Foreign));
+            send(&theirs, b"", &[one; MAX_DESCRIPTORS]);
+            assert!(matches!(control.receive(&mut buffer), Received::Foreign));
+        }
+        let memory = rustix::fs::memfd_create("two", MemfdFlags::CLOEXEC).unwrap();
+        send(&theirs, &state(), &[memory.as_fd(); 2]);
+        assert!(matches!(control.receive(&mut buffer), Received::Foreign));
+        // What a shell does send.
+        send(&theirs, &state(), &[memory.as_fd()]);
+        let Received::Message(Message { reply: Reply::State(StateBytes::File(_)), .. }) =
+            control.receive(&mut buffer)
+        else {
+            panic!("a state is taken")
+        };
+        drop((control, theirs, read, write, end, _end, file, memory));
+        until_no_more_than(before + 16);
     }
 }

@@ -14,7 +14,7 @@ use super::protocol::{Assignment, Message, Reply, Request, StateBytes, encode};
 use super::state::{Exported, State, kind_name};
 use crate::spawn::{Exit, Spawner};
 use rustix::fd::AsFd;
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{MemfdFlags, OFlags};
 use rustix::process::Signal;
 use std::ffi::CString;
 use std::io;
@@ -33,6 +33,9 @@ const STARTS: usize = 3;
 /// How long a shell may take to begin a command once it has been sent. It begins at once unless it still writes a large
 /// state, or something else has read the request: a background job can, if it looks for the shell's private socket.
 const BEGUN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How many lost parts of a state one command tells of.
+const MAX_DROPPED: usize = 64;
 
 /// What a session is.
 #[derive(Debug, Clone)]
@@ -375,8 +378,7 @@ impl Session {
         self.layers.restored();
         let Some(live) = &mut self.live else { return Err(RunError::Broken("is gone")) };
         let file = state.file().map_err(failed("opening the state"))?;
-        let null = rustix::fs::open(c"/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| failed("opening /dev/null")(e.into()))?;
+        let null = crate::null::open(OFlags::WRONLY).map_err(failed("opening /dev/null"))?;
         let complaints = rustix::fs::memfd_create("sandcrab-restore", MemfdFlags::CLOEXEC)
             .map_err(|e| failed("making a memory file")(e.into()))?;
         let nonce = live.next_nonce();
@@ -396,11 +398,9 @@ impl Session {
         let mut reason = vec![0; 4096];
         let n = rustix::io::pread(&complaints, &mut reason, 0).unwrap_or(0);
         let reason = String::from_utf8_lossy(&reason[..n]).trim_end().to_owned();
-        self.dropped.extend(parts.into_iter().map(|(kind, name)| Dropped {
-            kind: kind_name(kind),
-            name,
-            reason: reason.clone(),
-        }));
+        for (kind, name) in parts {
+            lose(&mut self.dropped, Dropped { kind: kind_name(kind), name, reason: reason.clone() });
+        }
         Ok(Started::Ready)
     }
 
@@ -518,7 +518,7 @@ impl Session {
             }
             Err(StartError::Spawn(e)) if e.is_directory() => {
                 let reason = "it cannot be entered any more".into();
-                self.dropped.push(Dropped { kind: "working directory", name: String::new(), reason });
+                lose(&mut self.dropped, Dropped { kind: "working directory", name: String::new(), reason });
                 environment.insert(b"PWD".to_vec(), b"/".to_vec());
                 start(&environment, c"/")
             }
@@ -582,7 +582,7 @@ impl Session {
     /// The state as of the last command is lost; the one before stands, if any.
     fn unkept(&mut self, reason: impl Into<String>) {
         self.unsettled = false;
-        self.dropped.push(Dropped { kind: "state", name: String::new(), reason: reason.into() });
+        lose(&mut self.dropped, Dropped { kind: "state", name: String::new(), reason: reason.into() });
         self.publish();
     }
 
@@ -661,6 +661,19 @@ impl Session {
             self.processes.stop_survivors().await?;
         }
         Ok(())
+    }
+}
+
+/// Notes a part that is lost. Whoever has the shell's socket may tell of such without end (attack B14).
+fn lose(dropped: &mut Vec<Dropped>, part: Dropped) {
+    match dropped.len() {
+        ..MAX_DROPPED => dropped.push(part),
+        MAX_DROPPED => dropped.push(Dropped {
+            kind: "part",
+            name: String::new(),
+            reason: format!("more than {MAX_DROPPED} were lost; the rest is not named"),
+        }),
+        _ => {}
     }
 }
 

@@ -53,3 +53,20 @@ pub(crate) fn release_free_memory() {
         libc::malloc_trim(0);
     }
 }
+
+/// Gives the calling thread a table of descriptors of its own, with nothing in it but `fd`, which keeps its number. What
+/// stands in the other threads' table is neither closed nor copied.
+pub(crate) fn keep_only(fd: RawFd) -> std::io::Result<()> {
+    let fd = fd.cast_unsigned();
+    let close = |first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint| {
+        // SAFETY: takes numbers alone. The first call leaves the other threads' table; from then on the calling thread uses
+        // `fd` only.
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    close(fd + 1, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+    if fd > 0 { close(0, fd - 1, 0) } else { Ok(()) }
+}

@@ -16,9 +16,9 @@ async fn k01_nothing_that_code_writes_is_taken_for_the_protocol() {
     assert!(stdout(&answer).contains(frame) && stdout(&answer).contains('\u{fffd}'), "{answer}");
     assert!(stderr(&answer).contains(frame) && stderr(&answer).ends_with("native\n"), "{answer}");
     // On the protocol's own descriptor: an answer to a run that is not on is no answer, junk ends the interpreter.
-    let stray = format!("import os; f = b'{frame}'; os.write(10, len(f).to_bytes(4, 'little') + f)\n'mine'");
+    let stray = format!("import os; f = b'{frame}'; os.write(14, len(f).to_bytes(4, 'little') + f)\n'mine'");
     assert_eq!(text(&sandbox, "python", &stray).await, "'mine'");
-    for junk in ["os.write(10, b'\\x05\\0\\0\\0nojso')", "os.write(10, b'\\xff' * 64)"] {
+    for junk in ["os.write(14, b'\\x05\\0\\0\\0nojso')", "os.write(14, b'\\xff' * 64)"] {
         let answer = run(&sandbox, "python", &format!("import os; {junk}; 1")).await;
         assert_eq!(answer["error"]["name"], "InterpreterExited", "{answer}");
         assert_eq!(text(&sandbox, "python", "1 + 1").await, "2");

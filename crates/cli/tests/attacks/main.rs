@@ -6,6 +6,8 @@
 mod rig;
 
 #[cfg(test)]
+mod alive;
+#[cfg(test)]
 mod lives;
 #[cfg(test)]
 mod modes;

@@ -6,7 +6,7 @@
   };
   const compiled = (fd, names, filename) => vm.compileFunction(read(fd), names, { filename });
   const [language] = process.argv.splice(1);
-  const names = ["require", "load", "loadParser", "language", "control", "interrupts"];
+  const names = ["require", "load", "loadParser", "language", "orders", "answers", "interrupts"];
   const loadParser = () => compiled(12, [], "sandcrab:parser")();
-  compiled(11, names, "sandcrab:executor")(require, (name) => import(name), loadParser, language, 10, 13);
+  compiled(11, names, "sandcrab:executor")(require, (name) => import(name), loadParser, language, 10, 14, 13);
 }

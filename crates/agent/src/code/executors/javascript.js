@@ -1,6 +1,6 @@
 // Runs the code of one context: a Node process of its own that keeps what each run leaves behind.
 //
-// The agent talks to it over descriptor `control` in frames: four bytes of length, little-endian, then JSON. stdout and
+// The agent talks to it over the pipes `orders` and `answers` in frames: four bytes of length, little-endian, then JSON. stdout and
 // stderr belong to the code that runs; nothing of the protocol is ever written there. Each cell is evaluated as V8's own
 // consoles do it (`replMode`): the last expression's value is the cell's, `await` is allowed, and what another cell
 // declared may be declared again.
@@ -63,11 +63,12 @@ let unusable;
 let interruptWaiting;
 let loadedParser;
 
-const socket = new net.Socket({ fd: control, readable: true, writable: true });
-socket.on("error", () => process.reallyExit(70));
+const from = new net.Socket({ fd: orders, readable: true, writable: false });
+const to = new net.Socket({ fd: answers, readable: false, writable: true });
+for (const pipe of [from, to]) pipe.on("error", () => process.reallyExit(70));
 // The agent has let go of this context.
-socket.on("end", () => process.reallyExit(0));
-socket.on("data", (bytes) => {
+from.on("end", () => process.reallyExit(0));
+from.on("data", (bytes) => {
   received = received.length === 0 ? bytes : Buffer.concat([received, bytes]);
   while (received.length >= 4) {
     const end = 4 + received.readUInt32LE(0);
@@ -79,7 +80,7 @@ socket.on("data", (bytes) => {
   }
 });
 
-/** Sends messages; what fits the socket is on its way when this returns. */
+/** Sends messages; what fits the pipe is on its way when this returns. */
 function send(...messages) {
   const frames = [];
   for (const message of messages) {
@@ -88,7 +89,7 @@ function send(...messages) {
     head.writeUInt32LE(text.length);
     frames.push(head, text);
   }
-  socket.write(Buffer.concat(frames));
+  to.write(Buffer.concat(frames));
 }
 
 /** A message as JSON, without what is too long for a frame: characters may take six bytes each. */

@@ -1,6 +1,6 @@
 """Runs the code of one context: a Python process of its own that keeps what each run leaves behind.
 
-The agent talks to it over descriptor CONTROL in frames: four bytes of length, little-endian, then JSON. stdout and
+The agent talks to it over the pipes ORDERS and ANSWERS in frames: four bytes of length, little-endian, then JSON. stdout and
 stderr belong to the code that runs; nothing of the protocol is ever written there.
 """
 
@@ -59,8 +59,8 @@ _environ = os.environ
 class Channel:
     """Frames to and from the agent."""
 
-    def __init__(self, fd):
-        self.fd = fd
+    def __init__(self, orders, answers):
+        self.fd, self.answers = orders, answers
         self.owner = _getpid()
         self.main = threading.get_ident()
         self.lock = threading.Lock()
@@ -93,7 +93,7 @@ class Channel:
             try:
                 view = memoryview(frames)
                 while view:
-                    view = view[_write(self.fd, view) :]
+                    view = view[_write(self.answers, view) :]
             except OSError:
                 # The descriptor was closed by the code: without it this process is of no use.
                 _exit(70)
@@ -565,8 +565,8 @@ class WithIPython:
 
 
 class Executor:
-    def __init__(self, fd):
-        self.channel = Channel(fd)
+    def __init__(self, orders, answers):
+        self.channel = Channel(orders, answers)
         self.display = Display(self.channel)
         # Until a run is on, an interrupt belongs to nobody.
         self.running = False
@@ -584,6 +584,7 @@ class Executor:
     def forked(self):
         # The child may live on for long: the context is not its own.
         os.close(self.channel.fd)
+        os.close(self.channel.answers)
         self.running = False
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -698,4 +699,4 @@ def change(variables):
             _environ[name] = value
 
 
-Executor(CONTROL).serve()
+Executor(ORDERS, ANSWERS).serve()
