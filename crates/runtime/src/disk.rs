@@ -18,6 +18,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Smaller disks have no room for an ext4 file system with something in it.
 const SMALLEST: u64 = 16 << 20;
@@ -31,7 +32,9 @@ const KEPT: usize = 64;
 const BYTES_PER_INODE: u64 = 16 << 10;
 const MOST_INODES: u64 = 1 << 20;
 /// How long the kernel may take to let go of a disk whose last user is gone: it writes out what is not written yet.
-const RELEASE_TIMEOUT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 60, tv_nsec: 0 };
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often is looked where the kernel cannot be asked to tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// An empty file system: its size and the parts of it that are not zero.
 #[derive(Debug)]
@@ -247,64 +250,84 @@ pub(crate) fn used(image: &Path) -> Option<u64> {
     fs::metadata(image).ok().map(|metadata| metadata.blocks() * 512)
 }
 
-/// Hears when the kernel lets go of a disk. To be made before its last user is ended.
+/// Hears when the kernel lets go of a disk whose last user has been ended.
 #[derive(Debug)]
 pub(crate) struct Release {
     image: PathBuf,
-    /// Where the kernel tells what each loop device that may have the disk is attached to.
-    candidates: Vec<PathBuf>,
-    events: OwnedFd,
+    /// The loop device that the disk was attached to, if that is known.
+    device: Option<PathBuf>,
 }
 
 impl Release {
-    /// `device` is the loop device that the disk was attached to, if that is known. None if there is no such disk.
-    pub(crate) fn watch(image: &Path, device: Option<&Path>) -> Result<Option<Self>> {
-        let failed = || DriverError::io::<rustix::io::Errno, _>("watch disk", image.display().to_string());
-        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed())?;
-        // The loop device has the file open for writing; closing it is the last thing that it does.
-        match inotify::add_watch(&events, image, WatchFlags::CLOSE_WRITE) {
-            Ok(_) => {
-                let candidates = candidates(device).map_err(DriverError::io("list", "/sys/block"))?;
-                Ok(Some(Self { image: image.to_owned(), candidates, events }))
-            }
-            Err(rustix::io::Errno::NOENT) => Ok(None),
-            Err(error) => Err(failed()(error)),
-        }
+    pub(crate) fn new(image: &Path, device: Option<&Path>) -> Self {
+        Self { image: image.to_owned(), device: device.map(Path::to_owned) }
     }
 
-    /// Waits until no loop device has the disk.
+    /// Waits until no loop device has the disk. Mostly none has it any more, and this needs nothing.
     pub(crate) fn wait(&self) -> Result<()> {
-        use rustix::event::{PollFd, PollFlags};
         let failed = |error: io::Error| DriverError::io("release disk", self.image.display())(error);
-        while self.is_attached() {
-            let mut poll = [PollFd::new(&self.events, PollFlags::IN)];
-            let changed =
-                rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&RELEASE_TIMEOUT)))
-                    .map_err(|errno| failed(errno.into()))?;
-            if changed == 0 {
+        let candidates = self.candidates().map_err(failed)?;
+        if !self.is_attached(&candidates) {
+            return Ok(());
+        }
+        let events = self.watch().map_err(|errno| failed(errno.into()))?;
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
+        while self.is_attached(&candidates) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(failed(io::ErrorKind::TimedOut.into()));
             }
-            let mut buffer = [0; 512];
-            match rustix::io::read(&self.events, &mut buffer) {
-                Ok(_) | Err(rustix::io::Errno::AGAIN) => {}
-                Err(error) => return Err(failed(error.into())),
+            match &events {
+                Some(events) => next_event(events, left).map_err(|errno| failed(errno.into()))?,
+                None => std::thread::sleep(LOOK_AGAIN),
             }
         }
         Ok(())
     }
 
-    fn is_attached(&self) -> bool {
+    /// The loop device has the file open for writing; closing it is the last thing that it does. None where this user has
+    /// no watch left: the host's other programs may have taken them all, and a disk must be released all the same.
+    fn watch(&self) -> rustix::io::Result<Option<OwnedFd>> {
+        use rustix::io::Errno;
+        let watched = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|events| {
+            inotify::add_watch(&events, &self.image, WatchFlags::CLOSE_WRITE)?;
+            Ok(events)
+        });
+        match watched {
+            Ok(events) => Ok(Some(events)),
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::NOMEM) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where the kernel tells what each loop device that may have the disk is attached to; none if there is no such disk.
+    fn candidates(&self) -> io::Result<Vec<PathBuf>> {
+        if !self.image.try_exists()? {
+            return Ok(Vec::new());
+        }
+        let backing = |name: &std::ffi::OsStr| Path::new("/sys/block").join(name).join("loop/backing_file");
+        match self.device.as_deref().and_then(Path::file_name) {
+            Some(name) => Ok(vec![backing(name)]),
+            None => fs::read_dir("/sys/block")?.map(|entry| Ok(backing(&entry?.file_name()))).collect(),
+        }
+    }
+
+    fn is_attached(&self, candidates: &[PathBuf]) -> bool {
         let is_ours = |text: String| Path::new(text.trim_end_matches('\n')) == self.image;
         // What cannot be read is no loop device, or not attached.
-        self.candidates.iter().any(|file| fs::read_to_string(file).is_ok_and(is_ours))
+        candidates.iter().any(|file| fs::read_to_string(file).is_ok_and(is_ours))
     }
 }
 
-fn candidates(device: Option<&Path>) -> io::Result<Vec<PathBuf>> {
-    let backing = |name: &std::ffi::OsStr| Path::new("/sys/block").join(name).join("loop/backing_file");
-    match device.and_then(Path::file_name) {
-        Some(name) => Ok(vec![backing(name)]),
-        None => fs::read_dir("/sys/block")?.map(|entry| Ok(backing(&entry?.file_name()))).collect(),
+/// Waits for an event, for so long at most, and takes what there is.
+fn next_event(events: &OwnedFd, most: Duration) -> rustix::io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
+    let mut poll = [PollFd::new(events, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&most)))?;
+    match rustix::io::read(events, &mut [0; 512]) {
+        Ok(_) | Err(rustix::io::Errno::AGAIN) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

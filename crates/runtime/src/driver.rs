@@ -277,6 +277,14 @@ pub enum DriverError {
         /// How many there are.
         count: u32,
     },
+    /// There is too little left of something that all sandboxes of this server share.
+    #[error("there are not enough {what} left: {reason}")]
+    NoRoom {
+        /// Of what.
+        what: &'static str,
+        /// How it stands with it.
+        reason: String,
+    },
     /// A step inside the launch stage failed.
     #[error("launch of instance {id}: {failure}")]
     Launch {

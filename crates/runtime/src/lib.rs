@@ -11,6 +11,7 @@ pub mod launch;
 pub mod native;
 pub mod probe;
 pub mod seccomp;
+pub mod shares;
 mod sys;
 
 pub use driver::{Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, SandboxSpec, Stats};

@@ -4,6 +4,7 @@ use super::Failure;
 use super::ops::{Attributes, Op};
 use super::plan::{LaunchPlan, Namespaces, USER_NAMESPACE, fds};
 use crate::sys;
+use crate::sys::process::ProcessIds;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Rlimit, Signal};
@@ -56,6 +57,8 @@ struct Executor<'a> {
     empty: Option<OwnedFd>,
     /// What came with the plan.
     handed: Handed,
+    /// The uid that the namespaces are charged to, if not the server's own.
+    charged: Option<u32>,
     /// Waits for the sandbox's disk and says which device it is.
     disk: &'a dyn Fn() -> io::Result<PathBuf>,
 }
@@ -68,7 +71,8 @@ pub(crate) fn execute(
     disk: &dyn Fn() -> io::Result<PathBuf>,
     started: impl FnOnce(i32, OwnedFd) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    let mut executor = Executor { held: HashMap::new(), root: None, empty: None, handed, disk };
+    let mut executor =
+        Executor { held: HashMap::new(), root: None, empty: None, handed, charged: None, disk };
     executor.run(&plan.outside)?;
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| failure("make a pipe", e.into()))?;
@@ -89,7 +93,10 @@ pub(crate) fn execute(
     match forked {
         sys::process::Forked::Parent { pid, pidfd } => {
             drop(go_read);
-            let ready = map_ids(&plan.namespaces, pid)
+            // First of all: the map and the files that the server reads are to be root's.
+            let ready = executor
+                .act_as_root()
+                .and_then(|()| map_ids(&plan.namespaces, pid))
                 .and_then(|()| Ok(std::fs::write(&plan.namespaces.pid_file, crate::native::identity(pid)?)?))
                 .map_err(|e| failure("map ids and record the first process", e))
                 .and_then(|()| {
@@ -248,12 +255,17 @@ impl Executor<'_> {
                 self.held.insert(name.clone(), copy_mount(source)?);
             }
             Op::ChargeTo { uid } => {
-                // The effective id stays 0, so the kernel takes no capability away.
-                sys::process::set_ids(*uid, 0, true)?;
+                // The kernel charges a user namespace to its maker's effective uid. Without root's it takes the effective
+                // capabilities away, but not the permitted ones as long as the saved uid is root's.
+                sys::process::set_ids(ProcessIds { real: *uid, effective: *uid, saved: 0 }, true)?;
+                let mut sets = rustix::thread::capabilities(None)?;
+                sets.effective = sets.permitted;
+                rustix::thread::set_capabilities(None, sets)?;
+                self.charged = Some(*uid);
             }
             Op::CgroupNamespace => sys::process::new_namespace(libc::CLONE_NEWCGROUP)?,
             Op::BecomeRoot { clear_groups } => {
-                sys::process::set_ids(0, 0, *clear_groups)?;
+                sys::process::set_ids(ProcessIds { real: 0, effective: 0, saved: 0 }, *clear_groups)?;
                 sys::process::reset_signals();
                 // Another uid makes a process undumpable, and its children's maps in /proc root's. Nothing but this
                 // process runs in the sandbox yet; the agent hides itself again before anything else does.
@@ -303,6 +315,12 @@ impl Executor<'_> {
                     move_to(&mount, CWD, path)?;
                 }
             }
+            Op::UserBound { name, most } => {
+                // The kernel keeps these in an int.
+                let most = i32::try_from(*most).unwrap_or(i32::MAX);
+                let file = Path::new("/proc/sys/user").join(format!("max_{name}"));
+                missing_is_none(std::fs::write(file, most.to_string()).map_err(Reason::from))?;
+            }
             Op::Write { path, text } => std::fs::write(path, text)?,
             Op::LoopbackUp => sys::net::loopback_up()?,
             Op::HostName { name } => rustix::system::sethostname(name.as_bytes())?,
@@ -323,6 +341,12 @@ impl Executor<'_> {
             Op::NoNewPrivileges => rustix::thread::set_no_new_privs(true)?,
         }
         Ok(())
+    }
+
+    /// Ends what [`Op::ChargeTo`] began, but for the real uid: by that the kernel counts descriptors in flight and pipes.
+    fn act_as_root(&self) -> StepResult {
+        let Some(real) = self.charged else { return Ok(()) };
+        Ok(sys::process::set_ids(ProcessIds { real, effective: 0, saved: 0 }, false)?)
     }
 
     fn held(&self, name: &str) -> StepResult<BorrowedFd<'_>> {
@@ -506,6 +530,10 @@ fn resource_of(number: u32) -> StepResult<rustix::process::Resource> {
     match number {
         libc::RLIMIT_CORE => Ok(Resource::Core),
         libc::RLIMIT_NOFILE => Ok(Resource::Nofile),
+        libc::RLIMIT_NPROC => Ok(Resource::Nproc),
+        libc::RLIMIT_SIGPENDING => Ok(Resource::Sigpending),
+        libc::RLIMIT_MSGQUEUE => Ok(Resource::Msgqueue),
+        libc::RLIMIT_MEMLOCK => Ok(Resource::Memlock),
         other => Err(Reason::Words(format!("no resource has the number {other} here"))),
     }
 }

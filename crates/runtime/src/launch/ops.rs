@@ -21,7 +21,8 @@ pub enum Op {
     OomScore { value: i32 },
     /// The CPUs to run on.
     Affinity { cpus: Vec<usize> },
-    /// Bounds a resource (numbers of resource.h) for the agent.
+    /// Bounds a resource (numbers of resource.h). What is counted per user is bounded by this for all users of a user
+    /// namespace that is made afterwards.
     Rlimit { resource: u32, soft: u64, hard: u64 },
     /// A mount namespace whose mounts are seen nowhere else.
     PrivateMounts,
@@ -54,7 +55,8 @@ pub enum Op {
     },
     /// Holds a copy of a host's mount.
     HoldMount { name: String, source: PathBuf },
-    /// Charges what follows (namespaces, inotify) to a uid of the sandbox's own, and keeps all capabilities.
+    /// Charges the namespaces that are made next, and so all that the kernel counts per user in them, to a uid of the
+    /// sandbox's own. All capabilities stay.
     ChargeTo { uid: u32 },
 
     /// A cgroup namespace, whose root is the sandbox's own group.
@@ -73,6 +75,9 @@ pub enum Op {
     Cover { path: PathBuf },
     /// Makes a directory read-only, if it exists.
     ReadOnly { path: PathBuf },
+    /// Bounds what all users of this user namespace may have together: `max_NAME` of /proc/sys/user. A kernel that does
+    /// not know the name does not count it.
+    UserBound { name: String, most: u64 },
     /// Writes to a file of procfs.
     Write { path: PathBuf, text: String },
     /// Brings `lo` up.
@@ -139,6 +144,7 @@ impl fmt::Display for Op {
             Self::PivotRoot => write!(f, "pivot root"),
             Self::Cover { path } => write!(f, "cover {}", path.display()),
             Self::ReadOnly { path } => write!(f, "make {} read-only", path.display()),
+            Self::UserBound { name, most } => write!(f, "bound {name} to {most}"),
             Self::Write { path, .. } => write!(f, "write {}", path.display()),
             Self::LoopbackUp => write!(f, "bring loopback up"),
             Self::HostName { name } => write!(f, "set host name {name}"),

@@ -4,6 +4,7 @@
 use super::ops::{Attributes, Op};
 use crate::image::Image;
 use crate::image::identity::IdentityFile;
+use crate::shares::Share;
 use sandcrab_api::launch::{AgentConfig, UserIdentity};
 use sandcrab_api::sandbox::Network;
 use serde::{Deserialize, Serialize};
@@ -108,8 +109,12 @@ pub struct Setting<'a> {
     pub cpus: Option<&'a [usize]>,
     /// Whether the server may lower oom scores (CAP_SYS_RESOURCE).
     pub may_lower_oom: bool,
-    /// The most open files a process may be given here.
+    /// The most open files that the agent may have.
     pub open_files: u64,
+    /// The most open files that a process of user code may have.
+    pub user_open_files: u64,
+    /// How much of what the kernel counts per user it may have.
+    pub share: &'a Share,
     /// The filter for user code: an array of `struct sock_filter` in base64, empty for none.
     pub seccomp: &'a str,
     /// Whether the kernel has Landlock.
@@ -145,6 +150,24 @@ const USER_CAPABILITIES: &[u32] = &[
     18, // SYS_CHROOT: dpkg --root, debootstrap's tests, sshd
 ];
 
+/// No core dump. 0 forbids core files only: a program of the host's that `core_pattern` names would still be started, and
+/// is not at this one value.
+const NO_CORE: u64 = 1;
+
+fn rlimit(resource: u32, most: u64) -> Op {
+    Op::Rlimit { resource, soft: most, hard: most }
+}
+
+/// Bounds on what the kernel counts per user id.
+fn counted_per_user(share: &Share) -> [Op; 4] {
+    [
+        rlimit(libc::RLIMIT_NPROC, share.processes),
+        rlimit(libc::RLIMIT_SIGPENDING, share.signals),
+        rlimit(libc::RLIMIT_MSGQUEUE, share.queue_bytes),
+        rlimit(libc::RLIMIT_MEMLOCK, share.locked_bytes),
+    ]
+}
+
 fn mask(capabilities: &[u32]) -> u64 {
     capabilities.iter().fold(0, |mask, bit| mask | 1 << bit)
 }
@@ -168,16 +191,15 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     if let Some(cpus) = setting.cpus {
         outside.push(Op::Affinity { cpus: cpus.to_vec() });
     }
-    outside.push(Op::Rlimit { resource: libc::RLIMIT_CORE, soft: 0, hard: 0 });
-    outside.push(Op::Rlimit {
-        resource: libc::RLIMIT_NOFILE,
-        soft: setting.open_files,
-        hard: setting.open_files,
-    });
+    outside.push(rlimit(libc::RLIMIT_CORE, NO_CORE));
+    outside.push(rlimit(libc::RLIMIT_NOFILE, setting.open_files));
+    let counted = counted_per_user(setting.share);
 
     let mut inside = vec![Op::CgroupNamespace];
     match setting.ids {
         Ids::Range { first, agent } => {
+            // Before the namespace is made: then they bound what all of its users have together.
+            outside.extend(counted);
             outside.push(Op::PrivateMounts);
             outside.push(Op::Scratch { at: setting.scratch.into() });
             outside.push(Op::IdMap { name: "layers".into(), first, count: ID_COUNT });
@@ -190,6 +212,9 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             inside.push(Op::StopPropagation);
         }
         Ids::Single { .. } => {
+            // After it is made: the namespace has one user, and the bound on that one is the same thing. What all
+            // sandboxes of the server have together is bounded by what the server may have.
+            inside.extend(counted);
             inside.push(Op::BecomeRoot { clear_groups: false });
             inside.push(Op::StopPropagation);
             inside.push(Op::Scratch { at: setting.scratch.into() });
@@ -251,12 +276,18 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     // A second layer under the system call filter: the kernel itself refuses further namespaces in this sandbox. The
     // copy of a mount is one, too, so that of /proc/sys is made first.
     inside.push(Op::HoldMount { name: "sysctl".into(), source: "/proc/sys".into() });
-    for kind in ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup", "time"] {
-        inside.push(Op::Write {
-            path: format!("/proc/sys/user/max_{kind}_namespaces").into(),
-            text: "0".into(),
-        });
-    }
+    let namespaces = ["user", "mnt", "pid", "ipc", "uts", "net", "cgroup", "time"];
+    let namespaces = namespaces.map(|kind| (format!("{kind}_namespaces"), 0));
+    // What is written here bounds all users of this namespace and of the people's below it together.
+    let counted = [
+        ("inotify_instances", setting.share.inotify_instances),
+        ("inotify_watches", setting.share.inotify_watches),
+        // The system call filter refuses it anyway.
+        ("fanotify_groups", 0),
+        ("fanotify_marks", 0),
+    ];
+    let counted = counted.map(|(name, most)| (name.to_owned(), most));
+    inside.extend(namespaces.into_iter().chain(counted).map(|(name, most)| Op::UserBound { name, most }));
     inside.push(Op::Attach {
         name: "sysctl".into(),
         at: "/proc/sys".into(),
@@ -459,9 +490,8 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
             can_switch: root,
             capabilities: mask(USER_CAPABILITIES),
             rlimits: vec![
-                (libc::RLIMIT_CORE, 0, 0),
-                // Programs that close every descriptor up to the soft limit stay fast; those that need more raise it.
-                (libc::RLIMIT_NOFILE, setting.open_files.min(1024), setting.open_files),
+                (libc::RLIMIT_CORE, NO_CORE, NO_CORE),
+                (libc::RLIMIT_NOFILE, setting.user_open_files, setting.user_open_files),
             ],
             seccomp: setting.seccomp.to_owned(),
             cgroup_fd: setting.delegated_cgroup.then_some(fds::CGROUP),
@@ -528,7 +558,16 @@ mod tests {
             memory_cgroup: root,
             cpus: root.then_some(&[1][..]),
             may_lower_oom: root,
-            open_files: 4096,
+            open_files: 20_000,
+            user_open_files: 4096,
+            share: &Share {
+                inotify_instances: 128,
+                inotify_watches: 65_536,
+                signals: 16_384,
+                queue_bytes: 819_200,
+                processes: 100,
+                locked_bytes: 8 << 20,
+            },
             seccomp: "BASE64",
             landlock: true,
             agent_argv: &["sandcrab".into(), "agent".into()],

@@ -34,6 +34,7 @@ use crate::image::{Image, python};
 use crate::launch::LaunchPlan;
 use crate::launch::plan::{Disk, Ids, Setting, host_name};
 use crate::seccomp;
+use crate::shares::Shares;
 pub(crate) use process::identity;
 use record::{Files, Record};
 use sandcrab_api::sandbox::{Limits, Network};
@@ -47,6 +48,10 @@ use tokio::sync::{oneshot, watch};
 const DEFAULT_DISK: u64 = 10 << 30;
 /// The memory of a sandbox for which nobody has said more: 4 GiB, and no more than half of the machine's.
 const DEFAULT_MEMORY: u64 = 4 << 30;
+/// The open files of a process: what servers and build tools need. Programs find the same number as soft and as hard
+/// limit, so those that close every possible descriptor stay fast. A process that needs more is rare, and what all of a
+/// sandbox's can hold together is what `pids` times this allows.
+const OPEN_FILES: u64 = 4096;
 /// A program of one's own to execute, with its leading arguments.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -120,6 +125,7 @@ struct Shared {
     config: Config,
     files: Files,
     ids: Option<ids::Table>,
+    shares: Shares,
     cgroups: Hierarchies,
     machine: Machine,
     /// None where disks cannot be had, and need not.
@@ -185,12 +191,14 @@ impl Native {
             HostOptions { exclude: config.host_image_exclude.clone() },
             config.recipes.clone(),
         )?;
+        let shares = Shares::examine(machine.uid == 0)?;
         let ids = if machine.uid == 0 { Some(ids::Table::open(files.ids())?) } else { None };
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
                 files,
                 ids,
+                shares,
                 cgroups,
                 machine,
                 disks: quota.is_ok().then_some(disks),
@@ -225,6 +233,15 @@ impl Machine {
             landlock: crate::doctor::landlock_abi() > 0,
             seccomp: crate::doctor::has_seccomp(),
         })
+    }
+}
+
+impl Machine {
+    /// The open files of a process of user code. Descriptors in flight over sockets count per user, and each sender is
+    /// refused beyond its own limit: where sandboxes have the server's user, the server can send when they cannot.
+    fn user_open_files(&self) -> u64 {
+        let most = if self.uid == 0 { self.open_files } else { self.open_files / 4 };
+        OPEN_FILES.min(most)
     }
 }
 
@@ -279,10 +296,13 @@ impl Shared {
         let stage = launcher::Coming::start(&self.config.launch)?;
         let spec = self.defaults(spec);
         let image = self.images.get(&spec.image)?;
-        let range = self.ids.as_ref().map(|ids| ids.take(id)).transpose()?;
-        let record = Record { id: id.clone(), spec, range, image: Image::clone(&image) };
+        let share = self.shares.take(id, spec.limits.pids)?;
+        let range = self.ids.as_ref().map(|ids| ids.take(id)).transpose();
+        let range = range.inspect_err(|_| self.shares.give_back(id))?;
+        let record = Record { id: id.clone(), spec, range, share: Some(share), image: Image::clone(&image) };
         if let Err(error) = self.files.write(&record) {
             // Nothing else exists yet, and the directory may be that of another instance with the same id.
+            self.shares.give_back(id);
             if let (Some(ids), Some(range)) = (&self.ids, range) {
                 ids.give_back(range, id)?;
             }
@@ -355,6 +375,10 @@ impl Shared {
             }
         };
         let cpus = self.cpus(record);
+        let share = match record.share {
+            Some(share) => share,
+            None => self.shares.take(id, record.spec.limits.pids)?,
+        };
         let pid_file = self.files.pid(id);
         let setting = Setting {
             image: &record.image,
@@ -369,6 +393,8 @@ impl Shared {
             cpus: cpus.as_deref(),
             may_lower_oom: self.machine.may_lower_oom,
             open_files: self.machine.open_files,
+            user_open_files: self.machine.user_open_files(),
+            share: &share,
             seccomp: &self.seccomp,
             landlock: self.machine.landlock,
             agent_argv: &self.config.agent.argv,
@@ -407,7 +433,7 @@ impl Shared {
     fn stop(&self, record: &Record) -> Result<()> {
         let id = &record.id;
         let group = self.cgroups.group(id.as_str());
-        let release = disk::Release::watch(&self.files.image(id), self.files.device(id)?.as_deref())?;
+        // The kill comes first: nothing that it needs can be used up by a sandbox.
         group.kill();
         if let Some(process) = process::find(&self.files.pid(id))? {
             process.kill_and_wait(id)?;
@@ -418,9 +444,7 @@ impl Shared {
         }
         group.remove()?;
         self.files.remove_socket(id)?;
-        if let Some(release) = release {
-            release.wait()?;
-        }
+        disk::Release::new(&self.files.image(id), self.files.device(id)?.as_deref()).wait()?;
         if group.exists() {
             return Err(DriverError::Residue { id: id.clone(), what: "cgroups".into() });
         }
@@ -434,6 +458,7 @@ impl Shared {
         if let (Some(ids), Some(range)) = (&self.ids, record.range) {
             ids.give_back(range, &record.id)?;
         }
+        self.shares.give_back(&record.id);
         Ok(())
     }
 
@@ -601,6 +626,9 @@ impl Driver for Native {
                         shared.files.remove(&id)?;
                         continue;
                     };
+                    if let Some(share) = record.share {
+                        shared.shares.found(&id, share);
+                    }
                     if shared.files.is_ready(&id) {
                         let process = process::find(&shared.files.pid(&id))?;
                         found.push((Arc::new(record), process));

@@ -2,6 +2,7 @@
 
 use crate::driver::{DriverError, Instance, InstanceId, Result, SandboxSpec};
 use crate::image::Image;
+use crate::shares::Share;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Seek};
@@ -17,6 +18,9 @@ pub(super) struct Record {
     pub(super) spec: SandboxSpec,
     /// The range of ids; none when the server has but one id.
     pub(super) range: Option<u32>,
+    /// How much of what the kernel counts per user it may have; none in records of before there were shares.
+    #[serde(default)]
+    pub(super) share: Option<Share>,
     /// The image as it was then: an instance that is started again has the layers that it had.
     pub(super) image: Image,
 }

@@ -170,15 +170,23 @@ pub(crate) fn reset_signals() {
     };
 }
 
+/// The three ids that a process has as user and as group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessIds {
+    pub(crate) real: u32,
+    pub(crate) effective: u32,
+    pub(crate) saved: u32,
+}
+
 /// Sets all three uids and gids of a process with one thread, and its supplementary groups to none if asked.
-pub(crate) fn set_ids(real: u32, effective: u32, clear_groups: bool) -> io::Result<()> {
+pub(crate) fn set_ids(ids: ProcessIds, clear_groups: bool) -> io::Result<()> {
+    let ProcessIds { real, effective, saved } = ids;
     // SAFETY: plain system calls on the calling process, which has one thread.
     unsafe {
         if clear_groups && libc::setgroups(0, std::ptr::null()) < 0 {
             return Err(io::Error::last_os_error());
         }
-        if libc::setresgid(real, effective, effective) < 0 || libc::setresuid(real, effective, effective) < 0
-        {
+        if libc::setresgid(real, effective, saved) < 0 || libc::setresuid(real, effective, saved) < 0 {
             return Err(io::Error::last_os_error());
         }
     }

@@ -19,6 +19,9 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
+/// How long the end of a sandbox may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub(crate) const ROOT: u32 = 0;
 pub(crate) const USER: u32 = 1000;
 
@@ -159,7 +162,13 @@ impl Drop for Home {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let destroyed = runtime.block_on(async {
                     for instance in driver.list().await? {
-                        driver.destroy(&instance.id).await?;
+                        // All is gone before the status of the first process is waited for, which a failed test's
+                        // runtime, stopped by this very drop, can take no more.
+                        let destroyed = tokio::time::timeout(PATIENCE, driver.destroy(&instance.id)).await;
+                        match destroyed {
+                            Ok(destroyed) => destroyed?,
+                            Err(_late) => assert!(panicking, "{} is not gone", instance.id),
+                        }
                     }
                     Ok::<_, sandcrab_runtime::DriverError>(())
                 });
