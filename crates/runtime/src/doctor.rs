@@ -111,7 +111,10 @@ pub const ROOTLESS_GAPS: [(&str, &str); 6] = [
     ),
     ("other sandboxes", "all sandboxes of the server have one uid, and share what the kernel counts per uid"),
     ("disk limit", "mounting a disk of one's own takes root"),
-    ("device nodes", "those of the host are shown; none can be made"),
+    (
+        "device nodes",
+        "those of the host are used: nothing of them can be changed, but locks on them and inotify are shared; none can be made",
+    ),
 ];
 
 /// The oldest kernel whose overlayfs takes layers with mapped ids.

@@ -8,6 +8,8 @@ mod rig;
 #[cfg(test)]
 mod alive;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod lives;
 #[cfg(test)]
 mod modes;

@@ -169,9 +169,20 @@ impl Sandbox<'_> {
     /// `attempt(action)` gives the same for an action.
     #[track_caller]
     pub(crate) fn python(&self, program: &str) -> String {
+        self.output(&format!("python3 {}", self.program(program)))
+    }
+
+    /// Starts a Python program that outlives the command, and may fail.
+    #[track_caller]
+    pub(crate) fn python_in_background(&self, program: &str) {
+        let path = self.program(program);
+        self.output(&format!("setsid python3 {path} </dev/null >{path}.out 2>&1 &"));
+    }
+
+    fn program(&self, program: &str) -> String {
         let path = format!("/tmp/program-{}.py", rand::random::<u64>());
         self.rig.wait(self.remote.files().write(&path, format!("{PRELUDE}{program}"))).unwrap();
-        self.output(&format!("python3 {path}"))
+        path
     }
 }
 

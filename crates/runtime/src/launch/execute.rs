@@ -1,7 +1,7 @@
 //! Carries a plan out, step by step. Runs with one thread, in a process that was made for nothing else.
 
 use super::Failure;
-use super::ops::{Attributes, Op};
+use super::ops::{Attributes, Node, Op};
 use super::plan::{LaunchPlan, Namespaces, USER_NAMESPACE, fds};
 use crate::sys;
 use crate::sys::process::ProcessIds;
@@ -251,6 +251,14 @@ impl Executor<'_> {
                 let mount = overlay(lower, upper, work, options)?;
                 self.held.insert(name.clone(), mount);
             }
+            Op::Tmpfs { name, options, uid, gid, mode, nodes, attributes } => {
+                let mount = new_mount("tmpfs", options, *attributes)?;
+                nodes.iter().try_for_each(|node| make_node(&mount, node, *uid))?;
+                let owner = (rustix::fs::Uid::from_raw(*uid), rustix::fs::Gid::from_raw(*gid));
+                rustix::fs::chownat(&mount, "", Some(owner.0), Some(owner.1), AtFlags::EMPTY_PATH)?;
+                rustix::fs::chmodat(&mount, ".", Mode::from_raw_mode(*mode), AtFlags::empty())?;
+                self.held.insert(name.clone(), mount);
+            }
             Op::HoldMount { name, source } => {
                 self.held.insert(name.clone(), copy_mount(source)?);
             }
@@ -297,7 +305,8 @@ impl Executor<'_> {
                     OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC,
                     Mode::from_raw_mode(0o666),
                 )?;
-                let flags = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+                // Reading and writing a device needs no writable mount; its owner, mode and times are the host's.
+                let flags = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
                 sys::mount::set_attributes(&mount, flags, None)?;
                 attach_to(&mount, file.as_fd())?;
             }
@@ -481,6 +490,22 @@ fn own_directory(path: &Path, uid: u32, gid: u32, mode: u32) -> StepResult {
     rustix::fs::fchown(&directory, owner.0, owner.1)?;
     rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode))?;
     Ok(())
+}
+
+/// A device node that everybody may read and write and that its owner alone may change or remove.
+fn make_node(directory: &OwnedFd, node: &Node, owner: u32) -> StepResult {
+    use rustix::fs::{FileType, Gid, Uid, makedev};
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(
+        directory,
+        &node.name,
+        FileType::CharacterDevice,
+        mode,
+        makedev(node.major, node.minor),
+    )?;
+    rustix::fs::chmodat(directory, &node.name, mode, AtFlags::empty())?;
+    let (uid, gid) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    Ok(rustix::fs::chownat(directory, &node.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn missing_is_none<T>(result: StepResult<T>) -> StepResult<Option<T>> {

@@ -55,6 +55,17 @@ pub enum Op {
     },
     /// Holds a copy of a host's mount.
     HoldMount { name: String, source: PathBuf },
+    /// A tmpfs made outside, whose owner is set afterwards, so that no mount option tells the host's ids, with device
+    /// nodes of its own. Held as a mount that is not attached yet.
+    Tmpfs {
+        name: String,
+        options: Vec<(String, Option<String>)>,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+        nodes: Vec<Node>,
+        attributes: Attributes,
+    },
     /// Charges the namespaces that are made next, and so all that the kernel counts per user in them, to a uid of the
     /// sandbox's own. All capabilities stay.
     ChargeTo { uid: u32 },
@@ -67,7 +78,7 @@ pub enum Op {
     Attach { name: String, at: PathBuf, attributes: Attributes },
     /// A new file system.
     FileSystem { fs: String, at: PathBuf, options: Vec<(String, Option<String>)>, attributes: Attributes },
-    /// A device of the host, by path there.
+    /// A device of the host, by path there: its node can be used, but not changed.
     Device { source: PathBuf, at: PathBuf },
     /// pivot_root(2); the host's tree is gone after it.
     PivotRoot,
@@ -94,6 +105,17 @@ pub enum Op {
     BoundCapabilities { keep: u64 },
     /// No exec gives more rights than the caller has.
     NoNewPrivileges,
+}
+
+/// A character device that every program may read and write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name in the folder of devices.
+    pub name: String,
+    /// The kernel's number of its driver.
+    pub major: u32,
+    /// The driver's number of it.
+    pub minor: u32,
 }
 
 /// How a mount may be used (`MOUNT_ATTR_*` of linux/mount.h).
@@ -135,6 +157,7 @@ impl fmt::Display for Op {
             }
             Self::File { path, .. } => write!(f, "write file {}", path.display()),
             Self::Overlay { name, .. } => write!(f, "mount overlay {name}"),
+            Self::Tmpfs { name, .. } => write!(f, "make tmpfs {name}"),
             Self::HoldMount { name, source } => write!(f, "copy mount {} as {name}", source.display()),
             Self::ChargeTo { uid } => write!(f, "charge to uid {uid}"),
             Self::BecomeRoot { .. } => write!(f, "become root inside"),
