@@ -320,7 +320,14 @@ async fn a14_control_groups_are_out_of_reach(home: Home) {
     let script = python(
         "
 found = [at for at, _, files in os.walk('/sys/fs') if 'cgroup.procs' in files or 'release_agent' in files]
-print('tree:', found or 'none')
+print('tree:', len(found))
+for at in found:
+    print('release agent:', attempt(lambda: os.stat(at + '/release_agent')))
+    print('write group:', attempt(lambda: os.mkdir(at + '/inner')))
+    for name in os.listdir(at):
+        print('write %s/%s:' % (at, name), attempt(lambda: os.open(at + '/' + name, os.O_WRONLY)))
+        print('write mode:', attempt(lambda: os.chmod(at + '/' + name, 0o666)))
+    print('remount:', call(165, None, at.encode(), None, 32 | 4096, None))
 print('mount:', call(165, b'cgroup', b'/tmp', b'cgroup2', 0, None))
 for number in '0', '3', '4':
     print('agent fd %s:' % number, attempt(lambda: os.readlink('/proc/1/fd/' + number)))
@@ -330,9 +337,12 @@ for line in open('/proc/self/cgroup'):
 ",
     );
     attack(&home, &id, &script, |_, what, outcome| match what {
-        "tree" => outcome == "none",
-        "mount" => outcome == "EPERM",
+        // It sees its own groups, where it has any, as they are: read-only.
+        "tree" => (outcome == "0") == home.is_rootless(),
+        "release agent" => outcome == "ENOENT",
+        "mount" | "remount" => outcome == "EPERM",
         "path" => outcome == "own",
+        write if write.starts_with("write ") => matches!(outcome, "EROFS" | "EACCES"),
         // ENOENT: a number that the agent does not use.
         _ => matches!(outcome, "EACCES" | "ENOENT"),
     })

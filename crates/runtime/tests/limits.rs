@@ -1,12 +1,15 @@
 //! What the kernel counts per user id, and what it shares out by other counts: each sandbox has a part of its own, and
 //! taking all of it harms neither neighbours nor the host (attacks E11, E12).
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
+#![expect(clippy::unwrap_used, reason = "a test program is all tests")]
 
 #[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
 
-use common::{Home, ROOT, USER, on_host};
-use sandcrab_runtime::InstanceId;
+use common::{Home, ROOT, USER, on_host, spec};
+use sandcrab_api::sandbox::Limits;
+use sandcrab_api::units::ByteSize;
+use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -94,46 +97,49 @@ async fn e11_what_is_counted_per_user_is_charged_to_the_sandbox_alone() {
     }
 }
 
-/// Runs this very test again as a user without rights, whose sandboxes all count for that user.
-#[expect(clippy::print_stdout, reason = "how the process that runs again says that it has run")]
-fn rootless(name: &str, test: impl AsyncFnOnce()) {
-    /// No other test's servers run as this one.
-    const USER: &str = "61234";
-    if rustix::process::geteuid().is_root() {
-        let program = std::env::current_exe().expect("this program");
-        let output = on_host(&format!(
-            "setpriv --reuid {USER} --regid {USER} --clear-groups --inh-caps=-all --no-new-privs {} --exact {name} \
-             --nocapture 2>&1",
-            program.display()
-        ));
-        assert!(output.contains("rootless: done"), "{output}");
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(test());
-    println!("rootless: done");
-}
-
 #[test]
 fn e11_sandboxes_of_a_rootless_server_leave_something_for_each_other_and_the_server() {
-    rootless(
-        "e11_sandboxes_of_a_rootless_server_leave_something_for_each_other_and_the_server",
-        async || {
-            let home = Home::rootless();
-            let greedy = home.create("greedy").await;
-            let took = take_all(&home, &greedy, ROOT).await;
-            assert!(took.values().all(|(_, refused)| *refused != 0), "{took:?}");
-            assert!(took["inotify"].0 > 4, "{took:?}");
-            host_has_one_of_each();
-            let neighbour = home.create("neighbour").await;
-            let left = take_all(&home, &neighbour, ROOT).await;
-            for (what, (count, _)) in &left {
-                assert!(*count > 0 && *count * 2 > took[what].0, "{what}: {left:?} after {took:?}");
-            }
-            host_has_one_of_each();
-            for id in [&greedy, &neighbour] {
-                destroyed_soon(&home, id).await;
-            }
-        },
-    );
+    const NAME: &str = "e11_sandboxes_of_a_rootless_server_leave_something_for_each_other_and_the_server";
+    common::as_an_ordinary_user(NAME, async |home| {
+        let greedy = home.create("greedy").await;
+        let took = take_all(&home, &greedy, ROOT).await;
+        assert!(took.values().all(|(_, refused)| *refused != 0), "{took:?}");
+        assert!(took["inotify"].0 > 4, "{took:?}");
+        host_has_one_of_each();
+        let neighbour = home.create("neighbour").await;
+        let left = take_all(&home, &neighbour, ROOT).await;
+        for (what, (count, _)) in &left {
+            assert!(*count > 0 && *count * 2 > took[what].0, "{what}: {left:?} after {took:?}");
+        }
+        host_has_one_of_each();
+        for id in [&greedy, &neighbour] {
+            destroyed_soon(&home, id).await;
+        }
+    });
+}
+
+/// What programs go by that size themselves: the memory's limit and the CPUs.
+#[tokio::test]
+async fn e02_e04_programs_see_the_limits_that_hold() {
+    const MEMORY: u64 = 512 << 20;
+    let home = Home::new();
+    let id = InstanceId::random();
+    let limits = Limits { memory: Some(ByteSize(MEMORY)), cpu: Some(1.0), ..Limits::default() };
+    home.driver.create(&id, &SandboxSpec { limits, ..spec("truth") }).await.unwrap();
+    let free = home.create("free").await;
+    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; nproc; \
+                  node -p 'process.constrainedMemory(); os.availableParallelism()'; node -p 'process.constrainedMemory()'";
+    for uid in [ROOT, USER] {
+        let ran = home.run(&id, uid, script).await;
+        assert_eq!(ran.stdout, format!("{MEMORY}\n1\n1\n{MEMORY}\n"), "{}", ran.stderr);
+    }
+    // Whatever it asks for, it does not run on other CPUs than its own.
+    let all = "python3 -c 'import os; os.sched_setaffinity(0, range(os.cpu_count()))
+print(len(os.sched_getaffinity(0)))'";
+    let own = home.run(&id, ROOT, all).await;
+    assert_eq!(own.stdout, "1\n", "{}", own.stderr);
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(home.run(&free, ROOT, all).await.stdout, format!("{cpus}\n"), "the control has all of them");
+    home.destroy(&id).await;
+    home.destroy(&free).await;
 }

@@ -16,22 +16,50 @@ use std::path::{Path, PathBuf};
 
 /// The controllers that carry limits.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// Controllers of version 1 without which programs take it that there are no limits at all (JVMs do), where there are
+/// any.
+const SEEN: [&str; 2] = ["cpuacct", "cpuset"];
+/// All that version 1 ever had: the other options of a hierarchy's mount are not controllers.
+const OF_VERSION_1: [&str; 14] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "misc",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+    "rdma",
+];
 
 /// Where the sandboxes' groups are made.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hierarchies {
-    /// Parent directory per controller of version 1.
-    v1: Vec<(&'static str, PathBuf)>,
+    /// Parent directory per hierarchy of version 1.
+    v1: Vec<V1>,
     /// Parent directory in version 2, and the controllers that it gives its children.
     v2: Option<(PathBuf, Vec<&'static str>)>,
     /// What was found wanting, in words.
     missing: Vec<String>,
 }
 
+/// A directory in a hierarchy of version 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct V1 {
+    /// The hierarchy's controllers.
+    controllers: Vec<String>,
+    dir: PathBuf,
+}
+
 /// The groups of one sandbox.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Group {
-    v1: Vec<(&'static str, PathBuf)>,
+    v1: Vec<V1>,
     v2: Option<(PathBuf, Vec<&'static str>)>,
 }
 
@@ -75,6 +103,9 @@ impl Hierarchies {
     pub(crate) fn discover() -> io::Result<Self> {
         let mounts = mounts(&fs::read_to_string("/proc/self/mountinfo")?);
         let cgroups = fs::read_to_string("/proc/self/cgroup")?;
+        let find = |controller: &str| {
+            mounts.iter().find(|mount| mount.version == 1 && mount.options.iter().any(|o| o == controller))
+        };
         let mut found = Self::default();
         if let Some(mount) = mounts.iter().find(|mount| mount.version == 2) {
             match parent(mount, own_group(&cgroups, "")).and_then(|dir| v2::enable(&dir, &CONTROLLERS)) {
@@ -86,16 +117,34 @@ impl Hierarchies {
             if found.v2.as_ref().is_some_and(|(_, enabled)| enabled.contains(&controller)) {
                 continue;
             }
-            let has = |mount: &&Mount| {
-                mount.version == 1 && mount.options.iter().any(|option| option == controller)
-            };
-            match mounts.iter().find(has).map(|mount| parent(mount, own_group(&cgroups, controller))) {
-                Some(Ok(dir)) => found.v1.push((controller, dir)),
-                Some(Err(error)) => found.missing.push(format!("{controller}: {error}")),
+            match find(controller).map(|mount| (mount, parent(mount, own_group(&cgroups, controller)))) {
+                Some((mount, Ok(dir))) => found.add_v1(mount, dir),
+                Some((_, Err(error))) => found.missing.push(format!("{controller}: {error}")),
                 None => found.missing.push(format!("{controller}: no hierarchy is mounted")),
             }
         }
+        // Where version 2 has the limits, programs look there.
+        let seen = if found.v1.is_empty() { &[][..] } else { &SEEN };
+        for controller in seen {
+            let Some(mount) = find(controller) else { continue };
+            let prepared = parent(mount, own_group(&cgroups, controller)).and_then(|dir| {
+                v1::prepare(controller, &dir)?;
+                Ok(dir)
+            });
+            match prepared {
+                Ok(dir) => found.add_v1(mount, dir),
+                Err(error) => tracing::debug!(controller, %error, "sandboxes do not see themselves in it"),
+            }
+        }
         Ok(found)
+    }
+
+    fn add_v1(&mut self, mount: &Mount, dir: PathBuf) {
+        if self.v1.iter().all(|known| known.dir != dir) {
+            let is_controller = |option: &&String| OF_VERSION_1.contains(&option.as_str());
+            let controllers = mount.options.iter().filter(is_controller).cloned().collect();
+            self.v1.push(V1 { controllers, dir });
+        }
     }
 
     /// What of the limits cannot be had here, in words; none if all can.
@@ -105,7 +154,10 @@ impl Hierarchies {
 
     /// Where the groups are made, in words.
     pub(crate) fn describe(&self) -> String {
-        let v1 = self.v1.iter().map(|(controller, dir)| format!("{controller} in {}", dir.display()));
+        let v1 = self
+            .v1
+            .iter()
+            .map(|V1 { controllers, dir }| format!("{} in {}", controllers.join(", "), dir.display()));
         let v2 = self.v2.iter().map(|(dir, controllers)| match &controllers[..] {
             [] => format!("kill and freeze in {}", dir.display()),
             all => format!("{} in {}", all.join(", "), dir.display()),
@@ -116,7 +168,11 @@ impl Hierarchies {
     /// The groups that belong to an instance, whether they exist or not.
     pub(crate) fn group(&self, instance: &str) -> Group {
         Group {
-            v1: self.v1.iter().map(|(controller, dir)| (*controller, dir.join(instance))).collect(),
+            v1: self
+                .v1
+                .iter()
+                .map(|parent| V1 { dir: parent.dir.join(instance), ..parent.clone() })
+                .collect(),
             v2: self.v2.as_ref().map(|(dir, controllers)| (dir.join(instance), controllers.clone())),
         }
     }
@@ -162,12 +218,12 @@ fn read_field(path: &Path, name: &str) -> Option<u64> {
 }
 
 impl Group {
-    /// Makes the groups and sets limits, before anything is in them. `owner` is the host's id of the agent, which gets
-    /// the tree of version 2.
-    pub(crate) fn create(&self, limits: &Limits, owner: Option<u32>) -> Result<()> {
-        for (controller, dir) in &self.v1 {
+    /// Makes the groups and sets limits, before anything is in them. `cpus` are those to run on, if not all; `owner` is
+    /// the host's id of the agent, which gets the tree of version 2.
+    pub(crate) fn create(&self, limits: &Limits, cpus: Option<&[usize]>, owner: Option<u32>) -> Result<()> {
+        for V1 { controllers, dir } in &self.v1 {
             fs::create_dir(dir).map_err(DriverError::io("create cgroup", dir.display()))?;
-            v1::limit(controller, dir, limits)?;
+            controllers.iter().try_for_each(|controller| v1::limit(controller, dir, limits, cpus))?;
         }
         if let Some((dir, controllers)) = &self.v2 {
             fs::create_dir(dir).map_err(DriverError::io("create cgroup", dir.display()))?;
@@ -181,13 +237,26 @@ impl Group {
 
     /// `tasks` of each group of version 1.
     pub(crate) fn tasks(&self) -> Vec<PathBuf> {
-        self.v1.iter().map(|(_, dir)| dir.join("tasks")).collect()
+        self.v1.iter().map(|V1 { dir, .. }| dir.join("tasks")).collect()
+    }
+
+    /// The controllers of the hierarchies that the sandbox is to see itself in: those of version 1, or none of these
+    /// where version 2 has the limits. Nothing where there are no limits to see.
+    pub(crate) fn shown(&self) -> Option<Vec<Vec<String>>> {
+        let v2 = self.v2.as_ref().is_some_and(|(_, controllers)| controllers.contains(&"memory"));
+        match v2 {
+            true => Some(Vec::new()),
+            false => {
+                let all = || self.v1.iter().map(|group| group.controllers.clone()).collect();
+                (!self.v1.is_empty()).then(all)
+            }
+        }
     }
 
     /// `cgroup.procs` of each group.
     fn procs(&self) -> Vec<PathBuf> {
         let v2 = self.v2.iter().map(|(dir, _)| dir);
-        self.v1.iter().map(|(_, dir)| dir).chain(v2).map(|dir| dir.join("cgroup.procs")).collect()
+        self.v1.iter().map(|V1 { dir, .. }| dir).chain(v2).map(|dir| dir.join("cgroup.procs")).collect()
     }
 
     /// The directory that the agent divides further.
@@ -199,7 +268,11 @@ impl Group {
     pub(crate) fn memory(&self) -> Option<&Path> {
         let v2 =
             self.v2.iter().filter(|(_, controllers)| controllers.contains(&"memory")).map(|(dir, _)| dir);
-        let v1 = self.v1.iter().filter(|(controller, _)| *controller == "memory").map(|(_, dir)| dir);
+        let v1 = self
+            .v1
+            .iter()
+            .filter(|group| group.controllers.iter().any(|name| name == "memory"))
+            .map(|V1 { dir, .. }| dir);
         v2.chain(v1).next().map(PathBuf::as_path)
     }
 
@@ -217,7 +290,7 @@ impl Group {
 
     /// Removes the groups, which must be empty. What does not exist is no error.
     pub(crate) fn remove(&self) -> Result<()> {
-        for (_, dir) in &self.v1 {
+        for V1 { dir, .. } in &self.v1 {
             v1::remove(dir)?;
         }
         self.v2.as_ref().map_or(Ok(()), |(dir, _)| v2::remove(dir))
@@ -231,8 +304,8 @@ impl Group {
     /// Counters.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        for (controller, dir) in &self.v1 {
-            v1::stats(controller, dir, &mut stats);
+        for V1 { controllers, dir } in &self.v1 {
+            controllers.iter().for_each(|controller| v1::stats(controller, dir, &mut stats));
         }
         if let Some((dir, controllers)) = &self.v2 {
             v2::stats(controllers, dir, &mut stats);
@@ -265,6 +338,23 @@ mod tests {
             ]
         );
         assert!(mounts[0].options.iter().any(|option| option == "cpuacct"));
+    }
+
+    #[test]
+    fn controllers_that_share_a_hierarchy_share_a_group() {
+        let mounts = mounts(HYBRID);
+        let mut found = Hierarchies::default();
+        found.add_v1(&mounts[0], "/cg/cpu,cpuacct/sandcrab".into());
+        found.add_v1(&mounts[1], "/cg/memory/sandcrab".into());
+        found.add_v1(&mounts[0], "/cg/cpu,cpuacct/sandcrab".into());
+        let group = found.group("id");
+        let shown = [vec!["cpu".to_owned(), "cpuacct".to_owned()], vec!["memory".to_owned()]];
+        assert_eq!(group.shown().as_deref(), Some(&shown[..]));
+        assert_eq!(group.memory(), Some(Path::new("/cg/memory/sandcrab/id")));
+        assert_eq!(group.tasks().len(), 2);
+        found.v2 = Some(("/cg".into(), vec!["memory"]));
+        assert_eq!(found.group("id").shown(), Some(Vec::new()), "version 2 has the limits");
+        assert_eq!(Hierarchies::default().group("id").shown(), None);
     }
 
     #[test]

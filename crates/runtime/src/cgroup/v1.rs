@@ -9,7 +9,23 @@ use std::path::Path;
 /// The period of the CPU bandwidth limit in microseconds; the kernel's default.
 const CPU_PERIOD_USEC: f64 = 100_000.0;
 
-pub(super) fn limit(controller: &str, dir: &Path, limits: &Limits) -> Result<()> {
+/// Makes a directory ready for groups in it. A group of cpuset without CPUs and memory takes no process, and by itself a
+/// new one has none: these begin as their parent is, and that has all that its own parent has.
+pub(super) fn prepare(controller: &str, dir: &Path) -> io::Result<()> {
+    if controller != "cpuset" {
+        return Ok(());
+    }
+    let above = dir.parent().ok_or(io::ErrorKind::NotFound)?;
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let all = std::fs::read_to_string(above.join(name))?;
+        if std::fs::read_to_string(dir.join(name))? != all {
+            std::fs::write(dir.join(name), all)?;
+        }
+    }
+    std::fs::write(dir.join("cgroup.clone_children"), "1")
+}
+
+pub(super) fn limit(controller: &str, dir: &Path, limits: &Limits, cpus: Option<&[usize]>) -> Result<()> {
     match controller {
         "memory" => {
             if let Some(memory) = limits.memory {
@@ -31,6 +47,12 @@ pub(super) fn limit(controller: &str, dir: &Path, limits: &Limits) -> Result<()>
             if let Some(cpu) = limits.cpu {
                 write(&dir.join("cpu.cfs_period_us"), &(CPU_PERIOD_USEC as u64))?;
                 write(&dir.join("cpu.cfs_quota_us"), &((cpu * CPU_PERIOD_USEC).max(1000.0) as u64))?;
+            }
+        }
+        "cpuset" => {
+            if let Some(cpus) = cpus {
+                let list: Vec<String> = cpus.iter().map(usize::to_string).collect();
+                write(&dir.join("cpuset.cpus"), &list.join(","))?;
             }
         }
         _ => {}

@@ -17,10 +17,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// What a failed step returns: an error of the system, or words.
-type StepResult<T = ()> = Result<T, Reason>;
+pub(super) type StepResult<T = ()> = Result<T, Reason>;
 
 #[derive(Debug)]
-enum Reason {
+pub(super) enum Reason {
     System(io::Error),
     Words(String),
 }
@@ -284,7 +284,7 @@ impl Executor<'_> {
                     .held
                     .remove(name)
                     .ok_or_else(|| Reason::Words(format!("no mount is held as {name}")))?;
-                sys::mount::set_attributes(&mount, flags_of(*attributes), None)?;
+                sys::mount::set_attributes(&mount, attributes.flags(), None)?;
                 if at == Path::new("/") {
                     move_to(&mount, CWD, Path::new(NEW_ROOT))?;
                     self.root = Some(mount);
@@ -318,9 +318,10 @@ impl Executor<'_> {
                 rustix::process::chdir("/")?;
             }
             Op::Cover { path } => self.cover(path)?,
+            Op::ControlGroups { v1 } => super::control_groups::show(v1)?,
             Op::ReadOnly { path } => {
                 if let Some(mount) = missing_is_none(copy_mount(path))? {
-                    sys::mount::set_attributes(&mount, flags_of(Attributes::READ_ONLY), None)?;
+                    sys::mount::set_attributes(&mount, Attributes::READ_ONLY.flags(), None)?;
                     move_to(&mount, CWD, path)?;
                 }
             }
@@ -508,7 +509,7 @@ fn make_node(directory: &OwnedFd, node: &Node, owner: u32) -> StepResult {
     Ok(rustix::fs::chownat(directory, &node.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn missing_is_none<T>(result: StepResult<T>) -> StepResult<Option<T>> {
+pub(super) fn missing_is_none<T>(result: StepResult<T>) -> StepResult<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Reason::System(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -563,22 +564,12 @@ fn resource_of(number: u32) -> StepResult<rustix::process::Resource> {
     }
 }
 
-fn flags_of(attributes: Attributes) -> u64 {
-    let mut flags = libc::MOUNT_ATTR_NOSUID;
-    for (set, flag) in [
-        (attributes.read_only, libc::MOUNT_ATTR_RDONLY),
-        (attributes.no_exec, libc::MOUNT_ATTR_NOEXEC),
-        (!attributes.devices, libc::MOUNT_ATTR_NODEV),
-    ] {
-        if set {
-            flags |= flag;
-        }
-    }
-    flags
-}
-
 /// A new mount of a new file system, attached nowhere yet.
-fn new_mount(fs: &str, options: &[(String, Option<String>)], attributes: Attributes) -> StepResult<OwnedFd> {
+pub(super) fn new_mount(
+    fs: &str,
+    options: &[(String, Option<String>)],
+    attributes: Attributes,
+) -> StepResult<OwnedFd> {
     let context = rustix::mount::fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?;
     configured_mount(&context, options, attributes)
 }
@@ -609,7 +600,7 @@ fn configured_mount(
         })?;
     }
     rustix::mount::fsconfig_create(context).map_err(|error| explain(error, "create"))?;
-    let attributes = MountAttrFlags::from_bits_retain(flags_of(attributes) as u32);
+    let attributes = MountAttrFlags::from_bits_retain(attributes.flags() as u32);
     Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
@@ -648,7 +639,7 @@ fn move_to(mount: &OwnedFd, directory: BorrowedFd<'_>, path: &Path) -> StepResul
     Ok(rustix::mount::move_mount(mount, "", directory, path, flags)?)
 }
 
-fn attach_to(mount: &OwnedFd, target: BorrowedFd<'_>) -> StepResult {
+pub(super) fn attach_to(mount: &OwnedFd, target: BorrowedFd<'_>) -> StepResult {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
 }

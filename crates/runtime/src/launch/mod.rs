@@ -3,6 +3,7 @@
 //! A server has many threads, so it must not fork and then configure: it executes its own program again as the hidden
 //! command `__launch`, whose standard input is a socket. Over it come the plan and descriptors; over it go reports.
 
+mod control_groups;
 mod execute;
 mod landlock;
 pub(crate) mod ops;

@@ -82,6 +82,9 @@ pub enum Op {
     Device { source: PathBuf, at: PathBuf },
     /// pivot_root(2); the host's tree is gone after it.
     PivotRoot,
+    /// Shows the sandbox's control groups, read-only, below `/sys/fs`, and nothing else there: the controllers of each
+    /// hierarchy of version 1, or the tree of version 2 if there are none.
+    ControlGroups { v1: Vec<Vec<String>> },
     /// Hides a file or a directory, if it exists.
     Cover { path: PathBuf },
     /// Makes a directory read-only, if it exists.
@@ -134,6 +137,21 @@ impl Attributes {
     pub(crate) const READ_ONLY: Self = Self { read_only: true, no_exec: true, devices: false };
     pub(crate) const PROGRAMS: Self = Self { read_only: false, no_exec: false, devices: false };
     pub(crate) const DEVICES: Self = Self { read_only: false, no_exec: true, devices: true };
+
+    /// As the kernel has them.
+    pub(crate) fn flags(self) -> u64 {
+        let mut flags = libc::MOUNT_ATTR_NOSUID;
+        for (set, flag) in [
+            (self.read_only, libc::MOUNT_ATTR_RDONLY),
+            (self.no_exec, libc::MOUNT_ATTR_NOEXEC),
+            (!self.devices, libc::MOUNT_ATTR_NODEV),
+        ] {
+            if set {
+                flags |= flag;
+            }
+        }
+        flags
+    }
 }
 
 impl fmt::Display for Op {
@@ -165,6 +183,7 @@ impl fmt::Display for Op {
             Self::FileSystem { fs, at, .. } => write!(f, "mount {fs} on {}", at.display()),
             Self::Device { at, .. } => write!(f, "bind device {}", at.display()),
             Self::PivotRoot => write!(f, "pivot root"),
+            Self::ControlGroups { .. } => write!(f, "show control groups"),
             Self::Cover { path } => write!(f, "cover {}", path.display()),
             Self::ReadOnly { path } => write!(f, "make {} read-only", path.display()),
             Self::UserBound { name, most } => write!(f, "bound {name} to {most}"),

@@ -103,6 +103,9 @@ pub struct Setting<'a> {
     pub cgroups: &'a [PathBuf],
     /// Whether the sandbox begins in a cgroup2 directory that is handed to the agent.
     pub delegated_cgroup: bool,
+    /// The controllers of the hierarchies that the sandbox sees itself in: see [`Op::ControlGroups`]. None if it has no
+    /// control groups.
+    pub shown_cgroups: Option<Vec<Vec<String>>>,
     /// Whether a memory cgroup's directory is handed to the agent.
     pub memory_cgroup: bool,
     /// The CPUs to run on, if not all.
@@ -238,6 +241,10 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     file_systems(&mut inside, spec, user);
     inside.push(Op::PivotRoot);
     covers(&mut inside);
+    inside.push(match &setting.shown_cgroups {
+        Some(v1) => Op::ControlGroups { v1: v1.clone() },
+        None => Op::Cover { path: "/sys/fs".into() },
+    });
     if !root {
         // The agent's files in /proc belong to the sandbox's root, who is the same person here. What it could read
         // there is refused to all; this is what it could write.
@@ -511,7 +518,6 @@ fn covers(ops: &mut Vec<Op>) {
         "/sys/devices/virtual/block",
         "/sys/devices/virtual/powercap",
         "/sys/firmware",
-        "/sys/fs",
         "/sys/kernel",
     ] {
         ops.push(Op::Cover { path: path.into() });
@@ -613,6 +619,7 @@ mod tests {
             pid_file: Path::new("/data/instances/id/pid"),
             cgroups: if root { &cgroups } else { &[] },
             delegated_cgroup: root,
+            shown_cgroups: root.then(|| vec![vec!["cpu".into(), "cpuacct".into()], vec!["memory".into()]]),
             memory_cgroup: root,
             cpus: root.then_some(&[1][..]),
             may_lower_oom: root,

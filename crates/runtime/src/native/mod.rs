@@ -361,7 +361,8 @@ impl Shared {
             Ids::Range { agent, .. } => Some(agent),
             Ids::Single { .. } => None,
         };
-        group.create(&record.spec.limits, agent_id)?;
+        let cpus = self.cpus(record);
+        group.create(&record.spec.limits, cpus.as_deref(), agent_id)?;
         let disk = match self.disks {
             Some(_) => Disk::Device,
             None => {
@@ -374,7 +375,6 @@ impl Shared {
                 }
             }
         };
-        let cpus = self.cpus(record);
         let share = match record.share {
             Some(share) => share,
             None => self.shares.take(id, record.spec.limits.pids)?,
@@ -389,6 +389,7 @@ impl Shared {
             pid_file: &pid_file,
             cgroups: &group.tasks(),
             delegated_cgroup: group.delegated().is_some(),
+            shown_cgroups: group.shown(),
             memory_cgroup: group.memory().is_some(),
             cpus: cpus.as_deref(),
             may_lower_oom: self.machine.may_lower_oom,
