@@ -324,6 +324,20 @@ async fn p03_the_ring_keeps_the_end_and_says_what_it_dropped() {
 }
 
 #[tokio::test]
+async fn p03_a_pipe_of_packets_loses_nothing() {
+    let sandbox = Sandbox::start_in_cgroup();
+    let all: String = (0..10).map(|i| format!("line {i}\n")).collect();
+    for round in 0..20 {
+        let id = format!("packets-{round}");
+        let command =
+            "dd oflag=direct status=none </dev/null; for i in 0 1 2 3 4 5 6 7 8 9; do echo line $i; done";
+        sandbox.process(json!({ "command": command, "processId": id })).await;
+        let (stdout, _, last) = sandbox.follow(&id, "0-0").await.rest().await;
+        assert_eq!((stdout.as_str(), last["type"].as_str()), (all.as_str(), Some("exit")));
+    }
+}
+
+#[tokio::test]
 async fn p03_output_of_the_background_belongs_to_no_log_and_kills_nothing() {
     let sandbox = Sandbox::start_in_cgroup();
     let command = "(sleep 0.3; echo late; echo later; touch done) & echo now";

@@ -41,6 +41,21 @@ async fn s02_output_comes_back_apart_and_byte_for_byte() {
     assert!(raw.get("invalidUtf8").is_none());
 }
 
+/// Makes the pipe of stdout one of packets, of which a read takes one; then writes ten of them at once.
+const PACKETS: &str =
+    "dd oflag=direct status=none </dev/null; for i in 0 1 2 3 4 5 6 7 8 9; do echo line $i; done";
+
+#[tokio::test]
+async fn s02_s13_a_pipe_of_packets_loses_nothing() {
+    let sandbox = Sandbox::start();
+    let all: String = (0..10).map(|i| format!("line {i}\n")).collect();
+    for _ in 0..40 {
+        assert_eq!(sandbox.stdout("a", PACKETS).await, all);
+    }
+    let stream = sandbox.stream(json!({ "command": PACKETS })).await.rest().await;
+    assert_eq!(stream.0, all);
+}
+
 #[tokio::test]
 async fn s02_a_character_is_never_split_over_two_events() {
     let sandbox = Sandbox::start();

@@ -88,9 +88,17 @@ impl Output {
     /// What is left of that in the pipe.
     pub(super) fn overhear_rest(&mut self, said: &mut Vec<u8>) {
         let mut buffer = vec![0; PIECE];
-        // Whoever has it open still may write nothing more: a read must not wait, and does not.
-        if let Ok(count) = rustix::io::read(&self.pipe, &mut buffer) {
-            said.extend_from_slice(&buffer[..count]);
+        let mut left = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize;
+        while left > 0 {
+            match rustix::io::read(&self.pipe, &mut buffer[..left.min(PIECE)]) {
+                Ok(0) => return,
+                Ok(count) => {
+                    said.extend_from_slice(&buffer[..count]);
+                    left = left.saturating_sub(count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
         }
     }
 

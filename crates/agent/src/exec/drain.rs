@@ -68,24 +68,19 @@ impl Drain {
         }
     }
 
-    /// Takes what is in the pipe at this moment: all that the command itself has written, since it has ended.
+    /// Takes what is in the pipe at this moment: all that the command itself has written, since it has ended. Bounded by
+    /// what is there now, as a background job may write faster than it is read. The count and not a short read tells
+    /// that the pipe is empty: any program may switch it to packets (`O_DIRECT`, pipe(2)), and a read takes one of them.
     fn take_rest(&mut self, sink: &impl Sink) {
         BUFFER.with_borrow_mut(|buffer| {
-            // How much more is the command's. A read that does not fill the buffer has emptied the pipe; else it is
-            // bounded by what is there now, as a background job may write faster than anyone reads.
-            let mut left = None;
-            while self.open && left != Some(0) {
+            let mut left = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize;
+            while self.open && left > 0 {
                 buffer.clear();
-                let room = left.unwrap_or(PIECE).min(PIECE);
-                match rustix::io::read(&self.pipe, &mut buffer.spare_capacity_mut()[..room]) {
+                match rustix::io::read(&self.pipe, &mut buffer.spare_capacity_mut()[..left.min(PIECE)]) {
                     Ok(([], _)) => self.open = false,
                     Ok((bytes, _)) => {
                         sink.append(self.stream, bytes);
-                        left = Some(match left {
-                            Some(left) => left.saturating_sub(bytes.len()),
-                            None if bytes.len() < PIECE => 0,
-                            None => rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0) as usize,
-                        });
+                        left = left.saturating_sub(bytes.len());
                     }
                     Err(rustix::io::Errno::INTR) => {}
                     Err(_) => return,

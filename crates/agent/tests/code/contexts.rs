@@ -46,6 +46,19 @@ async fn k01_contexts_are_apart_and_listed() {
 }
 
 #[tokio::test]
+async fn k01_s02_a_pipe_of_packets_loses_nothing() {
+    let sandbox = Sandbox::start();
+    let code = "import fcntl, os\nfcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT)\n\
+                for i in range(10): os.write(1, b'line %d\\n' % i)";
+    for _ in 0..20 {
+        let ran = run(&sandbox, "python", code).await;
+        let lines: String =
+            ran["logs"]["stdout"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
+        assert_eq!(lines.lines().count(), 10, "{ran}");
+    }
+}
+
+#[tokio::test]
 async fn k01_a_deleted_context_leaves_nothing_and_is_never_used_again() {
     let sandbox = Sandbox::start();
     let id = create(&sandbox, json!({})).await;
