@@ -244,10 +244,6 @@ const BODIES: &[&str] = &[
     "local @s=@q; @s+=more; return 3",
 ];
 
-/// Stands last, and behind no open quote: where the substitution itself is what the end of the text leaves open, bash 5.2
-/// reads and writes in front of its line buffer at the next command (seen with valgrind in `bash -c "eval 'echo $(x'; :"`),
-/// and what comes of that is chance, in a session as in the oracle.
-const UNENDED: &str = "command echo $(command echo \"x)";
 const STATEMENTS: &[&str] = &[
     "@s=@q",
     "@s=@q",
@@ -376,7 +372,7 @@ const STATEMENTS: &[&str] = &[
     "command echo \"unclosed",
     "fi",
     "a=(",
-    UNENDED,
+    "command echo $(command echo \"x)",
     "}",
     "enable -n @f 2>/dev/null",
     "enable @f 2>/dev/null",
@@ -430,13 +426,7 @@ pub(crate) fn command(dice: &mut Dice, restarts: bool) -> Vec<u8> {
         while restarts && template == "set +o posix" {
             template = dice.pick(STATEMENTS);
         }
-        if template == UNENDED && all.contains(&b'"') {
-            continue;
-        }
         all.extend(fill(dice, template));
-        if template == UNENDED {
-            break;
-        }
     }
     all
 }

@@ -139,6 +139,45 @@ async fn s04_nothing_in_a_command_confuses_the_next_one() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Shapes in which a program runs in the foreground of a shell with job control.
+const SHAPES: &[&str] = &[
+    "@",
+    "@; true",
+    "@ | cat",
+    "true | @",
+    "f() { @; }; f",
+    "for i in 1 2; do @; done",
+    "while @; do break; done",
+    "( @ )",
+    "@ & wait $!",
+    "{ @; } 2>/dev/null",
+];
+
+#[tokio::test]
+async fn s03_s05_a_signal_under_job_control_ends_no_later_command() {
+    let mut wrong = Vec::new();
+    let dying = ["INT", "QUIT", "TERM", "KILL", "PIPE"].map(|name| format!("bash -c 'kill -{name} $$'"));
+    // To the whole job, as a terminal would: a subshell would wait for a member that alone is stopped.
+    let stopping = ["TSTP", "STOP", "TTIN"].map(|name| format!("bash -c 'kill -{name} 0'"));
+    let python = ["python3 -c 'raise KeyboardInterrupt' 2>/dev/null".to_owned()];
+    for program in dying.iter().chain(&stopping).chain(&python) {
+        for shape in SHAPES {
+            let mut rig = Rig::new();
+            rig.run("kept='from before'; set -m").await;
+            let script = shape.replace('@', program);
+            let limit = Duration::from_secs(10);
+            let ran = rig.call(call(&script).timeout(limit)).await;
+            for check in ["echo \"$kept\"", "kill -KILL $(jobs -p) 2>/dev/null; wait; echo \"$kept\""] {
+                let after = rig.call(call(check).timeout(limit)).await;
+                if (after.code(), after.out().as_str()) != (0, "from before\n") {
+                    wrong.push(format!("{script:?} ({ran:?}), then {check:?}: {after:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[tokio::test]
 async fn s04_set_n_and_set_r_do_what_they_say_and_no_more() {
     let mut rig = Rig::new();

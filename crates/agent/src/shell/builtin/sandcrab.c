@@ -141,6 +141,10 @@ extern WORD_LIST *rest_of_args;
 extern struct builtin *shell_builtins;
 extern builtin_fn *this_shell_builtin;
 extern char top_level[];
+/* What a command may leave behind in bash. WEAK: one that a version lacks is not there to be cleared. */
+extern int interrupt_state WEAK, wait_signal_received WEAK, wait_intr_flag WEAK, loop_level WEAK, breaking WEAK, continuing WEAK,
+	return_catch_flag WEAK, executing_list WEAK, comsub_ignore_return WEAK, funcnest WEAK, evalnest WEAK, sourcenest WEAK;
+extern void reset_parser(void) WEAK;
 /* libc, by names whose ABI glibc and musl share. */
 extern int fflush(void *);
 extern int _setjmp(void *) __attribute__((returns_twice));
@@ -662,12 +666,25 @@ static int assign(const struct assignment *a, const char *name, char *value, con
 }
 
 /* ---------------------------------------------------------------- evaluating */
+/* As bash's own top level does between two commands (throw_to_top_level in sig.c), which this loop never comes back to.
+   An interrupt that a child's SIGINT left pending under `set -m` would end each later command before it begins; a text
+   that ended inside `$(` leaves the parser's line buffer one byte short, and the next text would be read past it. */
+static void forget_last_command(void)
+{
+	static int *const left[] = { &interrupt_state, &wait_signal_received, &wait_intr_flag, &loop_level, &breaking, &continuing,
+		&return_catch_flag, &executing_list, &comsub_ignore_return, &funcnest, &evalnest, &sourcenest };
+	for (usize i = 0; i < sizeof left / sizeof *left; i++)
+		if (left[i]) *left[i] = 0;
+	if (reset_parser) reset_parser();
+}
+
 /* Evaluates a text as `eval` does. Jumps to the top level (exit, set -e, a fatal expansion) end here; the code of the
    jump is returned, 0 for none, and the status is in last_command_exit_value. */
 static int evaluate(char *text)
 {
 	volatile int jump = _setjmp(top_level);
 	if (jump) return jump;
+	forget_last_command();
 	this_shell_builtin = builtin_address_internal((char *)"eval", 1)->function;
 	this_command_name = (char *)"eval";
 	executing_builtin = 1; /* a jump out of the last command may have unwound these */
