@@ -21,6 +21,7 @@ use crate::spawn::{Identity, Spawner};
 use sandcrab_api::exec::ExecRequest;
 use sandcrab_api::launch::AgentConfig;
 use sandcrab_api::limits::DEFAULT_MAX_OUTPUT_BYTES;
+use sandcrab_api::sandbox::AgentEventKind;
 use sandcrab_api::session::CreateSession;
 use sandcrab_api::{ApiError, ErrorCode, ExecId, SessionId, validate};
 use std::convert::Infallible;
@@ -65,14 +66,6 @@ impl std::fmt::Debug for Agent {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The directory for output that does not fit memory cannot be used.
-    #[error("open spool directory {path:?}")]
-    Spool {
-        /// The directory.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
     /// The null device is not there.
     #[error("find the null device")]
     Null(#[source] std::io::Error),
@@ -122,8 +115,7 @@ impl Agent {
     /// If something that the configuration names cannot be had.
     pub fn start(config: &AgentConfig) -> Result<Arc<Self>, StartError> {
         crate::null::find().map_err(StartError::Null)?;
-        let spool = SpoolDir::open(&config.spool_dir)
-            .map_err(|source| StartError::Spool { path: config.spool_dir.clone(), source })?;
+        let spool = SpoolDir::new(take(config.spool_fd)?);
         let files = Files::of_sandbox(&config.identity).map_err(StartError::Files)?;
         let identity = Identity::from_config(&config.identity).map_err(StartError::Identity)?;
         let context = Arc::new(Context {
@@ -137,6 +129,10 @@ impl Agent {
             env: SandboxEnv::new(config.env.clone()),
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
         });
+        for reason in &config.hindered {
+            let detail = serde_json::Value::Null;
+            context.events.add(AgentEventKind::StartHindered, reason.clone(), detail);
+        }
         // First: it comes up on another CPU while the agent does the rest.
         spare::prepare(&context);
         let this = Arc::new_cyclic(|agent| Self {

@@ -8,6 +8,7 @@
 use sandcrab_agent::Agent;
 use sandcrab_api::SandboxId;
 use sandcrab_api::launch::{AgentConfig, UserIdentity};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
@@ -21,14 +22,17 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 fn agent(dir: &tempfile::TempDir) -> std::sync::Arc<Agent> {
     let workspace = dir.path().join("workspace");
     std::fs::create_dir(&workspace).unwrap();
+    // The agent takes a copy.
+    let spool = std::fs::File::open(dir.path()).unwrap();
     let config = AgentConfig {
         sandbox_id: SandboxId::parse("test").unwrap(),
         listen_fd: -1,
         identity: UserIdentity { capabilities: u64::MAX, ..UserIdentity::default() },
         env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         workspace: workspace.to_str().unwrap().to_owned(),
-        spool_dir: dir.path().to_str().unwrap().to_owned(),
+        spool_fd: spool.as_raw_fd(),
         memory_cgroup_fd: None,
+        hindered: Vec::new(),
     };
     Agent::start(&config).unwrap()
 }

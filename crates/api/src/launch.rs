@@ -20,11 +20,14 @@ pub struct AgentConfig {
     pub env: BTreeMap<String, String>,
     /// Where sessions start, made if missing.
     pub workspace: String,
-    /// A directory on the sandbox's own disk, out of the user's sight or at least out of the user's way, for output
-    /// that does not fit memory. Files there are unlinked as soon as they are open.
-    pub spool_dir: String,
+    /// A directory on the sandbox's own disk for output that does not fit memory. No path inside leads to it, and files
+    /// there have no names.
+    pub spool_fd: i32,
     /// The cgroup (v1 or v2) from which the memory limit and OOM counters are read, as open directory; none if there is no limit.
     pub memory_cgroup_fd: Option<i32>,
+    /// What the launch stage could not prepare because the sandbox's own files are in the way, each with its reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hindered: Vec<String>,
 }
 
 /// The identity and confinement of user code. The agent puts each process that it starts into it before the exec.

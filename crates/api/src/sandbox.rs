@@ -201,6 +201,8 @@ pub enum AgentEventKind {
     RestorePartDropped,
     /// A command was killed for want of memory.
     Oom,
+    /// A directory that every sandbox has could not be made at the start: the sandbox's own files are in its way.
+    StartHindered,
 }
 
 impl AgentEventKind {
@@ -210,6 +212,7 @@ impl AgentEventKind {
             Self::ShellRestarted => "shellRestarted",
             Self::RestorePartDropped => "restorePartDropped",
             Self::Oom => "oom",
+            Self::StartHindered => "startHindered",
         }
     }
 }

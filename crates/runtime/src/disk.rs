@@ -36,6 +36,28 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often is looked where the kernel cannot be asked to tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// A directory of a disk with empty directories, each of which holds an inode and a block. Code in a sandbox can fill its
+/// disk to the last; a start takes some of either for a moment, and a sandbox that cannot start cannot be tidied up.
+pub(crate) const RESERVE: &str = "reserve";
+const RESERVED: usize = 8;
+
+fn fill_reserve(reserve: &Path) -> io::Result<()> {
+    (0..RESERVED).try_for_each(|number| fs::create_dir(reserve.join(number.to_string())))
+}
+
+/// Does something while the reserve is given up.
+pub(crate) fn without_reserve<T>(reserve: &Path, action: impl FnOnce() -> T) -> io::Result<T> {
+    for entry in fs::read_dir(reserve)? {
+        fs::remove_dir(entry?.path())?;
+    }
+    let result = action();
+    match fill_reserve(reserve) {
+        // What was done took a part of it for good.
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(error),
+        _ => Ok(result),
+    }
+}
+
 /// An empty file system: its size and the parts of it that are not zero.
 #[derive(Debug)]
 pub(crate) struct Template {
@@ -133,7 +155,12 @@ impl Disks {
         let remove = || -> io::Result<()> {
             for entry in fs::read_dir(&self.work)? {
                 let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with(TEMPLATE) {
+                if !entry.file_name().to_string_lossy().starts_with(TEMPLATE) {
+                    continue;
+                }
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else {
                     fs::remove_file(entry.path())?;
                 }
             }
@@ -205,6 +232,14 @@ fn make_template(work: &Path, size: u64) -> Result<Template> {
         .tempfile_in(work)
         .map_err(DriverError::io("make a file in", work.display()))?;
     file.as_file().set_len(size).map_err(DriverError::io("size", file.path().display()))?;
+    let content = tempfile::Builder::new()
+        .prefix(TEMPLATE)
+        .tempdir_in(work)
+        .map_err(DriverError::io("make a directory in", work.display()))?;
+    let reserve = content.path().join(RESERVE);
+    fs::create_dir(&reserve)
+        .and_then(|()| fill_reserve(&reserve))
+        .map_err(DriverError::io("make", reserve.display()))?;
     let inodes = (size / BYTES_PER_INODE).min(MOST_INODES);
     #[expect(clippy::disallowed_methods, reason = "the driver is one of the places that start programs")]
     let output = Command::new("mkfs.ext4")
@@ -212,6 +247,8 @@ fn make_template(work: &Path, size: u64) -> Result<Template> {
         // No journal. Block groups count as unused until something is written there, so that their tables need not be.
         .args(["-O", "^has_journal,^resize_inode,^metadata_csum,uninit_bg,flex_bg,sparse_super2"])
         .args(["-E", "lazy_itable_init=1,nodiscard,num_backup_sb=0,packed_meta_blocks=1"])
+        .arg("-d")
+        .arg(content.path())
         .arg(file.path())
         .env("PATH", SYSTEM_PATH)
         .stdin(Stdio::null())

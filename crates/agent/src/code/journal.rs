@@ -165,7 +165,7 @@ mod tests {
     proptest! {
         #[test]
         fn k01_records_come_back_in_order(pieces in prop::collection::vec((0usize..3, 0usize..9000), 0..20)) {
-            let mut journal = Journal::new(SpoolDir::open("/tmp").unwrap());
+            let mut journal = Journal::new(SpoolDir::open("/tmp"));
             let pieces: Vec<_> = pieces.into_iter().map(|(kind, size)| (KINDS[kind], vec![b'x'; size])).collect();
             for (kind, content) in &pieces {
                 journal.append(*kind, content);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn k01_what_is_too_much_is_counted_and_other_kinds_go_on() {
-        let mut journal = Journal::new(SpoolDir::open("/tmp").unwrap());
+        let mut journal = Journal::new(SpoolDir::open("/tmp"));
         let block = vec![b'x'; 1 << 20];
         for _ in 0..70 {
             journal.append(Kind::Stdout, &block);
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn k01_a_disk_that_is_full_drops_and_counts() {
         // O_TMPFILE is refused below /proc: like a full disk, nothing can be stored.
-        let mut journal = Journal::new(SpoolDir::open("/proc").unwrap());
+        let mut journal = Journal::new(SpoolDir::open("/proc"));
         journal.append(Kind::Result, b"{}");
         journal.append(Kind::Stdout, &vec![b'x'; 1 << 20]);
         journal.append(Kind::Result, b"{}");

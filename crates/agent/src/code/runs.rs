@@ -145,7 +145,7 @@ mod tests {
     use sandcrab_api::code::RunCodeRequest;
 
     fn run(runs: &Runs, id: &str, output: usize) -> Arc<Run> {
-        let dir = SpoolDir::open("/tmp").unwrap();
+        let dir = SpoolDir::open("/tmp");
         let context = ContextId::parse("c").unwrap();
         let run = Run::new(RunId::parse(id).unwrap(), context, RunCodeRequest::default(), &dir);
         runs.insert(&run);

@@ -194,7 +194,7 @@ mod tests {
     use sandcrab_api::exec::{ExecOutcome, StreamName};
 
     fn run(registry: &Registry, id: &str, command: &str, output: usize) -> Arc<Execution> {
-        let dir = SpoolDir::open("/tmp").unwrap();
+        let dir = SpoolDir::open("/tmp");
         let execution = Execution::new(ExecId::parse(id).unwrap(), command.to_owned(), None, &dir, 64 << 20);
         assert!(registry.insert(&execution).unwrap().is_none(), "{id} is known");
         assert!(execution.start());

@@ -23,10 +23,14 @@ pub(crate) const INLINE: usize = 16 << 10;
 pub(crate) struct SpoolDir(rustix::fd::OwnedFd);
 
 impl SpoolDir {
-    /// Opens a directory on the sandbox's disk.
-    pub(crate) fn open(path: &str) -> io::Result<Arc<Self>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Arc::new(Self(rustix::fs::open(path, flags, Mode::empty())?)))
+    /// A directory on the sandbox's disk, to which no path inside leads.
+    pub(crate) fn new(directory: rustix::fd::OwnedFd) -> Arc<Self> {
+        Arc::new(Self(directory))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open(path: &str) -> Arc<Self> {
+        Self::new(File::open(path).unwrap().into())
     }
 
     /// A file without a name: it is gone when it is closed, whatever happens to the agent.
@@ -240,7 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn spool(limit: u64) -> Spool {
-        Spool::new(SpoolDir::open("/tmp").unwrap(), limit)
+        Spool::new(SpoolDir::open("/tmp"), limit)
     }
 
     /// Everything that can be read from `offset` on; dropped bytes become `None`.
@@ -297,7 +301,7 @@ mod tests {
             limit in prop_oneof![1u64..64, 1000u64..40_000, Just(1 << 20)],
             step in 1usize..5000,
         ) {
-            let mut spool = Spool::ring(SpoolDir::open("/tmp").unwrap(), limit);
+            let mut spool = Spool::ring(SpoolDir::open("/tmp"), limit);
             for piece in &pieces {
                 spool.append(piece);
             }
@@ -344,7 +348,7 @@ mod tests {
             full_for in 1usize..6,
             limit in prop_oneof![20_000u64..60_000, Just(1 << 20)],
         ) {
-            let mut spool = Spool::ring(SpoolDir::open("/tmp").unwrap(), limit);
+            let mut spool = Spool::ring(SpoolDir::open("/tmp"), limit);
             let mut room = None;
             let mut all = Vec::new();
             for (number, length) in pieces.into_iter().enumerate() {
@@ -373,11 +377,11 @@ mod tests {
     #[test]
     fn p03_a_ring_in_memory_survives_a_disk_that_takes_nothing() {
         // O_TMPFILE is refused below /proc.
-        let mut spool = Spool::ring(SpoolDir::open("/proc").unwrap(), 1 << 20);
+        let mut spool = Spool::ring(SpoolDir::open("/proc"), 1 << 20);
         spool.append(&[1; 100]);
         spool.append(&[2; INLINE]);
         assert_eq!(spool.dropped(), INLINE as u64 + 100);
-        spool.dir = SpoolDir::open("/tmp").unwrap();
+        spool.dir = SpoolDir::open("/tmp");
         spool.append(&[3; 10]);
         assert_eq!(spool.dropped(), INLINE as u64 + 100);
         assert_eq!(&read_all(&spool, INLINE as u64 + 100, 64), &[Some(3); 10]);
@@ -407,7 +411,7 @@ mod tests {
     #[test]
     fn s13_what_the_disk_cannot_hold_is_counted_as_dropped() {
         // O_TMPFILE is refused below /proc: like a full disk, nothing can be stored.
-        let mut spool = Spool::new(SpoolDir::open("/proc").unwrap(), 1 << 20);
+        let mut spool = Spool::new(SpoolDir::open("/proc"), 1 << 20);
         spool.append(&[1; 100]);
         spool.append(&[2; INLINE]);
         spool.append(&[3; 10]);

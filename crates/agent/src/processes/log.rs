@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     fn log(ring: u64) -> Arc<Log> {
-        Arc::new(Log::new(&SpoolDir::open("/tmp").unwrap(), ring))
+        Arc::new(Log::new(&SpoolDir::open("/tmp"), ring))
     }
 
     async fn write(log: &Log, bytes: usize) {

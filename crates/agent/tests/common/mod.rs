@@ -78,6 +78,8 @@ impl Sandbox {
         let dir = tempfile::tempdir().unwrap();
         let workspace = dir.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();
+        // The agent takes a copy.
+        let spool = std::fs::File::open(dir.path()).unwrap();
         let config = AgentConfig {
             sandbox_id: SandboxId::parse("test").unwrap(),
             listen_fd: -1,
@@ -94,8 +96,9 @@ impl Sandbox {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
             workspace: workspace.to_str().unwrap().to_owned(),
-            spool_dir: dir.path().to_str().unwrap().to_owned(),
+            spool_fd: spool.as_raw_fd(),
             memory_cgroup_fd: None,
+            hindered: Vec::new(),
         };
         let agent = Agent::start(&config).unwrap();
         Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir, cgroup }

@@ -1,8 +1,10 @@
 //! The sandbox's control groups, shown to it read-only: programs that size themselves by what they may use (JVMs, Node,
 //! thread pools) look there, at the places that are usual on Linux.
 
-use super::execute::{StepResult, attach_to, missing_is_none, new_mount};
+use super::execute::StepResult;
+use super::mounts::{attach_to, new_mount};
 use super::ops::Attributes;
+use super::place::Root;
 use crate::sys;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,10 +13,9 @@ use std::path::Path;
 /// Replaces `/sys/fs` by a directory with nothing but `cgroup` in it. `v1` are the controllers of each hierarchy of
 /// version 1; with none of these `cgroup` is the tree of version 2. What is seen begins at the group that is the root of
 /// this process's cgroup namespace.
-pub(super) fn show(v1: &[Vec<String>]) -> StepResult {
+pub(super) fn show(root: &Root, v1: &[Vec<String>]) -> StepResult {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = rustix::fs::open("/sys/fs", directory, Mode::empty());
-    let Some(found) = missing_is_none(found.map_err(Into::into))? else { return Ok(()) };
+    let Some(found) = root.place_if_any(Path::new("/sys/fs"))? else { return Ok(()) };
     let readable = Mode::from_raw_mode(0o555);
     let options = [("size".into(), Some("64k".into())), ("mode".into(), Some("555".into()))];
     let top = new_mount("tmpfs", &options, Attributes::DATA)?;

@@ -1,14 +1,16 @@
 //! Carries a plan out, step by step. Runs with one thread, in a process that was made for nothing else.
 
-use super::Failure;
+use super::mounts::{attach_to, copy_mount, copy_of, move_to, new_mount, overlay, stop_propagation};
 use super::ops::{Attributes, Node, Op};
-use super::plan::{LaunchPlan, Namespaces, USER_NAMESPACE, fds};
-use crate::sys;
+use super::place::{Owner, Root, make_directory, open_directory};
+use super::plan::{LaunchPlan, SPOOL, USER_NAMESPACE, fds};
+use super::{Failure, rights};
 use crate::sys::process::ProcessIds;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use crate::{disk, sys};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Rlimit, Signal};
-use rustix::thread::CapabilitySet;
+use sandcrab_api::launch::AgentConfig;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
@@ -46,13 +48,21 @@ pub(crate) struct Handed {
 
 /// The directory of the scratch to which the new root is attached before it becomes the root.
 const NEW_ROOT: &str = "root";
+/// An empty directory of the scratch.
+const NOTHING: &str = "nothing";
 
 /// What steps have made and hold.
 struct Executor<'a> {
     /// Mounts and namespaces without a path, by name.
     held: HashMap<String, OwnedFd>,
-    /// The new root, until it is the root.
-    root: Option<OwnedFd>,
+    /// The new root, once it is there.
+    root: Option<Root>,
+    /// The mount that shows the agent's program.
+    program: Option<OwnedFd>,
+    /// The sandbox's procfs.
+    proc: Option<OwnedFd>,
+    /// What the sandbox's own files did not leave room for.
+    hindered: Vec<String>,
     /// An empty read-only directory to cover others with.
     empty: Option<OwnedFd>,
     /// What came with the plan.
@@ -71,8 +81,17 @@ pub(crate) fn execute(
     disk: &dyn Fn() -> io::Result<PathBuf>,
     started: impl FnOnce(i32, OwnedFd) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    let mut executor =
-        Executor { held: HashMap::new(), root: None, empty: None, handed, charged: None, disk };
+    let mut executor = Executor {
+        held: HashMap::new(),
+        root: None,
+        program: None,
+        proc: None,
+        hindered: Vec::new(),
+        empty: None,
+        handed,
+        charged: None,
+        disk,
+    };
     executor.run(&plan.outside)?;
     let (go_read, go_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|e| failure("make a pipe", e.into()))?;
@@ -96,7 +115,7 @@ pub(crate) fn execute(
             // First of all: the map and the files that the server reads are to be root's.
             let ready = executor
                 .act_as_root()
-                .and_then(|()| map_ids(&plan.namespaces, pid))
+                .and_then(|()| rights::map_ids(&plan.namespaces, pid))
                 .and_then(|()| Ok(std::fs::write(&plan.namespaces.pid_file, crate::native::identity(pid)?)?))
                 .map_err(|e| failure("map ids and record the first process", e))
                 .and_then(|()| {
@@ -140,20 +159,6 @@ fn failure<T: std::fmt::Display + ?Sized>(op: &T, reason: Reason) -> Failure {
     }
 }
 
-fn id_map(lines: &[(u32, u32, u32)]) -> String {
-    lines.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect()
-}
-
-fn map_ids(namespaces: &Namespaces, pid: i32) -> StepResult {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    if namespaces.deny_setgroups {
-        std::fs::write(proc.join("setgroups"), "deny")?;
-    }
-    std::fs::write(proc.join("gid_map"), id_map(&namespaces.gid_map))?;
-    std::fs::write(proc.join("uid_map"), id_map(&namespaces.uid_map))?;
-    Ok(())
-}
-
 impl Executor<'_> {
     fn run(&mut self, ops: &[Op]) -> Result<(), Failure> {
         ops.iter().try_for_each(|op| self.step(op).map_err(|reason| failure(op, reason)))
@@ -173,7 +178,7 @@ impl Executor<'_> {
             }
             Op::Rlimit { resource, soft, hard } => {
                 rustix::process::setrlimit(
-                    resource_of(*resource)?,
+                    rights::resource_of(*resource)?,
                     Rlimit { current: Some(*soft), maximum: Some(*hard) },
                 )?;
             }
@@ -188,16 +193,17 @@ impl Executor<'_> {
                 move_to(&mount, CWD, at)?;
                 rustix::process::chdir(at)?;
                 rustix::fs::mkdirat(CWD, NEW_ROOT, Mode::from_raw_mode(0o755))?;
+                rustix::fs::mkdirat(CWD, NOTHING, Mode::from_raw_mode(0o555))?;
             }
             Op::IdMap { name, first, count } => {
-                let map = id_map(&[(0, *first, *count)]);
+                let map = rights::id_map(&[(0, *first, *count)]);
                 let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                self.held.insert(name.clone(), mapped_namespace(&proc, &map)?);
+                self.held.insert(name.clone(), rights::mapped_namespace(&proc, &map)?);
             }
             Op::UserNamespace { name, first, count } => {
-                let map = id_map(&[(0, *first, *count)]);
-                let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                self.held.insert(name.clone(), mapped_namespace(&proc, &map)?);
+                let map = rights::id_map(&[(0, *first, *count)]);
+                let namespace = rights::mapped_namespace(self.proc()?, &map)?;
+                self.held.insert(name.clone(), namespace);
             }
             Op::Disk { at } => {
                 let device = (self.disk)()?;
@@ -228,18 +234,40 @@ impl Executor<'_> {
                 sys::mount::set_attributes(&mount, libc::MOUNT_ATTR_RDONLY, Some(idmap))?;
                 move_to(&mount, CWD, at)?;
             }
+            Op::Program { directory, name, options } => {
+                let (mount, program) = program(&self.handed.agent, directory, name, options)?;
+                self.program = Some(mount);
+                self.handed.agent = program;
+            }
             Op::Link { target, at } => match &self.root {
                 Some(root) => {
-                    let (parent, name) = parent_in(root.as_fd(), at)?;
+                    let (parent, name) = root.parent_of(at)?;
                     rustix::fs::symlinkat(target, parent, name)?;
                 }
                 None => symlink(target, at)?,
             },
-            Op::Directory { path, uid, gid, mode } => self.directory(path, *uid, *gid, *mode)?,
-            Op::OwnDirectory { path, uid, gid, mode } => own_directory(path, *uid, *gid, *mode)?,
+            Op::Directory { path, uid, gid, mode } => {
+                let owner = Owner { uid: *uid, gid: *gid, mode: *mode };
+                match &self.root {
+                    None => make_outside(path, owner)?,
+                    Some(root) => {
+                        if let Some(error) = root.directory(path, owner)? {
+                            self.hindered.push(format!("{op}: {}", io::Error::from(error)));
+                        }
+                    }
+                }
+            }
+            Op::HoldDirectory { name, path, uid, gid, mode } => {
+                let owner = Owner { uid: *uid, gid: *gid, mode: *mode };
+                let directory = match open_directory(CWD, path) {
+                    Err(rustix::io::Errno::NOENT) => make_directory(CWD, path, owner),
+                    found => found,
+                };
+                self.held.insert(name.clone(), directory?);
+            }
             Op::File { path, uid, gid, mode, content } => {
                 if let Some(parent) = path.parent() {
-                    self.directory(parent, *uid, *gid, 0o755)?;
+                    make_outside(parent, Owner { uid: *uid, gid: *gid, mode: 0o755 })?;
                 }
                 let file = std::fs::File::create_new(path)?;
                 io::Write::write_all(&mut &file, content.as_bytes())?;
@@ -247,9 +275,21 @@ impl Executor<'_> {
                 rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
                 rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode))?;
             }
-            Op::Overlay { name, lower, upper, work, options } => {
-                let mount = overlay(lower, upper, work, options)?;
-                self.held.insert(name.clone(), mount);
+            Op::Overlay { name, lower, upper, work, reserve, options } => {
+                let mount = || -> StepResult<OwnedFd> {
+                    let mount = overlay(lower, Some((upper, work)), options, Attributes::PROGRAMS)?;
+                    // The kernel says nothing where it can only be read.
+                    let flags = rustix::fs::fstatvfs(&mount)?.f_flag;
+                    if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+                        return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem).into());
+                    }
+                    Ok(mount)
+                };
+                let mounted = match (mount(), reserve) {
+                    (Err(_), Some(reserve)) if reserve.exists() => disk::without_reserve(reserve, mount)?,
+                    (mounted, _) => mounted,
+                };
+                self.held.insert(name.clone(), mounted?);
             }
             Op::Tmpfs { name, options, uid, gid, mode, nodes, attributes } => {
                 let mount = new_mount("tmpfs", options, *attributes)?;
@@ -260,7 +300,11 @@ impl Executor<'_> {
                 self.held.insert(name.clone(), mount);
             }
             Op::HoldMount { name, source } => {
-                self.held.insert(name.clone(), copy_mount(source)?);
+                let mount = match &self.root {
+                    None => copy_mount(source)?,
+                    Some(root) => copy_of(root.place(source)?)?,
+                };
+                self.held.insert(name.clone(), mount);
             }
             Op::ChargeTo { uid } => {
                 // The kernel charges a user namespace to its maker's effective uid. Without root's it takes the effective
@@ -287,7 +331,7 @@ impl Executor<'_> {
                 sys::mount::set_attributes(&mount, attributes.flags(), None)?;
                 if at == Path::new("/") {
                     move_to(&mount, CWD, Path::new(NEW_ROOT))?;
-                    self.root = Some(mount);
+                    self.root = Some(Root::new(mount));
                 } else {
                     self.attach(&mount, at)?;
                 }
@@ -295,10 +339,13 @@ impl Executor<'_> {
             Op::FileSystem { fs, at, options, attributes } => {
                 let mount = new_mount(fs, options, *attributes)?;
                 self.attach(&mount, at)?;
+                if fs == "proc" {
+                    self.proc = Some(mount);
+                }
             }
             Op::Device { source, at } => {
                 let mount = copy_mount(source)?;
-                let (parent, name) = parent_in(self.root()?, at)?;
+                let (parent, name) = self.root()?.parent_of(at)?;
                 let file = rustix::fs::openat(
                     parent,
                     name,
@@ -311,44 +358,52 @@ impl Executor<'_> {
                 attach_to(&mount, file.as_fd())?;
             }
             Op::PivotRoot => {
-                rustix::process::fchdir(self.root()?)?;
+                rustix::process::fchdir(self.root()?.as_fd())?;
                 rustix::process::pivot_root(".", ".")?;
                 // The old root now lies on top of the new one: take it, and all below it, away.
                 rustix::mount::unmount(".", UnmountFlags::DETACH)?;
                 rustix::process::chdir("/")?;
             }
             Op::Cover { path } => self.cover(path)?,
-            Op::ControlGroups { v1 } => super::control_groups::show(v1)?,
+            Op::ControlGroups { v1 } => super::control_groups::show(self.root()?, v1)?,
             Op::ReadOnly { path } => {
-                if let Some(mount) = missing_is_none(copy_mount(path))? {
+                if let Some(found) = self.root()?.place_if_any(path)? {
+                    let mount = copy_of(&found)?;
                     sys::mount::set_attributes(&mount, Attributes::READ_ONLY.flags(), None)?;
-                    move_to(&mount, CWD, path)?;
+                    attach_to(&mount, found.as_fd())?;
                 }
             }
             Op::UserBound { name, most } => {
                 // The kernel keeps these in an int.
                 let most = i32::try_from(*most).unwrap_or(i32::MAX);
                 let file = Path::new("/proc/sys/user").join(format!("max_{name}"));
-                missing_is_none(std::fs::write(file, most.to_string()).map_err(Reason::from))?;
+                missing_is_none(rights::write_in_proc(self.proc()?, &file, &most.to_string()))?;
             }
-            Op::Write { path, text } => std::fs::write(path, text)?,
+            Op::Write { path, text } => rights::write_in_proc(self.proc()?, path, text)?,
             Op::LoopbackUp => sys::net::loopback_up()?,
             Op::HostName { name } => rustix::system::sethostname(name.as_bytes())?,
-            Op::ProveWritable { path } => {
-                // A name that nobody can have put there before.
-                let mut name = path.clone().into_os_string();
-                name.push(format!("-{:016x}", rand::random::<u64>()));
-                drop(std::fs::File::create_new(&name)?);
-                std::fs::remove_file(&name)?;
-            }
+            Op::ProveWritable => self.root()?.prove_writable()?,
             Op::Landlock => {
-                let Handed { agent, cgroup, memory_cgroup, .. } = &self.handed;
-                let (groups, memory) =
-                    (cgroup.as_ref().map(AsFd::as_fd), memory_cgroup.as_ref().map(AsFd::as_fd));
-                super::landlock::restrict(agent.as_fd(), groups, memory).map_err(Reason::Words)?;
+                let root = self.root()?;
+                let queues = root.place(Path::new("/dev/mqueue"))?;
+                let open = super::landlock::Open {
+                    root: root.as_fd(),
+                    queues: queues.as_fd(),
+                    agent: self.handed.agent.as_fd(),
+                    spool: self.held(SPOOL)?,
+                    groups: self.handed.cgroup.as_ref().map(AsFd::as_fd),
+                    memory: self.handed.memory_cgroup.as_ref().map(AsFd::as_fd),
+                };
+                super::landlock::restrict(&open).map_err(Reason::Words)?;
             }
-            Op::BoundCapabilities { keep } => bound_capabilities(*keep)?,
+            Op::BoundCapabilities { keep } => rights::bound_capabilities(*keep)?,
             Op::NoNewPrivileges => rustix::thread::set_no_new_privs(true)?,
+            Op::Confirm { capabilities, landlock } => {
+                rights::confirm(self.proc()?, *capabilities)?;
+                if let Some(outside) = self.program.as_ref().filter(|_| *landlock) {
+                    super::landlock::confirm(outside.as_fd()).map_err(Reason::Words)?;
+                }
+            }
         }
         Ok(())
     }
@@ -366,52 +421,31 @@ impl Executor<'_> {
             .ok_or_else(|| Reason::Words(format!("nothing is held as {name}")))
     }
 
-    /// The new root: before the pivot the one that was attached, after it the root of all.
-    fn root(&self) -> StepResult<BorrowedFd<'_>> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| Reason::Words("there is no new root yet".into()))
+    fn root(&self) -> StepResult<&Root> {
+        self.root.as_ref().ok_or_else(|| Reason::Words("there is no new root yet".into()))
+    }
+
+    fn proc(&self) -> StepResult<BorrowedFd<'_>> {
+        let proc = self.proc.as_ref().map(AsFd::as_fd);
+        proc.ok_or_else(|| Reason::Words("there is no procfs yet".into()))
     }
 
     /// Attaches a mount to a directory of the new root, made if missing.
     fn attach(&self, mount: &OwnedFd, at: &Path) -> StepResult {
         let root = self.root()?;
-        let target = match in_root(root, at) {
+        let target = match root.place(at) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (parent, name) = parent_in(root, at)?;
+                let (parent, name) = root.parent_of(at)?;
                 rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-                in_root(root, at)
+                root.place(at)
             }
             found => found,
         };
         attach_to(mount, target?.as_fd())
     }
 
-    /// Makes a directory and those above it that are missing. One that exists keeps its owner and mode.
-    fn directory(&self, path: &Path, uid: u32, gid: u32, mode: u32) -> StepResult {
-        let owner = (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
-        let (base, path) = match &self.root {
-            Some(root) => (root.as_fd(), path.strip_prefix("/").unwrap_or(path)),
-            None => (CWD, path),
-        };
-        let mut missing: Vec<&Path> = Vec::new();
-        for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-            match rustix::fs::statat(base, ancestor, AtFlags::empty()) {
-                Ok(_) => break,
-                Err(rustix::io::Errno::NOENT) => missing.push(ancestor),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        for directory in missing.into_iter().rev() {
-            rustix::fs::mkdirat(base, directory, Mode::from_raw_mode(0o700))?;
-            rustix::fs::chownat(base, directory, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
-            let mode = if directory == path { mode } else { 0o755 };
-            rustix::fs::chmodat(base, directory, Mode::from_raw_mode(mode), AtFlags::empty())?;
-        }
-        Ok(())
-    }
-
     fn cover(&mut self, path: &Path) -> StepResult {
-        let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-        let Some(found) = missing_is_none(found.map_err(Reason::from))? else { return Ok(()) };
+        let Some(found) = self.root()?.place_if_any(path)? else { return Ok(()) };
         let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
         let mount = if kind == rustix::fs::FileType::Directory {
             match &self.empty {
@@ -432,7 +466,7 @@ impl Executor<'_> {
 
     /// Becomes the agent. Returns why it could not.
     fn exec(mut self, plan: &LaunchPlan) -> Failure {
-        let config = match config_file(plan) {
+        let config = match config_file(plan, std::mem::take(&mut self.hindered)) {
             Ok(config) => config,
             Err(error) => return failure("write the agent's configuration", error.into()),
         };
@@ -442,6 +476,7 @@ impl Executor<'_> {
             (fds::USER_NAMESPACE, self.held.remove(USER_NAMESPACE)),
             (fds::CGROUP, self.handed.cgroup),
             (fds::MEMORY_CGROUP, self.handed.memory_cgroup),
+            (fds::SPOOL, self.held.remove(SPOOL)),
         ];
         table.sort_by_key(|(number, _)| *number);
         let argv: Result<Vec<CString>, _> = plan.argv.iter().map(|arg| CString::new(arg.as_str())).collect();
@@ -461,11 +496,12 @@ impl Executor<'_> {
 }
 
 /// The agent's configuration in memory that nobody can change any more.
-fn config_file(plan: &LaunchPlan) -> io::Result<OwnedFd> {
+fn config_file(plan: &LaunchPlan, hindered: Vec<String>) -> io::Result<OwnedFd> {
     use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
+    let config = AgentConfig { hindered, ..plan.config.clone() };
     let file = rustix::fs::memfd_create("config", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut writer = std::fs::File::from(file);
-    io::Write::write_all(&mut writer, &serde_json::to_vec(&plan.config)?)?;
+    io::Write::write_all(&mut writer, &serde_json::to_vec(&config)?)?;
     rustix::fs::seek(&writer, SeekFrom::Start(0))?;
     rustix::fs::fcntl_add_seals(
         &writer,
@@ -474,23 +510,32 @@ fn config_file(plan: &LaunchPlan) -> io::Result<OwnedFd> {
     Ok(writer.into())
 }
 
-/// A directory that is one's own, whatever the people of the sandbox have put in its place.
-fn own_directory(path: &Path, uid: u32, gid: u32, mode: u32) -> StepResult {
-    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => {}
-        Ok(_) => {
-            rustix::fs::unlinkat(CWD, path, AtFlags::empty())?;
-            rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700))?;
-        }
-        Err(rustix::io::Errno::NOENT) => rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700))?,
-        Err(error) => return Err(error.into()),
+/// A mount that shows `directory` and cannot be written to by any means, with the program opened in it.
+///
+/// Not a bind: that one shares the host's inode, and is writable again where its read-only flag can be cleared.
+fn program(
+    handed: &OwnedFd,
+    directory: &Path,
+    name: &str,
+    options: &[(String, Option<String>)],
+) -> StepResult<(OwnedFd, OwnedFd)> {
+    let wanted = rustix::fs::fstat(handed)?;
+    let other = || Reason::Words("it is not the file that the server handed over".into());
+    let found = rustix::fs::statat(CWD, directory.join(name), AtFlags::SYMLINK_NOFOLLOW)?;
+    if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino) {
+        return Err(other());
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(path, flags, Mode::empty())?;
-    let owner = (Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)));
-    rustix::fs::fchown(&directory, owner.0, owner.1)?;
-    rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode))?;
-    Ok(())
+    // Without a directory to write to, overlayfs wants two to read from.
+    let lower = [directory.to_owned(), NOTHING.into()];
+    let attributes = Attributes { read_only: true, ..Attributes::PROGRAMS };
+    let mount = overlay(&lower, None, options, attributes)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let program = rustix::fs::openat(&mount, name, flags, Mode::empty())?;
+    // Looked up once more by the mount: it keeps the number, the device is its own.
+    if rustix::fs::fstat(&program)?.st_ino != wanted.st_ino {
+        return Err(other());
+    }
+    Ok((mount, program))
 }
 
 /// A device node that everybody may read and write and that its owner alone may change or remove.
@@ -517,171 +562,12 @@ pub(super) fn missing_is_none<T>(result: StepResult<T>) -> StepResult<Option<T>>
     }
 }
 
-fn stop_propagation() -> StepResult {
-    use rustix::mount::MountPropagationFlags;
-    Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
-}
-
-/// A user namespace with one line of map, which lives as long as the returned descriptor.
-fn mapped_namespace(proc: &OwnedFd, map: &str) -> StepResult<OwnedFd> {
-    let (hold_read, hold_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    match sys::process::fork_into(libc::CLONE_NEWUSER as u64, libc::SIGCHLD, None)? {
-        sys::process::Forked::Child => {
-            drop(hold_write);
-            let _ = rustix::io::read(&hold_read, &mut [0]);
-            sys::process::exit_now(0)
-        }
-        sys::process::Forked::Parent { pid, pidfd } => {
-            drop(hold_read);
-            let write = |name: &str| -> StepResult {
-                let path = format!("{pid}/{name}");
-                let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-                rustix::io::write(file, map.as_bytes())?;
-                Ok(())
-            };
-            let namespace = write("gid_map").and_then(|()| write("uid_map")).and_then(|()| {
-                let path = format!("{pid}/ns/user");
-                Ok(rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-            });
-            drop(hold_write);
-            let exited = rustix::process::WaitIdOptions::EXITED;
-            rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), exited)?;
-            namespace
-        }
+/// Makes a directory of the scratch, and those above it that are missing. One that exists stays as it is.
+fn make_outside(path: &Path, owner: Owner) -> StepResult {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    for directory in missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
+        let mode = if directory == path { owner.mode } else { 0o755 };
+        make_directory(CWD, directory, Owner { mode, ..owner })?;
     }
-}
-
-fn resource_of(number: u32) -> StepResult<rustix::process::Resource> {
-    use rustix::process::Resource;
-    match number {
-        libc::RLIMIT_CORE => Ok(Resource::Core),
-        libc::RLIMIT_NOFILE => Ok(Resource::Nofile),
-        libc::RLIMIT_NPROC => Ok(Resource::Nproc),
-        libc::RLIMIT_SIGPENDING => Ok(Resource::Sigpending),
-        libc::RLIMIT_MSGQUEUE => Ok(Resource::Msgqueue),
-        libc::RLIMIT_MEMLOCK => Ok(Resource::Memlock),
-        other => Err(Reason::Words(format!("no resource has the number {other} here"))),
-    }
-}
-
-/// A new mount of a new file system, attached nowhere yet.
-pub(super) fn new_mount(
-    fs: &str,
-    options: &[(String, Option<String>)],
-    attributes: Attributes,
-) -> StepResult<OwnedFd> {
-    let context = rustix::mount::fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    configured_mount(&context, options, attributes)
-}
-
-/// Sets options, creates the file system and a mount of it. The kernel explains a refusal in the context's log.
-fn configured_mount(
-    context: &OwnedFd,
-    options: &[(String, Option<String>)],
-    attributes: Attributes,
-) -> StepResult<OwnedFd> {
-    let explain = |error: rustix::io::Errno, what: &str| {
-        let mut log = [0; 512];
-        match rustix::io::read(context, &mut log) {
-            Ok(length) if length > 0 => {
-                let log = String::from_utf8_lossy(&log[..length]);
-                Reason::Words(format!("{}: {} ({what})", io::Error::from(error), log.trim()))
-            }
-            _ => Reason::Words(format!("{} ({what})", io::Error::from(error))),
-        }
-    };
-    for (name, value) in options {
-        match value {
-            Some(value) => rustix::mount::fsconfig_set_string(context, name, value),
-            None => rustix::mount::fsconfig_set_flag(context, name),
-        }
-        .map_err(|error| {
-            explain(error, &format!("option {name}={}", value.as_deref().unwrap_or_default()))
-        })?;
-    }
-    rustix::mount::fsconfig_create(context).map_err(|error| explain(error, "create"))?;
-    let attributes = MountAttrFlags::from_bits_retain(attributes.flags() as u32);
-    Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
-}
-
-fn overlay(
-    lower: &[PathBuf],
-    upper: &Path,
-    work: &Path,
-    options: &[(String, Option<String>)],
-) -> StepResult<OwnedFd> {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let lower: Vec<String> = lower.iter().map(|path| text(path)).collect();
-    let mut all = vec![
-        ("source".to_owned(), Some("sandcrab".to_owned())),
-        ("lowerdir".to_owned(), Some(lower.join(":"))),
-        ("upperdir".to_owned(), Some(text(upper))),
-        ("workdir".to_owned(), Some(text(work))),
-    ];
-    all.extend_from_slice(options);
-    new_mount("overlay", &all, Attributes::PROGRAMS)
-}
-
-/// A copy of the mount at a path, without what is mounted below it.
-fn copy_mount(path: &Path) -> StepResult<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    Ok(rustix::mount::open_tree(CWD, path, flags)?)
-}
-
-fn copy_of(mount: &OwnedFd) -> StepResult<OwnedFd> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    Ok(rustix::mount::open_tree(mount, "", flags)?)
-}
-
-fn move_to(mount: &OwnedFd, directory: BorrowedFd<'_>, path: &Path) -> StepResult {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(mount, "", directory, path, flags)?)
-}
-
-pub(super) fn attach_to(mount: &OwnedFd, target: BorrowedFd<'_>) -> StepResult {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
-}
-
-/// Opens a path of the new root as a place. An image that has a link there would lead a mount elsewhere: ELOOP.
-fn in_root(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let path = if path == Path::new("/") { Path::new(".") } else { path };
-    Ok(rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?)
-}
-
-/// The directory that holds a path of the new root, and the last name.
-fn parent_in(root: BorrowedFd<'_>, path: &Path) -> StepResult<(OwnedFd, PathBuf)> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Reason::Words(format!("{} has no parent", path.display())));
-    };
-    Ok((in_root(root, parent)?, name.into()))
-}
-
-/// Leaves the process with the given capabilities: in the bounding set, so that no exec brings others back, and in
-/// those that it has now.
-fn bound_capabilities(keep: u64) -> StepResult {
-    for bit in 0..64 {
-        let capability = CapabilitySet::from_bits_retain(1 << bit);
-        if keep & (1 << bit) != 0 {
-            continue;
-        }
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            Ok(()) => {}
-            // Past the last one that this kernel knows.
-            Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let keep = CapabilitySet::from_bits_retain(keep);
-    rustix::thread::set_capabilities(
-        None,
-        rustix::thread::CapabilitySets {
-            effective: keep,
-            permitted: keep,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
     Ok(())
 }

@@ -5,22 +5,32 @@
 //! cannot be changed whatever capabilities are held, device nodes cannot be made, and signals and abstract sockets do
 //! not pass the sandbox's edge. The agent is inside, so that all sessions share one domain and can trace each other.
 
+use rustix::fs::{Mode, OFlags};
 use std::os::fd::BorrowedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetStatus, Scope,
 };
 
+/// What stays open: the sandbox's root and what the agent was handed from outside. No path leads there from inside.
+pub(crate) struct Open<'a> {
+    /// The sandbox's root.
+    pub(crate) root: BorrowedFd<'a>,
+    /// Where message queues are mounted.
+    pub(crate) queues: BorrowedFd<'a>,
+    /// The agent's program, which is executed after this: the only file out there that may be.
+    pub(crate) agent: BorrowedFd<'a>,
+    /// Where the agent keeps output.
+    pub(crate) spool: BorrowedFd<'a>,
+    /// The delegated cgroup2 directory.
+    pub(crate) groups: Option<BorrowedFd<'a>>,
+    /// The memory cgroup's directory.
+    pub(crate) memory: Option<BorrowedFd<'a>>,
+}
+
 /// Restricts the calling process and all that come from it. Says in words why it could not.
-///
-/// The agent's own program lies outside and has to be executed after this: the only file out there that may be.
-/// So do the cgroups that the agent was handed: nobody else can reach them, they are mounted nowhere inside.
-pub(crate) fn restrict(
-    agent: BorrowedFd<'_>,
-    groups: Option<BorrowedFd<'_>>,
-    memory: Option<BorrowedFd<'_>>,
-) -> Result<(), String> {
+pub(crate) fn restrict(open: &Open<'_>) -> Result<(), String> {
     let handled = AccessFs::from_all(ABI::V5);
     let allowed = handled & !(AccessFs::MakeChar | AccessFs::MakeBlock);
     let say = |error: landlock::RulesetError| error.to_string();
@@ -34,14 +44,16 @@ pub(crate) fn restrict(
         .map_err(say)?
         .create()
         .map_err(say)?
-        .add_rule(PathBeneath::new(PathFd::new("/").map_err(|error| error.to_string())?, allowed))
+        .add_rule(PathBeneath::new(open.root, allowed))
         .map_err(say)?
         // Message queues are opened through a mount that the kernel keeps to itself; its root is the same as here.
-        .add_rule(PathBeneath::new(PathFd::new("/dev/mqueue").map_err(|error| error.to_string())?, allowed))
+        .add_rule(PathBeneath::new(open.queues, allowed))
         .map_err(say)?
-        .add_rule(PathBeneath::new(agent, AccessFs::Execute | AccessFs::ReadFile))
+        .add_rule(PathBeneath::new(open.agent, AccessFs::Execute | AccessFs::ReadFile))
+        .map_err(say)?
+        .add_rule(PathBeneath::new(open.spool, AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate))
         .map_err(say)?;
-    for (directory, access) in [(groups, manage), (memory, read)] {
+    for (directory, access) in [(open.groups, manage), (open.memory, read)] {
         if let Some(directory) = directory {
             rules = rules.add_rule(PathBeneath::new(directory, access)).map_err(say)?;
         }
@@ -50,5 +62,15 @@ pub(crate) fn restrict(
     match status.ruleset {
         RulesetStatus::NotEnforced => Err("the kernel enforces none of it".into()),
         RulesetStatus::PartiallyEnforced | RulesetStatus::FullyEnforced => Ok(()),
+    }
+}
+
+/// Proves that a directory outside cannot be opened.
+pub(crate) fn confirm(outside: BorrowedFd<'_>) -> Result<(), String> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat(outside, ".", flags, Mode::empty()) {
+        Err(rustix::io::Errno::ACCESS) => Ok(()),
+        Ok(_) => Err("a directory outside can be opened in spite of Landlock".into()),
+        Err(error) => Err(format!("a directory outside is refused by {error} and not by Landlock")),
     }
 }

@@ -6,8 +6,11 @@
 mod control_groups;
 mod execute;
 mod landlock;
+mod mounts;
 pub(crate) mod ops;
+mod place;
 pub mod plan;
+mod rights;
 
 pub use crate::sys::process::inherited_fd;
 pub use ops::{Attributes, Op};

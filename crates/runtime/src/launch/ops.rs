@@ -37,23 +37,30 @@ pub enum Op {
     Disk { at: PathBuf },
     /// A read-only view of a host directory, its owners shifted by `idmap`.
     Layer { source: PathBuf, at: PathBuf, idmap: String },
+    /// Shows the agent's program, which lies in a directory of the host, through a read-only overlay of its own: what is
+    /// executed is no file of the host's, and neither owner nor root of the sandbox can change it. Refused unless it is
+    /// the file that the server handed over.
+    Program { directory: PathBuf, name: String, options: Vec<(String, Option<String>)> },
     /// A symbolic link.
     Link { target: PathBuf, at: PathBuf },
-    /// A directory with owner and mode, and those above it; what exists stays as it is.
+    /// A directory with owner and mode, and those above it; what exists stays as it is. Inside, where the sandbox's own
+    /// files are in the way, it goes without, and its agent says so.
     Directory { path: PathBuf, uid: u32, gid: u32, mode: u32 },
-    /// A directory with owner and mode, whatever was there: what is no directory is replaced.
-    OwnDirectory { path: PathBuf, uid: u32, gid: u32, mode: u32 },
+    /// Holds a directory, made with owner and mode if it is missing, which has no path inside.
+    HoldDirectory { name: String, path: PathBuf, uid: u32, gid: u32, mode: u32 },
     /// A new file with its owner, mode and content; directories above it are made if missing.
     File { path: PathBuf, uid: u32, gid: u32, mode: u32, content: String },
-    /// Stacks layers (topmost first) under a writable one. Held as a mount that is not attached yet.
+    /// Stacks layers (topmost first) under a writable one. Held as a mount that is not attached yet. Where the disk has no
+    /// room for what the kernel does meanwhile, the directories in `reserve` make place for that long.
     Overlay {
         name: String,
         lower: Vec<PathBuf>,
         upper: PathBuf,
         work: PathBuf,
+        reserve: Option<PathBuf>,
         options: Vec<(String, Option<String>)>,
     },
-    /// Holds a copy of a host's mount.
+    /// Holds a copy of a mount: of the host's, or, once there is a new root, of one there.
     HoldMount { name: String, source: PathBuf },
     /// A tmpfs made outside, whose owner is set afterwards, so that no mount option tells the host's ids, with device
     /// nodes of its own. Held as a mount that is not attached yet.
@@ -92,14 +99,14 @@ pub enum Op {
     /// Bounds what all users of this user namespace may have together: `max_NAME` of /proc/sys/user. A kernel that does
     /// not know the name does not count it.
     UserBound { name: String, most: u64 },
-    /// Writes to a file of procfs.
+    /// Writes to a file of the sandbox's procfs, and reads back what is in force.
     Write { path: PathBuf, text: String },
     /// Brings `lo` up.
     LoopbackUp,
     /// The host name inside.
     HostName { name: String },
     /// Creates and removes a file: an overlay that could not be mounted writable says so only when it is written to.
-    ProveWritable { path: PathBuf },
+    ProveWritable,
     /// The namespace of the people in the sandbox, without the agent's id: `first` is their root in this namespace.
     UserNamespace { name: String, first: u32, count: u32 },
     /// No file above the sandbox's root can be opened any more, whatever descriptor leads there; no mounts, no device nodes.
@@ -108,6 +115,9 @@ pub enum Op {
     BoundCapabilities { keep: u64 },
     /// No exec gives more rights than the caller has.
     NoNewPrivileges,
+    /// Reads back from the kernel that capabilities and `no_new_privs` are in force as they were set, and with `landlock`
+    /// that a directory outside cannot be opened.
+    Confirm { capabilities: u64, landlock: bool },
 }
 
 /// A character device that every program may read and write.
@@ -169,9 +179,13 @@ impl fmt::Display for Op {
             Self::IdMap { name, first, count } => write!(f, "make id map {name} ({first}+{count})"),
             Self::Disk { at } => write!(f, "mount the disk on {}", at.display()),
             Self::Layer { source, at, .. } => write!(f, "map layer {} to {}", source.display(), at.display()),
+            Self::Program { directory, name, .. } => {
+                write!(f, "show program {}", directory.join(name).display())
+            }
             Self::Link { target, at } => write!(f, "link {} to {}", at.display(), target.display()),
-            Self::Directory { path, .. } | Self::OwnDirectory { path, .. } => {
-                write!(f, "make directory {}", path.display())
+            Self::Directory { path, .. } => write!(f, "make directory {}", path.display()),
+            Self::HoldDirectory { name, path, .. } => {
+                write!(f, "hold directory {} as {name}", path.display())
             }
             Self::File { path, .. } => write!(f, "write file {}", path.display()),
             Self::Overlay { name, .. } => write!(f, "mount overlay {name}"),
@@ -190,12 +204,13 @@ impl fmt::Display for Op {
             Self::Write { path, .. } => write!(f, "write {}", path.display()),
             Self::LoopbackUp => write!(f, "bring loopback up"),
             Self::HostName { name } => write!(f, "set host name {name}"),
-            Self::ProveWritable { path } => write!(f, "prove that {} is writable", path.display()),
+            Self::ProveWritable => write!(f, "prove that the root is writable"),
             Self::CgroupNamespace => write!(f, "make a cgroup namespace"),
             Self::UserNamespace { name, .. } => write!(f, "make user namespace {name}"),
             Self::Landlock => write!(f, "apply landlock"),
             Self::BoundCapabilities { keep } => write!(f, "keep capabilities {keep:#x}"),
             Self::NoNewPrivileges => write!(f, "set no_new_privs"),
+            Self::Confirm { .. } => write!(f, "read back what is in force"),
         }
     }
 }

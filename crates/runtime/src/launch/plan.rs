@@ -1,7 +1,10 @@
 //! From what is wanted and what the machine has to a list of steps. Pure: no system call, so that a snapshot test can
 //! hold the isolation without root.
 
-use super::ops::{Attributes, Node, Op};
+mod file_systems;
+
+use super::ops::{Attributes, Op};
+use crate::disk;
 use crate::image::Image;
 use crate::image::identity::IdentityFile;
 use crate::shares::Share;
@@ -20,10 +23,14 @@ pub(crate) mod fds {
     pub(crate) const USER_NAMESPACE: i32 = 5;
     pub(crate) const CGROUP: i32 = 6;
     pub(crate) const MEMORY_CGROUP: i32 = 7;
+    pub(crate) const SPOOL: i32 = 8;
 }
 
 /// The name under which the launch stage holds the namespace of the people in the sandbox.
 pub(crate) const USER_NAMESPACE: &str = "people";
+/// The name under which it holds the directory in which the agent keeps output that does not fit memory: on the
+/// sandbox's disk, beside the writable layers, where no path inside leads.
+pub(crate) const SPOOL: &str = "spool";
 
 /// Everything that the launch stage does, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +129,8 @@ pub struct Setting<'a> {
     pub seccomp: &'a str,
     /// Whether the kernel has Landlock.
     pub landlock: bool,
+    /// The directory and the name of the agent's program.
+    pub program: (&'a Path, &'a str),
     /// The agent's command line, without its configuration's descriptor.
     pub agent_argv: &'a [String],
 }
@@ -205,12 +214,14 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             outside.extend(counted);
             outside.push(Op::PrivateMounts);
             outside.push(Op::Scratch { at: setting.scratch.into() });
+            program(&mut outside, setting);
             outside.push(Op::IdMap { name: "layers".into(), first, count: ID_COUNT });
             layers(&mut outside, setting, first);
+            outside.push(spool(agent));
             if spec.network == Network::Host {
                 outside.push(Op::HoldMount { name: "sys".into(), source: "/sys".into() });
             }
-            own_file_systems(&mut outside, spec, first, agent);
+            file_systems::outside(&mut outside, spec, first, agent);
             outside.push(Op::ChargeTo { uid: agent });
             inside.push(Op::BecomeRoot { clear_groups: true });
             inside.push(Op::StopPropagation);
@@ -222,7 +233,9 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             inside.push(Op::BecomeRoot { clear_groups: false });
             inside.push(Op::StopPropagation);
             inside.push(Op::Scratch { at: setting.scratch.into() });
+            program(&mut inside, setting);
             layers(&mut inside, setting, 0);
+            inside.push(spool(0));
             if spec.network == Network::Host {
                 inside.push(Op::HoldMount { name: "sys".into(), source: "/sys".into() });
             }
@@ -238,9 +251,9 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             attributes: Attributes::PROGRAMS,
         });
     }
-    file_systems(&mut inside, spec, user);
+    file_systems::mounts(&mut inside, spec, user);
     inside.push(Op::PivotRoot);
-    covers(&mut inside);
+    file_systems::covers(&mut inside);
     inside.push(match &setting.shown_cgroups {
         Some(v1) => Op::ControlGroups { v1: v1.clone() },
         None => Op::Cover { path: "/sys/fs".into() },
@@ -273,11 +286,10 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
         });
     }
     inside.push(Op::HostName { name: host_name(spec.sandbox.as_str()) });
-    inside.push(Op::ProveWritable { path: "/.writable".into() });
+    inside.push(Op::ProveWritable);
     for (path, mode) in [("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/root", 0o700), ("/workspace", 0o755)] {
         inside.push(Op::Directory { path: path.into(), uid: user, gid: user, mode });
     }
-    inside.push(Op::OwnDirectory { path: SPOOL.into(), uid: 0, gid: 0, mode: 0o700 });
     if root {
         inside.push(Op::UserNamespace { name: USER_NAMESPACE.into(), first: user, count: ID_COUNT });
     }
@@ -308,6 +320,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     let keep = mask(AGENT_CAPABILITIES) | if root { 0 } else { mask(USER_CAPABILITIES) };
     inside.push(Op::BoundCapabilities { keep });
     inside.push(Op::NoNewPrivileges);
+    inside.push(Op::Confirm { capabilities: keep, landlock: setting.landlock });
 
     let (uid_map, gid_map) = match setting.ids {
         Ids::Range { first, agent } => {
@@ -333,8 +346,20 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     }
 }
 
-/// Where the agent keeps output that does not fit memory: on the sandbox's disk, closed to its users.
-const SPOOL: &str = "/.sandcrab";
+/// Before the disk, which is attached meanwhile: a mount takes the kernel its time.
+fn program(ops: &mut Vec<Op>, setting: &Setting<'_>) {
+    let (directory, name) = setting.program;
+    ops.push(Op::Link { target: directory.into(), at: "program".into() });
+    let mut options = vec![option("xino", "off")];
+    if matches!(setting.ids, Ids::Single { .. }) {
+        options.push(flag("userxattr"));
+    }
+    ops.push(Op::Program { directory: "program".into(), name: name.into(), options });
+}
+
+fn spool(owner: u32) -> Op {
+    Op::HoldDirectory { name: SPOOL.into(), path: "disk/spool".into(), uid: owner, gid: owner, mode: 0o700 }
+}
 
 /// The overlays of the image: layers in short relative paths, because the kernel takes no option longer than 255 bytes.
 fn layers(ops: &mut Vec<Op>, setting: &Setting<'_>, owner: u32) {
@@ -385,145 +410,9 @@ fn layers(ops: &mut Vec<Op>, setting: &Setting<'_>, owner: u32) {
                 });
             }
         }
-        ops.push(Op::Overlay { name: format!("tree{index}"), lower, upper, work, options: options.clone() });
-    }
-}
-
-/// The devices of a sandbox and their numbers (admin-guide/devices.txt).
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-/// The pseudo-terminals of a sandbox. All sandboxes of a machine have 3,072 together (`kernel.pty.max` less the reserve).
-const TERMINALS: u32 = 32;
-
-/// A directory in memory.
-struct Folder {
-    at: &'static str,
-    size: u64,
-    inodes: u32,
-    mode: u32,
-    attributes: Attributes,
-}
-
-impl Folder {
-    fn bounds(&self) -> Vec<(String, Option<String>)> {
-        vec![option("size", &self.size), option("nr_inodes", &self.inodes)]
-    }
-}
-
-/// /dev, /dev/shm, /run.
-fn folders(spec: &crate::SandboxSpec) -> [Folder; 3] {
-    // Shared memory counts as the sandbox's memory: half of it, as the kernel's own default is half of the machine's.
-    let shm = spec.limits.memory.map_or(256 << 20, |memory| memory.0 / 2);
-    let folder = |at, size, inodes, mode, attributes| Folder { at, size, inodes, mode, attributes };
-    [
-        folder("/dev", 1 << 20, 512, 0o755, Attributes::DEVICES),
-        folder("/dev/shm", shm, 65_536, 0o1777, Attributes::PROGRAMS),
-        folder("/run", 64 << 20, 65_536, 0o755, Attributes::PROGRAMS),
-    ]
-}
-
-/// Makes them outside, where device nodes can be made: those of the host would be seen and locked by every sandbox.
-fn own_file_systems(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, first: u32, agent: u32) {
-    for folder in folders(spec) {
-        let nodes = DEVICES.map(|(name, major, minor)| Node { name: name.into(), major, minor });
-        let (uid, mode, nodes) = match folder.at {
-            // The people's root makes files here by its group; what is the agent's, the nodes above all, stays.
-            "/dev" => (agent, 0o1775, nodes.to_vec()),
-            _ => (first, folder.mode, Vec::new()),
-        };
-        ops.push(Op::Tmpfs {
-            name: folder.at.into(),
-            options: folder.bounds(),
-            uid,
-            gid: first,
-            mode,
-            nodes,
-            attributes: folder.attributes,
-        });
-    }
-}
-
-/// /proc, /sys, /dev, /run.
-fn file_systems(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, user: u32) {
-    let mount = |ops: &mut Vec<Op>, fs: &str, at: &str, options: Vec<_>, attributes| {
-        ops.push(Op::FileSystem { fs: fs.into(), at: at.into(), options, attributes });
-    };
-    let root = user != 0;
-    let tmpfs = |ops: &mut Vec<Op>, folder: &Folder| {
-        ops.push(if root {
-            Op::Attach { name: folder.at.into(), at: folder.at.into(), attributes: folder.attributes }
-        } else {
-            let mode = option("mode", &format!("{:o}", folder.mode));
-            let options = [folder.bounds(), vec![mode]].concat();
-            let attributes = folder.attributes;
-            Op::FileSystem { fs: "tmpfs".into(), at: folder.at.into(), options, attributes }
-        });
-    };
-    let [dev, shm, run] = folders(spec);
-
-    mount(ops, "proc", "/proc", vec![], Attributes::DATA);
-    if spec.network == Network::Loopback {
-        mount(ops, "sysfs", "/sys", vec![], Attributes::READ_ONLY);
-    }
-    tmpfs(ops, &dev);
-    // The tty group's number is 5 everywhere; `user` is the distance between the two namespaces.
-    let tty = option("gid", &(5 + user));
-    let pts = if user == 0 { vec![] } else { vec![tty] };
-    let bounded = vec![option("ptmxmode", "666"), option("mode", "620"), option("max", &TERMINALS)];
-    mount(ops, "devpts", "/dev/pts", [bounded, pts].concat(), Attributes::DEVICES);
-    tmpfs(ops, &shm);
-    tmpfs(ops, &run);
-    mount(ops, "mqueue", "/dev/mqueue", vec![], Attributes::DATA);
-    if spec.network == Network::Host {
-        ops.push(Op::Attach { name: "sys".into(), at: "/sys".into(), attributes: Attributes::READ_ONLY });
-    }
-    if !root {
-        // Only root can make nodes.
-        for (name, ..) in DEVICES {
-            let path = Path::new("/dev").join(name);
-            ops.push(Op::Device { source: path.clone(), at: path });
-        }
-    }
-    for (at, target) in [
-        ("/dev/ptmx", "pts/ptmx"),
-        ("/dev/fd", "/proc/self/fd"),
-        ("/dev/stdin", "/proc/self/fd/0"),
-        ("/dev/stdout", "/proc/self/fd/1"),
-        ("/dev/stderr", "/proc/self/fd/2"),
-    ] {
-        ops.push(Op::Link { target: target.into(), at: at.into() });
-    }
-    ops.push(Op::Directory { path: "/run/lock".into(), uid: user, gid: user, mode: 0o1777 });
-}
-
-/// What of /proc and /sys is hidden or read-only.
-fn covers(ops: &mut Vec<Op>) {
-    for path in [
-        "/proc/acpi",
-        "/proc/asound",
-        "/proc/interrupts",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/key-users",
-        "/proc/kmsg",
-        "/proc/kpagecgroup",
-        "/proc/kpagecount",
-        "/proc/kpageflags",
-        "/proc/latency_stats",
-        "/proc/sched_debug",
-        "/proc/scsi",
-        "/proc/sysrq-trigger",
-        "/proc/timer_list",
-        // Loop devices tell the paths of their files, those of other sandboxes among them.
-        "/sys/devices/virtual/block",
-        "/sys/devices/virtual/powercap",
-        "/sys/firmware",
-        "/sys/kernel",
-    ] {
-        ops.push(Op::Cover { path: path.into() });
-    }
-    for path in ["/proc/bus", "/proc/fs", "/proc/irq"] {
-        ops.push(Op::ReadOnly { path: path.into() });
+        let reserve = matches!(setting.disk, Disk::Device).then(|| Path::new("disk").join(disk::RESERVE));
+        let (name, options) = (format!("tree{index}"), options.clone());
+        ops.push(Op::Overlay { name, lower, upper, work, reserve, options });
     }
 }
 
@@ -562,8 +451,9 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
         },
         env,
         workspace: "/workspace".into(),
-        spool_dir: SPOOL.into(),
+        spool_fd: fds::SPOOL,
         memory_cgroup_fd: setting.memory_cgroup.then_some(fds::MEMORY_CGROUP),
+        hindered: Vec::new(),
     }
 }
 
@@ -577,117 +467,4 @@ pub(crate) fn host_name(sandbox: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SandboxSpec;
-    use crate::image::Tree;
-    use sandcrab_api::ids::SandboxId;
-    use sandcrab_api::sandbox::Limits;
-    use sandcrab_api::units::ByteSize;
-
-    fn image() -> Image {
-        Image {
-            key: "key".into(),
-            trees: vec![
-                Tree { at: "/".into(), layers: vec!["/data/image/root".into()] },
-                Tree { at: "/usr".into(), layers: vec!["/data/image/usr".into(), "/usr".into()] },
-            ],
-            env: [("PIP_ROOT_USER_ACTION".to_owned(), "ignore".to_owned())].into(),
-        }
-    }
-
-    fn spec(network: Network) -> SandboxSpec {
-        SandboxSpec {
-            sandbox: SandboxId::parse("User_1.x").unwrap(),
-            image: "host".into(),
-            limits: Limits { memory: Some(ByteSize(512 << 20)), ..Limits::default() },
-            network,
-            env: [("API_KEY".to_owned(), "k".to_owned())].into(),
-        }
-    }
-
-    fn planned(ids: Ids, disk: Disk, network: Network) -> LaunchPlan {
-        let image = image();
-        let root = matches!(ids, Ids::Range { .. });
-        let cgroups = ["/sys/fs/cgroup/memory/sandcrab/id/tasks".into()];
-        let setting = Setting {
-            image: &image,
-            identity: &[IdentityFile { path: "/etc/hostname".into(), content: "x\n".into(), mode: 0o644 }],
-            ids,
-            disk,
-            scratch: Path::new("/data/scratch"),
-            pid_file: Path::new("/data/instances/id/pid"),
-            cgroups: if root { &cgroups } else { &[] },
-            delegated_cgroup: root,
-            shown_cgroups: root.then(|| vec![vec!["cpu".into(), "cpuacct".into()], vec!["memory".into()]]),
-            memory_cgroup: root,
-            cpus: root.then_some(&[1][..]),
-            may_lower_oom: root,
-            open_files: 20_000,
-            user_open_files: 4096,
-            share: &Share {
-                inotify_instances: 128,
-                inotify_watches: 65_536,
-                signals: 16_384,
-                queue_bytes: 819_200,
-                processes: 100,
-                locked_bytes: 8 << 20,
-            },
-            seccomp: "BASE64",
-            landlock: true,
-            agent_argv: &["sandcrab".into(), "agent".into()],
-        };
-        plan(&spec(network), &setting)
-    }
-
-    #[test]
-    fn a_root_servers_plan() {
-        let ids = Ids::Range { first: 1_000_000, agent: 500 };
-        let plan = planned(ids, Disk::Device, Network::Loopback);
-        insta::assert_yaml_snapshot!(plan);
-    }
-
-    #[test]
-    fn a_rootless_servers_plan() {
-        let disk = Disk::Directory("/data/instances/id/disk".into());
-        insta::assert_yaml_snapshot!(planned(Ids::Single { uid: 1000, gid: 1001 }, disk, Network::Loopback));
-    }
-
-    #[test]
-    fn the_hosts_network_is_taken_only_when_asked_for() {
-        let ids = Ids::Range { first: 1_000_000, agent: 500 };
-        let own = planned(ids, Disk::Device, Network::Loopback);
-        assert!(own.namespaces.net);
-        let host = planned(ids, Disk::Device, Network::Host);
-        assert!(!host.namespaces.net);
-        // The host's own settings of its network are not a sandbox's to make.
-        let touches = |op: &Op| match op {
-            Op::LoopbackUp => true,
-            Op::Write { path, .. } => path.starts_with("/proc/sys/net"),
-            _ => false,
-        };
-        assert!(own.inside.iter().any(touches));
-        assert!(!host.inside.iter().any(touches));
-    }
-
-    #[test]
-    fn the_agents_id_is_none_of_the_peoples() {
-        let ids = Ids::Range { first: 1_000_000, agent: 500 };
-        let plan = planned(ids, Disk::Device, Network::Loopback);
-        assert_eq!(plan.namespaces.uid_map, [(0, 500, 1), (1, 1_000_000, ID_COUNT)]);
-        let people = plan.inside.iter().find_map(|op| match op {
-            Op::UserNamespace { first, count, .. } => Some((*first, *count)),
-            _ => None,
-        });
-        assert_eq!(people, Some((1, ID_COUNT)), "the agent's 0 is not in it");
-        assert_eq!(plan.config.identity.fs_uid, 1);
-    }
-
-    #[test]
-    fn host_names_are_made_of_any_sandbox_id() {
-        assert_eq!(host_name("user-123"), "user-123");
-        assert_eq!(host_name("a_b~c"), "a-b-c");
-        assert_eq!(host_name("~~"), "sandbox");
-        assert_eq!(host_name(&"x".repeat(63)).len(), 63);
-    }
-}
+mod tests;

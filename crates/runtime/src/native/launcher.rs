@@ -39,7 +39,7 @@ pub(super) struct Launch {
 /// What a launch needs besides its plan.
 pub(super) struct Setup<'a> {
     pub(super) files: &'a Files,
-    pub(super) agent: &'a Path,
+    pub(super) agent: &'a File,
     pub(super) cgroup: Option<&'a Path>,
     pub(super) memory_cgroup: Option<&'a Path>,
 }
@@ -59,7 +59,6 @@ impl Coming {
         let stage = self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let io = |operation| DriverError::io(operation, id);
         let plan = in_memory(plan).map_err(io("write the plan of"))?;
-        let agent = File::open(setup.agent).map_err(DriverError::io("open", setup.agent.display()))?;
         let socket = setup.files.socket(id);
         let listener = UnixListener::bind(&socket).map_err(DriverError::io("listen on", socket.display()))?;
         listener.set_nonblocking(true).map_err(io("set up the socket of"))?;
@@ -74,7 +73,7 @@ impl Coming {
         };
         let (cgroup, memory_cgroup) = (open(setup.cgroup)?, open(setup.memory_cgroup)?);
         let order = Order { cgroup: cgroup.is_some(), memory_cgroup: memory_cgroup.is_some() };
-        let mut fds = vec![plan.as_fd(), agent.as_fd(), listener.as_fd(), log.as_fd()];
+        let mut fds = vec![plan.as_fd(), setup.agent.as_fd(), listener.as_fd(), log.as_fd()];
         fds.extend(cgroup.iter().chain(&memory_cgroup).map(AsFd::as_fd));
         launch::send(stage.socket.as_fd(), &order, &fds).map_err(io("send the plan of"))?;
         Ok(Launch { id: id.clone(), stage })

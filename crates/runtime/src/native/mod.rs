@@ -10,12 +10,14 @@
 //! instances/<id>/disk/         the writable layers, where disks cannot be had
 //! sockets/<id>                 where the agent accepts connections
 //! ids/<range>                  ranges of ids in use
+//! programs/                    the server's program, if it was replaced while it runs
 //! ```
 //! A server that starts again finds its sandboxes by these records and checks each against the kernel.
 
 mod images;
 mod launcher;
 mod process;
+mod program;
 mod record;
 mod turns;
 
@@ -165,6 +167,7 @@ impl Native {
     /// [`DriverError::Missing`] names a feature that the machine lacks and that `config` does not accept to lack.
     pub fn open(config: Config) -> Result<Self> {
         let files = Files::open(&config.data_dir)?;
+        program::remove_copies(&files.programs())?;
         let machine = Machine::examine()?;
         let cgroups = Hierarchies::discover().map_err(DriverError::io("examine", "cgroups"))?;
         let need = |feature: Feature, missing: Option<String>| match missing {
@@ -329,10 +332,11 @@ impl Shared {
         stage: launcher::Coming,
     ) -> Result<process::Process> {
         let group = self.cgroups.group(record.id.as_str());
-        let plan = self.plan(record, identity, &group)?;
+        let agent = program::find(&self.config.agent.path, &self.files.programs())?;
+        let plan = self.plan(record, identity, &group, &agent)?;
         let setup = launcher::Setup {
             files: &self.files,
-            agent: &self.config.agent.path,
+            agent: &agent.file,
             cgroup: group.delegated(),
             memory_cgroup: group.memory(),
         };
@@ -351,7 +355,13 @@ impl Shared {
     }
 
     /// What the launch stage is to do; makes the groups and directories that it names.
-    fn plan(&self, record: &Record, identity: &[IdentityFile], group: &Group) -> Result<LaunchPlan> {
+    fn plan(
+        &self,
+        record: &Record,
+        identity: &[IdentityFile],
+        group: &Group,
+        agent: &program::Program,
+    ) -> Result<LaunchPlan> {
         let id = &record.id;
         let ids = match record.range {
             Some(range) => ids::ids(range),
@@ -398,6 +408,7 @@ impl Shared {
             share: &share,
             seccomp: &self.seccomp,
             landlock: self.machine.landlock,
+            program: (&agent.directory, &agent.name),
             agent_argv: &self.config.agent.argv,
         };
         Ok(crate::launch::plan(&record.spec, &setting))

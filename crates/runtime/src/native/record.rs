@@ -68,6 +68,11 @@ impl Files {
         self.data_dir.join("ids")
     }
 
+    /// Where the server's program is kept that has lost its own path.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.data_dir.join("programs")
+    }
+
     pub(super) fn scratch(&self) -> PathBuf {
         self.data_dir.join("scratch")
     }

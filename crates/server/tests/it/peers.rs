@@ -12,6 +12,7 @@ use sandcrab_api::{ExecId, SandboxId, SessionId};
 use sandcrab_runtime::fake::{AgentStart, Fake};
 use serde_json::json;
 use std::collections::HashMap;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -64,14 +65,17 @@ pub(crate) fn real() -> Fake {
         let workspace = start.dir.join("workspace");
         std::fs::create_dir_all(&workspace).unwrap();
         let variables = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("TERM", "dumb")];
+        // The agent takes a copy.
+        let spool = std::fs::File::open(&start.dir).unwrap();
         let config = AgentConfig {
             sandbox_id: SandboxId::parse("test").unwrap(),
             listen_fd: -1,
             identity: UserIdentity { capabilities: u64::MAX, ..UserIdentity::default() },
             env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             workspace: workspace.to_str().unwrap().to_owned(),
-            spool_dir: start.dir.to_str().unwrap().to_owned(),
+            spool_fd: spool.as_raw_fd(),
             memory_cgroup_fd: None,
+            hindered: Vec::new(),
         };
         let agent = sandcrab_agent::Agent::start(&config).unwrap();
         match agent.serve(start.listener).await.unwrap() {}
