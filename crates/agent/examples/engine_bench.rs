@@ -112,7 +112,8 @@ async fn main() {
         .into();
     let bench = Bench {
         spawner: Spawner::new(Identity::default()),
-        image: ShellImage::find().unwrap(),
+        image: ShellImage::find(&sandcrab_agent::files::Files::of_sandbox(&Default::default()).unwrap())
+            .unwrap(),
         env: SandboxEnv::new(base),
     };
     let mut session = bench.session();

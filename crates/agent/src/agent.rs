@@ -120,10 +120,11 @@ impl Agent {
         let identity = Identity::from_config(&config.identity).map_err(StartError::Identity)?;
         let context = Arc::new(Context {
             workspace: config.workspace.clone(),
+            files: files.clone(),
             spool,
             executions: Registry::default(),
             spawner: Spawner::new(identity),
-            shell: ShellImage::find().map_err(StartError::Shell)?,
+            shell: ShellImage::find(&files).map_err(StartError::Shell)?,
             events: Events::default(),
             spares: Spares::default(),
             env: SandboxEnv::new(config.env.clone()),

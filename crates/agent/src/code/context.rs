@@ -28,6 +28,7 @@ use sandcrab_api::session::EnvChanges;
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ContextId, ErrorCode, SessionId};
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -269,7 +270,7 @@ impl Task {
         let terms = &self.context.terms;
         let begin = self.begin.clone().with(&terms.env, None);
         let path = begin.environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
-        let program = interpreter::find(terms.language, path, &begin.cwd)?;
+        let program = interpreter::find(&self.shared.host.files, terms.language, path, &begin.cwd)?;
         let (_, cwd) = begin.for_exec();
         let start = Start { language: terms.language, program, env: begin.environment, cwd };
         let executor = self.shared.spares.executor(&start).await;
@@ -283,7 +284,7 @@ impl Task {
         tokio::spawn(async move {
             let Ok(begin) = (shared.start_point)(None).await else { return };
             let path = begin.environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
-            if let Ok(program) = interpreter::find(language, path, &begin.cwd) {
+            if let Ok(program) = interpreter::find(&shared.host.files, language, path, &begin.cwd) {
                 let (_, cwd) = begin.for_exec();
                 shared.spares.prepare(Start { language, program, env: begin.environment, cwd });
             }
@@ -450,11 +451,20 @@ fn start_error(error: &StartError, context: &Context) -> ApiError {
         reason = format!("{reason}: {cause}");
         source = cause.source();
     }
+    let language = context.terms.language;
+    let unusable = match error {
+        StartError::Spawn(error) => {
+            CString::new(context.terms.cwd.as_str()).ok().and_then(|cwd| error.directory_error(&cwd))
+        }
+        _ => None,
+    };
+    if let Some(error) = unusable {
+        return error.with("contextId", context.id.as_str()).with("language", language.as_str());
+    }
     let code = match error {
         StartError::Late => ErrorCode::InterpreterNotReady,
         _ => ErrorCode::CodeExecutionError,
     };
-    let language = context.terms.language;
     let api = ApiError::new(code, format!("the {language} interpreter could not be started: {reason}"))
         .with("contextId", context.id.as_str())
         .with("language", language.as_str());

@@ -1,7 +1,8 @@
 //! The interpreters of the image, and the programs of ours that run in them.
 
+use crate::files::Files;
 use rustix::fd::OwnedFd;
-use rustix::fs::{Access, FileType, MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, SealFlags};
 use sandcrab_api::code::CodeLanguage;
 use sandcrab_api::{ApiError, ErrorCode};
 use std::ffi::{CString, OsStr};
@@ -41,7 +42,12 @@ pub(super) fn is_fixed(name: &[u8]) -> bool {
 ///
 /// # Errors
 /// `PYTHON_NOT_AVAILABLE`, `JAVASCRIPT_NOT_AVAILABLE`.
-pub(super) fn find(language: CodeLanguage, path: &[u8], cwd: &Path) -> Result<CString, ApiError> {
+pub(super) fn find(
+    files: &Files,
+    language: CodeLanguage,
+    path: &[u8],
+    cwd: &Path,
+) -> Result<CString, ApiError> {
     let names = match language {
         CodeLanguage::Python => ["python3", "python"],
         CodeLanguage::Javascript | CodeLanguage::Typescript => ["node", "nodejs"],
@@ -49,10 +55,7 @@ pub(super) fn find(language: CodeLanguage, path: &[u8], cwd: &Path) -> Result<CS
     for name in names {
         for directory in path.split(|byte| *byte == b':') {
             let program = cwd.join(OsStr::from_bytes(directory)).join(name);
-            let is_file = rustix::fs::stat(&program)
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-            if is_file
-                && rustix::fs::access(&program, Access::EXEC_OK).is_ok()
+            if files.is_program(&program)
                 && let Ok(program) = CString::new(program.as_os_str().as_bytes())
             {
                 return Ok(program);
@@ -138,14 +141,29 @@ mod tests {
         std::fs::create_dir(empty.path().join("python3")).unwrap();
         std::fs::write(empty.path().join("node"), "").unwrap();
         let path = empty.path().as_os_str().as_bytes();
+        let files = Files::of_sandbox(&Default::default()).unwrap();
         for (language, code) in [
             (CodeLanguage::Python, ErrorCode::PythonNotAvailable),
             (CodeLanguage::Javascript, ErrorCode::JavascriptNotAvailable),
             (CodeLanguage::Typescript, ErrorCode::JavascriptNotAvailable),
         ] {
-            let error = find(language, path, Path::new("/")).unwrap_err();
+            let error = find(&files, language, path, Path::new("/")).unwrap_err();
             assert_eq!((error.code, error.http_status), (code, 501));
             assert!(error.suggestion.unwrap().contains("image"));
+        }
+    }
+
+    #[test]
+    fn a30_no_interpreter_is_looked_for_behind_a_magic_link() {
+        let files = Files::of_sandbox(&Default::default()).unwrap();
+        let find = |path: &str| find(&files, CodeLanguage::Python, path.as_bytes(), Path::new("/"));
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc/self/root/usr/bin", folder.path().join("planted")).unwrap();
+        std::os::unix::fs::symlink("/usr/bin", folder.path().join("honest")).unwrap();
+        let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        assert!(find(&of("honest")).is_ok(), "this test needs /usr/bin/python3");
+        for path in ["/proc/self/root/usr/bin", &of("planted")] {
+            assert_eq!(find(path).unwrap_err().code, ErrorCode::PythonNotAvailable, "{path}");
         }
     }
 

@@ -99,7 +99,7 @@ impl CodeContexts {
     fn find_interpreter(&self, terms: &ContextTerms, point: &StartPoint) -> Result<(), ApiError> {
         let begin = point.clone().with(&terms.env, None);
         let path = begin.environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
-        interpreter::find(terms.language, path, &begin.cwd).map(drop)
+        interpreter::find(&self.files, terms.language, path, &begin.cwd).map(drop)
     }
 
     fn require_room(&self) -> Result<(), ApiError> {

@@ -158,6 +158,7 @@ mod tests {
         let start = |cwd: &[u8]| Start {
             language: CodeLanguage::Python,
             program: super::super::interpreter::find(
+                &crate::files::Files::of_sandbox(&Default::default()).expect("/ opens"),
                 CodeLanguage::Python,
                 path_of.as_bytes(),
                 std::path::Path::new("/"),

@@ -12,6 +12,7 @@ mod error;
 pub mod http;
 mod identity;
 mod list;
+mod look;
 mod mime;
 mod read;
 mod root;

@@ -295,6 +295,16 @@ impl Access<'_> {
         accessat(&self.root.own_fds, name, AccessMode::WRITE_OK, AtFlags::EACCESS).map_err(path.kernel())
     }
 
+    /// Whether the user may run what is held.
+    pub(crate) fn may_run(&self, node: &Node, path: &FilePath) -> Result<bool, FileError> {
+        if self.is_beyond_user(&node.stat) && node.stat.stx_mode & 0o1 == 0 {
+            return Err(path.fail(Reason::Kernel(Errno::ACCESS)));
+        }
+        let name = DecInt::from_fd(&node.fd);
+        let may = accessat(&self.root.own_fds, name, AccessMode::EXEC_OK, AtFlags::EACCESS);
+        may.map(|()| true).map_err(path.kernel())
+    }
+
     /// Gives an open file without a name the name `name`, which must be free.
     pub(crate) fn link(&self, file: &OwnedFd, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         let own = DecInt::from_fd(file);

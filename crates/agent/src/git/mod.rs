@@ -294,8 +294,9 @@ impl Attempt<'_> {
                         "Use an image that has git, or install it, for instance with `apt-get install git`.",
                     )
             }
-            RunError::NoDirectory(cwd, _) => ApiError::new(ErrorCode::FileNotFound, reason)
-                .with("path", cwd.to_string_lossy())
+            RunError::NoDirectory(cwd, error) => error
+                .directory_error(cwd)
+                .unwrap_or_else(|| ApiError::new(ErrorCode::FileNotFound, reason))
                 .suggest("Change to a directory that exists in that session, or name none."),
             RunError::Spawn(_) | RunError::Agent(..) => ApiError::new(ErrorCode::GitOperationFailed, reason),
         };

@@ -41,7 +41,7 @@ pub(super) enum RunError {
     #[error("no directory of PATH has a program git")]
     NoGit,
     #[error("the working directory {0:?} cannot be entered")]
-    NoDirectory(std::path::PathBuf, #[source] SpawnError),
+    NoDirectory(CString, #[source] SpawnError),
     #[error("git could not be started")]
     Spawn(#[source] SpawnError),
     #[error("{0}")]
@@ -126,7 +126,7 @@ fn start(call: &Call<'_>, write: &OwnedFd) -> Result<(Group, Child), RunError> {
             Ok(started) => return Ok(started),
             // As execvp(3) goes on along PATH.
             Err(error) if error.is_exec() && is_elsewhere(&error) => {}
-            Err(error) if error.is_directory() => return Err(RunError::NoDirectory(cwd.clone(), error)),
+            Err(error) if error.is_directory() => return Err(RunError::NoDirectory(directory, error)),
             Err(error) => return Err(RunError::Spawn(error)),
         }
     }

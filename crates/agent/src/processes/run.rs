@@ -46,12 +46,8 @@ pub(super) struct Run {
 pub(super) enum RunError {
     #[error("{what}: {source}")]
     Agent { what: &'static str, source: io::Error },
-    #[error("{source}: {}", reason(.source))]
+    #[error("{source}: {}", .source.why())]
     Spawn { cwd: CString, source: SpawnError },
-}
-
-fn reason(error: &SpawnError) -> String {
-    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
 }
 
 fn agent(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
@@ -64,17 +60,8 @@ impl RunError {
         let Self::Spawn { cwd, source } = &self else {
             return ApiError::new(ErrorCode::ProcessError, self.to_string());
         };
-        if !source.is_directory() {
-            return ApiError::new(ErrorCode::ProcessError, self.to_string());
-        }
-        let cwd = cwd.to_string_lossy();
-        let code = match source.errno() {
-            Some(libc::ENOTDIR) => ErrorCode::NotDirectory,
-            Some(libc::EACCES) => ErrorCode::PermissionDenied,
-            _ => ErrorCode::FileNotFound,
-        };
-        let message = format!("cwd: {cwd:?} cannot be entered: {}", reason(source));
-        ApiError::new(code, message).with("path", &*cwd).with("field", "cwd")
+        let directory = source.directory_error(cwd);
+        directory.unwrap_or_else(|| ApiError::new(ErrorCode::ProcessError, self.to_string()))
     }
 }
 

@@ -221,7 +221,7 @@ impl Sessions {
         let mut config =
             SessionConfig::new(cwd.clone(), self.context.env.clone(), self.context.shell.clone());
         config.env = request.env;
-        let shell = match self.context.spares.take(&config, &self.context.workspace) {
+        let shell = match self.context.spares.take(&config, &self.context.files, &self.context.workspace) {
             Some(spare) => spare,
             None => shell::Session::new(config, self.context.spawner.clone()).map_err(|error| {
                 let message = format!("session {id:?} could not be made: {error}");

@@ -5,10 +5,10 @@
 //! anyone's; what a session is given, its directory and its variables, reaches it with the first command.
 
 use super::task::Context;
+use crate::files::Files;
 use crate::shell::{self, SessionConfig};
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -24,20 +24,23 @@ pub(crate) struct Spares(Mutex<Option<Spare>>);
 struct Spare {
     shell: shell::Session,
     /// The directory that it is in, by device and inode: another one may have its name by now.
-    place: (u64, u64),
+    place: Place,
     /// Dropping it ends the task that would let the spare go in time.
     _keeper: oneshot::Sender<()>,
 }
 
-fn place(directory: &str) -> io::Result<(u64, u64)> {
-    fs::metadata(directory).map(|metadata| (metadata.dev(), metadata.ino()))
-}
+type Place = (u32, u32, u64);
 
 impl Spares {
     /// The shell of a session that is about to begin, if the spare can be it.
-    pub(crate) fn take(&self, config: &SessionConfig, workspace: &str) -> Option<shell::Session> {
+    pub(crate) fn take(
+        &self,
+        config: &SessionConfig,
+        files: &Files,
+        workspace: &str,
+    ) -> Option<shell::Session> {
         let mut spare = self.slot().take()?;
-        if place(workspace).is_ok_and(|now| now == spare.place) {
+        if files.directory(Path::new(workspace)).is_some_and(|now| now == spare.place) {
             if spare.shell.adopt(config) {
                 return Some(spare.shell);
             }
@@ -78,8 +81,9 @@ pub(crate) fn prepare(context: &Arc<Context>) {
     });
 }
 
-fn begin(context: &Context) -> io::Result<(shell::Session, (u64, u64))> {
-    let place = place(&context.workspace)?;
+fn begin(context: &Context) -> io::Result<(shell::Session, Place)> {
+    let place = context.files.directory(Path::new(&context.workspace));
+    let place = place.ok_or_else(|| io::Error::other("the workspace is not there"))?;
     let config = SessionConfig::new(context.workspace.clone(), context.env.clone(), context.shell.clone());
     let mut shell = shell::Session::new(config, context.spawner.clone())?;
     if !shell.begin().map_err(io::Error::other)? {

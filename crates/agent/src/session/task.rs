@@ -9,6 +9,7 @@ use crate::exec::drain::{self, Pipes, Stdio};
 use crate::exec::execution::{Execution, Finish, StopReason};
 use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
+use crate::files::Files;
 use crate::memory::MemoryCgroup;
 use crate::shell::image::ShellImage;
 use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Context {
     /// Where sessions start unless they are told otherwise.
     pub(crate) workspace: String,
+    /// The sandbox's files, with the rights of its user.
+    pub(crate) files: Files,
     pub(crate) spool: Arc<SpoolDir>,
     pub(crate) executions: Registry,
     pub(crate) spawner: Spawner,

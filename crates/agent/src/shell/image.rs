@@ -1,9 +1,12 @@
 //! Which shell an image has, and how sessions drive it.
 
+use crate::files::Files;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,10 +37,10 @@ struct Inner {
 }
 
 impl ShellImage {
-    /// Finds the shells of the root that this process sees. Fails if there is none at all.
-    pub fn find() -> io::Result<Self> {
+    /// Finds the shells of the sandbox. Fails if there is none at all.
+    pub fn find(files: &Files) -> io::Result<Self> {
         let first = |paths: &[&'static CStr]| {
-            paths.iter().copied().find(|path| rustix::fs::access(*path, rustix::fs::Access::EXEC_OK).is_ok())
+            paths.iter().copied().find(|path| files.is_program(Path::new(OsStr::from_bytes(path.to_bytes()))))
         };
         let bash = first(&[c"/bin/bash", c"/usr/bin/bash", c"/usr/local/bin/bash"]);
         let sh = first(&[c"/bin/sh", c"/usr/bin/sh", c"/bin/dash", c"/bin/busybox"]).or(bash);

@@ -346,7 +346,15 @@ impl Session {
             Live::start(&this.spawner, &this.config.image, &program, &mut this.processes, &environment, cwd)
         };
         let live = match start(self, &cwd) {
-            Err(StartError::Spawn(e)) if e.is_directory() => start(self, c"/"),
+            Err(StartError::Spawn(e)) if e.is_directory() => {
+                let part =
+                    Dropped { kind: "working directory", name: self.config.cwd.clone(), reason: e.why() };
+                // A state has a directory of its own. Told once, however often a shell starts before the next command.
+                if self.state.is_none() && !self.dropped.contains(&part) {
+                    self.dropped.push(part);
+                }
+                start(self, c"/")
+            }
             Err(StartError::Spawn(e)) if e.is_exec() && self.config.image.cannot_load() => {
                 return Ok(false);
             }
@@ -510,8 +518,8 @@ impl Session {
         };
         let started = match start(&environment, &directory) {
             Err(StartError::Spawn(e)) if e.is_directory() && request.cwd.is_some() => {
-                let why = io::Error::from_raw_os_error(e.errno().unwrap_or(libc::ENOENT));
-                let message = format!("sh: cd: {}: {why}\n", request.cwd.as_deref().unwrap_or_default());
+                let message =
+                    format!("sh: cd: {}: {}\n", request.cwd.as_deref().unwrap_or_default(), e.why());
                 rustix::io::write(&request.stderr, message.as_bytes())
                     .map_err(|e| failed("writing to stderr")(e.into()))?;
                 return Ok(Answer::Completed { status: 1, refused: Vec::new() });

@@ -19,8 +19,10 @@ pub use group::Group;
 pub use identity::{Identity, IdentityError};
 pub use reaper::{Child, Exit};
 
-use crate::sys::child::{MAX_FDS, Plan, Stack, StepFailed, start};
+use crate::sys::child::{MAX_FDS, Plan, Stack, Step, StepFailed, start};
+use crate::sys::paths::NO_MAGICLINKS;
 use rustix::fd::{AsRawFd, BorrowedFd};
+use sandcrab_api::{ApiError, ErrorCode};
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +40,16 @@ pub enum SpawnError {
         /// The reason.
         source: io::Error,
     },
+    /// The program or the working directory is one that no user's process is started with.
+    #[error("starting {program}: {what} {why}")]
+    Refused {
+        /// The program.
+        program: String,
+        /// Which of the two.
+        what: Refused,
+        /// Why.
+        why: &'static str,
+    },
     /// The agent lacks a resource of its own.
     #[error("starting {program}: {what}")]
     Agent {
@@ -50,22 +62,79 @@ pub enum SpawnError {
     },
 }
 
+/// What a process is not started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its program, or the program's interpreter.
+    Program,
+    /// Its working directory.
+    Directory,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Program => "the program",
+            Self::Directory => "the working directory",
+        })
+    }
+}
+
 impl SpawnError {
+    fn of_step(program: String, StepFailed { step, source }: StepFailed) -> Self {
+        const LINK: &str =
+            "leads through a link of /proc to an open file, a directory or a program of a process";
+        let refused = |what, why| Self::Refused { program: program.clone(), what, why };
+        match step {
+            Step::DirectoryLink => refused(Refused::Directory, LINK),
+            Step::DirectoryOutside => refused(Refused::Directory, "is removed, or not below the root"),
+            Step::ExecLink => refused(Refused::Program, LINK),
+            _ => Self::Step { program, step: format!("{step:?}"), source },
+        }
+    }
+
+    /// The reason alone, without what was being started.
+    pub fn why(&self) -> String {
+        match self {
+            Self::Step { source, .. } | Self::Agent { source, .. } => source.to_string(),
+            Self::Refused { what, why, .. } => format!("{what} {why}"),
+        }
+    }
+
+    /// An unusable working directory as an error of the API that names the field; none for any other fault.
+    pub(crate) fn directory_error(&self, cwd: &CStr) -> Option<ApiError> {
+        if !self.is_directory() {
+            return None;
+        }
+        let cwd = cwd.to_string_lossy();
+        let message = format!("{cwd:?} cannot be entered: {}", self.why());
+        let code = match self.errno() {
+            None => return Some(ApiError::invalid("cwd", message).with("path", &*cwd)),
+            Some(libc::ENOTDIR) => ErrorCode::NotDirectory,
+            Some(libc::EACCES) => ErrorCode::PermissionDenied,
+            Some(_) => ErrorCode::FileNotFound,
+        };
+        Some(ApiError::new(code, format!("cwd: {message}")).with("path", &*cwd).with("field", "cwd"))
+    }
+
     /// Whether the program or the working directory does not exist or cannot be used, as opposed to a fault of ours.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Step { source, .. } | Self::Agent { source, .. } => source.raw_os_error(),
+            Self::Refused { .. } => None,
         }
     }
 
     /// Whether the failed step was executing the program.
     pub fn is_exec(&self) -> bool {
-        matches!(self, Self::Step { step, .. } if step == "Exec")
+        matches!(self, Self::Refused { what: Refused::Program, .. })
+            || matches!(self, Self::Step { step, .. } if step == "Exec")
     }
 
     /// Whether the failed step was going to the working directory.
     pub fn is_directory(&self) -> bool {
-        matches!(self, Self::Step { step, .. } if step == "Directory")
+        matches!(self, Self::Refused { what: Refused::Directory, .. })
+            || matches!(self, Self::Step { step, .. } if step == "Directory")
     }
 }
 
@@ -131,12 +200,15 @@ impl Spawner {
         // With PID 1 its whole namespace ends.
         let own = rustix::process::getpid();
         let fds: Vec<_> = spec.fds.iter().map(|(fd, to)| (fd.as_raw_fd(), *to)).collect();
+        let closed = gaps(spec.fds.iter().map(|(_, to)| *to));
         let plan = Plan {
             program: spec.program,
             argv: &argv,
             envp: &envp,
             cwd: spec.cwd,
             fds: &fds,
+            closed: &closed,
+            resolve: NO_MAGICLINKS,
             cgroup: spec.cgroup.map(|fd| fd.as_raw_fd()),
             userns: identity.userns.as_ref().map(AsRawFd::as_raw_fd),
             ids: identity.ids,
@@ -152,10 +224,11 @@ impl Spawner {
             Some(stack) => stack,
             none => none.insert(Stack::new().map_err(agent("mapping a stack"))?),
         };
-        let (pid, pidfd, slot) =
-            self.0.table.enter(|| start(stack, &plan)).map_err(|StepFailed { step, source }| {
-                SpawnError::Step { program: program(), step: format!("{step:?}"), source }
-            })?;
+        let (pid, pidfd, slot) = self
+            .0
+            .table
+            .enter(|| start(stack, &plan))
+            .map_err(|failed| SpawnError::of_step(program(), failed))?;
         Child::new(pid, pidfd, slot, self.clone()).map_err(agent("watching the process"))
     }
 
@@ -164,6 +237,22 @@ impl Spawner {
     pub async fn reap_orphans(&self) -> io::Result<std::convert::Infallible> {
         self.0.table.reap_orphans().await
     }
+}
+
+/// All descriptors but these, as ranges of a first and a last.
+fn gaps(kept: impl Iterator<Item = i32>) -> Vec<(u32, u32)> {
+    let mut kept: Vec<u32> = kept.map(i32::cast_unsigned).collect();
+    kept.sort_unstable();
+    let mut gaps = Vec::new();
+    let mut next = 0;
+    for fd in kept {
+        if fd > next {
+            gaps.push((next, fd - 1));
+        }
+        next = next.max(fd + 1);
+    }
+    gaps.push((next, u32::MAX));
+    gaps
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {

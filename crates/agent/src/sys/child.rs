@@ -4,6 +4,7 @@
 //! the same however large the agent is. Until its exec it may therefore do nothing but system calls on values that
 //! were prepared beforehand: no allocation, no lock, no panic.
 
+use super::paths::{self, Unusable};
 use super::watchdog::Watchdog;
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ffi::{c_char, c_int, c_long, c_void};
@@ -35,10 +36,38 @@ pub(crate) enum Step {
     Leash,
     /// Going to the working directory.
     Directory,
+    /// The same: it leads through a magic link.
+    DirectoryLink,
+    /// The same: it is not below the root, or removed.
+    DirectoryOutside,
     /// Installing the system call filter.
     Seccomp,
     /// Executing the program.
     Exec,
+    /// The same: the program, or what interprets it, leads through a magic link.
+    ExecLink,
+}
+
+impl Step {
+    /// All of them.
+    const ALL: [Self; 16] = [
+        Self::Clone,
+        Self::Descriptors,
+        Self::Session,
+        Self::OomScore,
+        Self::Limits,
+        Self::UserNamespace,
+        Self::Bounding,
+        Self::Ids,
+        Self::Capabilities,
+        Self::Leash,
+        Self::Directory,
+        Self::DirectoryLink,
+        Self::DirectoryOutside,
+        Self::Seccomp,
+        Self::Exec,
+        Self::ExecLink,
+    ];
 }
 
 /// A step of the child's that failed.
@@ -60,8 +89,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) envp: &'a [*const c_char],
     /// Working directory.
     pub(crate) cwd: Option<&'a std::ffi::CStr>,
-    /// Pairs (descriptor here, number there), at most [`MAX_FDS`]. Every other descriptor is closed by the exec.
+    /// Pairs (descriptor here, number there), at most [`MAX_FDS`].
     pub(crate) fds: &'a [(RawFd, RawFd)],
+    /// Ranges of all other numbers, first and last, which are closed before anything is done with the user's rights.
+    pub(crate) closed: &'a [(u32, u32)],
+    /// How the working directory and the program are found: [`paths::NO_MAGICLINKS`].
+    pub(crate) resolve: u64,
     /// The cgroup2 directory to start in.
     pub(crate) cgroup: Option<RawFd>,
     /// The user namespace to enter.
@@ -199,25 +232,7 @@ pub(crate) fn start(stack: &mut Stack, plan: &Plan<'_>) -> Result<(i32, OwnedFd)
 }
 
 fn step_of(n: i32) -> Step {
-    use Step::*;
-    [
-        Clone,
-        Descriptors,
-        Session,
-        OomScore,
-        Limits,
-        UserNamespace,
-        Bounding,
-        Ids,
-        Capabilities,
-        Leash,
-        Directory,
-        Seccomp,
-        Exec,
-    ]
-    .into_iter()
-    .find(|step| *step as i32 == n)
-    .unwrap_or(Exec)
+    Step::ALL.into_iter().find(|step| *step as i32 == n).unwrap_or(Step::Exec)
 }
 
 /// `clone3` whose child calls `entry(context)` on the stack in `args`. Returns the pid or a negative errno.
@@ -320,7 +335,6 @@ const PR_CAPBSET_DROP: c_long = 24;
 const PR_CAP_AMBIENT: c_long = 47;
 const PR_CAP_AMBIENT_CLEAR_ALL: c_long = 4;
 const PR_SET_CHILD_SUBREAPER: c_long = 36;
-const CLOSE_RANGE_CLOEXEC: c_long = 4;
 const SECCOMP_SET_MODE_FILTER: c_long = 1;
 
 #[repr(C)]
@@ -353,7 +367,6 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, c_int) {
                 8 as c_long,
             );
         }
-        libc::syscall(libc::SYS_close_range, 3 as c_long, c_long::from(u32::MAX), CLOSE_RANGE_CLOEXEC);
         // First above every wanted number, so that no move hits a source that is still needed.
         let mut floor = 3;
         for &(_, to) in plan.fds {
@@ -388,6 +401,10 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, c_int) {
         }
         if let Some(fd) = plan.userns {
             try_sys!(Step::UserNamespace, libc::SYS_setns, fd, libc::CLONE_NEWUSER);
+        }
+        // Closed, not left to the exec: `/proc/self/fd` would still name them when the user's paths are followed.
+        for &(first, last) in plan.closed {
+            try_sys!(Step::Descriptors, libc::SYS_close_range, first, last, 0);
         }
         if let Some(keep) = plan.capabilities {
             for cap in 0..64u32 {
@@ -431,7 +448,17 @@ unsafe fn prepare_and_exec(plan: &Plan<'_>) -> (Step, c_int) {
             }
         }
         if let Some(cwd) = plan.cwd {
-            try_sys!(Step::Directory, libc::SYS_chdir, cwd.as_ptr());
+            match paths::enter(cwd.as_ptr(), plan.resolve) {
+                Ok(()) => {}
+                Err(Unusable::Errno(errno)) => return (Step::Directory, errno),
+                Err(Unusable::MagicLink) => return (Step::DirectoryLink, libc::ELOOP),
+                Err(Unusable::Outside) => return (Step::DirectoryOutside, libc::ENOENT),
+            }
+        }
+        match paths::check_program(plan.program.as_ptr(), plan.resolve) {
+            Ok(()) => {}
+            Err(Unusable::Errno(errno)) => return (Step::Exec, errno),
+            Err(_) => return (Step::ExecLink, libc::ELOOP),
         }
         let none = 0u64;
         libc::syscall(

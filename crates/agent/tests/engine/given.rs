@@ -56,6 +56,19 @@ async fn s09_cwd_of_one_command_is_undone_exactly() {
 }
 
 #[tokio::test]
+async fn a30_a_commands_directory_is_none_behind_a_magic_link() {
+    let mut rig = Rig::new();
+    rig.run("ln -s /proc/self/cwd planted; cd /usr").await;
+    let planted = rig.path("planted");
+    for cwd in ["/proc/self/cwd", "/proc/self/root/usr", "/dev/fd/1000", planted.as_str()] {
+        let ran = rig.call(call("echo never").cwd(cwd)).await;
+        assert_eq!((ran.code(), ran.out()), (1, String::new()), "{cwd}");
+        assert!(ran.err().contains("leads through a link of /proc"), "{cwd}: {}", ran.err());
+    }
+    assert_eq!(rig.run("pwd; cd /proc/self/cwd && /bin/pwd").await.out(), "/usr\n/usr\n", "their own cd may");
+}
+
+#[tokio::test]
 async fn s09_what_was_given_is_undone_when_the_command_ends_the_shell() {
     let mut rig = Rig::new();
     rig.run("cd /usr; export A=mine").await;

@@ -91,6 +91,12 @@ impl Call {
     }
 }
 
+/// The shells of this machine.
+pub(crate) fn image() -> ShellImage {
+    let files = sandcrab_agent::files::Files::of_sandbox(&Default::default()).expect("/ opens");
+    ShellImage::find(&files).expect("this machine has a shell")
+}
+
 pub(crate) fn base_env() -> BTreeMap<String, String> {
     [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -150,7 +156,7 @@ impl Drop for Delegated {
 
 impl Rig {
     pub(crate) fn in_mode(mode: Mode) -> Self {
-        Self::in_mode_with(mode, ShellImage::find().expect("this machine has a shell"))
+        Self::in_mode_with(mode, image())
     }
 
     pub(crate) fn in_mode_with(mode: Mode, image: ShellImage) -> Self {
@@ -181,11 +187,11 @@ impl Rig {
     }
 
     pub(crate) fn new() -> Self {
-        Self::with(Identity::default(), ShellImage::find().expect("this machine has a shell"), Changes::new())
+        Self::with(Identity::default(), image(), Changes::new())
     }
 
     pub(crate) fn with_state(state: State) -> Self {
-        let image = ShellImage::find().expect("this machine has a shell");
+        let image = image();
         Self::with_all(Identity::default(), image, Changes::new(), Some(state))
     }
 
@@ -195,7 +201,7 @@ impl Rig {
 
     /// A session with these variables, whose shell was begun in another place before anything was known of it.
     pub(crate) fn from_spare(own: Changes) -> Self {
-        let image = ShellImage::find().expect("this machine has a shell");
+        let image = image();
         let mut rig = Self::with(Identity::default(), image.clone(), own.clone());
         let spawner = Spawner::new(Identity::default());
         let nowhere = SessionConfig::new("/", rig.env.clone(), image.clone());

@@ -1,6 +1,6 @@
 //! S05: what happens to a shell on its way to its first command harms neither the session nor others.
 
-use crate::rig::{Rig, call};
+use crate::rig::{Rig, call, image};
 use sandcrab_agent::shell::image::ShellImage;
 use sandcrab_agent::shell::{Changes, SessionConfig};
 use sandcrab_agent::spawn::Identity;
@@ -90,7 +90,7 @@ async fn s10_a_session_in_a_shell_that_waited_for_it_is_as_in_one_of_its_own() {
         [("A", Some("1")), ("LC_ALL", Some("C")), ("PATH", Some("/usr/bin:/bin")), ("TERM", Some("x"))]
             .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
             .into();
-    let image = ShellImage::find().expect("this machine has a shell");
+    let image = image();
     let mut rigs = [Rig::with(Identity::default(), image, own.clone()), Rig::from_spare(own)];
     let mut seen = Vec::new();
     for rig in &mut rigs {
@@ -121,7 +121,7 @@ async fn s01_a_shell_that_waited_counts_from_its_first_command() {
 #[tokio::test]
 async fn s10_a_shell_that_waited_does_not_take_what_bash_reads_at_its_start_only() {
     let mut rig = Rig::from_spare(Changes::new());
-    let image = ShellImage::find().expect("this machine has a shell");
+    let image = image();
     for name in
         ["IFS", "SHELLOPTS", "BASH_ENV", "PS4", "PWD", "OLDPWD", "SHLVL", "POSIXLY_CORRECT", "UID", "_"]
     {

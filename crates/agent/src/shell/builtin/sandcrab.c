@@ -30,7 +30,7 @@ typedef long isize;
 enum { NR_read = 0, NR_close = 3, NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_rt_sigprocmask = 14,
        NR_pread64 = 17, NR_getpid = 39, NR_sendmsg = 46, NR_recvmsg = 47, NR_getsockopt = 55, NR_fcntl = 72,
        NR_ftruncate = 77, NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_umask = 95, NR_exit_group = 231,
-       NR_waitid = 247, NR_openat = 257, NR_dup3 = 292, NR_memfd_create = 319, NR_pwrite64 = 18, NR_rt_sigtimedwait = 128 };
+       NR_waitid = 247, NR_openat = 257, NR_dup3 = 292, NR_memfd_create = 319, NR_openat2 = 437, NR_pwrite64 = 18, NR_rt_sigtimedwait = 128 };
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {
 	long r;
@@ -45,7 +45,7 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 enum { NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_openat = 56, NR_close = 57,
        NR_lseek = 62, NR_read = 63, NR_pread64 = 67, NR_pwrite64 = 68, NR_fstat = 80, NR_exit_group = 94, NR_waitid = 95,
        NR_rt_sigprocmask = 135, NR_umask = 166, NR_getpid = 172, NR_getsockopt = 209, NR_sendmsg = 211,
-       NR_recvmsg = 212, NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_getcwd = 17, NR_rt_sigtimedwait = 137 };
+       NR_recvmsg = 212, NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_openat2 = 437, NR_getcwd = 17, NR_rt_sigtimedwait = 137 };
 static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 {
 	register long x8 __asm__("x8") = n;
@@ -63,7 +63,7 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
 #endif
 #define sys(n, a, b, c) sys6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0)
 
-enum { EINTR = 4, AT_FDCWD = -100, F_DUPFD_CLOEXEC = 1030, O_PATH = 010000000, O_CLOEXEC = 02000000,
+enum { EINTR = 4, ENOSYS = 38, ELOOP = 40, AT_FDCWD = -100, F_DUPFD_CLOEXEC = 1030, O_PATH = 010000000, O_CLOEXEC = 02000000,
        O_DIRECTORY =
 #if defined(__aarch64__)
 	       040000
@@ -586,6 +586,25 @@ static char *join(const char *dir, const char *path)
 	return all;
 }
 
+/* Goes to a directory that a caller named: through no link of /proc to an open file or a directory of a process. What the
+   user's own `cd` may do is the user's. */
+static const char *const through_proc = "it leads through a link of /proc to an open file or a directory of a process";
+static const char *enter(const char *path)
+{
+	struct { u64 flags, mode, resolve; } how = { O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 2 /* RESOLVE_NO_MAGICLINKS */ };
+	long fd = sys6(NR_openat2, AT_FDCWD, (long)path, (long)&how, sizeof how, 0, 0), done;
+	if (fd == -ELOOP) {
+		how.resolve = 0;
+		fd = sys6(NR_openat2, AT_FDCWD, (long)path, (long)&how, sizeof how, 0, 0);
+		if (fd >= 0) sys(NR_close, fd, 0, 0);
+		return fd == -ELOOP ? strerror(ELOOP) : through_proc;
+	}
+	/* `ulimit -n`, or a filter of the user's own that knows no openat2. */
+	if (fd < 0) done = fd == -ENOSYS || fd == -24 /* EMFILE */ ? sys(NR_chdir, path, 0, 0) : fd;
+	else done = sys(NR_fchdir, fd, 0, 0), sys(NR_close, fd, 0, 0);
+	return done < 0 ? strerror((int)-done) : NULL;
+}
+
 /* Goes to the command's own directory. The `cd` builtin is not asked: CDPATH, a restricted shell or a readonly PWD are
    the session's, and this directory is the caller's. */
 static int go_to(const char *path)
@@ -594,11 +613,11 @@ static int go_to(const char *path)
 	char *full = join(here, path), *canonical;
 	const char *old_pwd = value_of("PWD");
 	int fd = (int)sys6(NR_openat, AT_FDCWD, (long)".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0, 0);
-	long failed = sys(NR_chdir, full, 0, 0);
-	if (failed < 0) {
+	const char *failed = enter(full);
+	if (failed) {
 		char *was = this_command_name;
 		this_command_name = (char *)"cd";
-		builtin_error("%s: %s", path, strerror((int)-failed));
+		builtin_error("%s: %s", path, failed);
 		this_command_name = was;
 		xfree(full);
 		if (fd >= 0) sys(NR_close, fd, 0, 0);
@@ -643,7 +662,7 @@ static void begin_session(const char *home)
 	has_begun = 1;
 	if (seconds && seconds->assign_func) bind_variable("SECONDS", (char *)"0", 0);
 	if (!*home) return;
-	if (sys(NR_chdir, home, 0, 0) < 0) sys(NR_chdir, "/", 0, 0);
+	if (enter(home)) sys(NR_chdir, "/", 0, 0);
 	stand_here();
 }
 
@@ -819,14 +838,16 @@ static int restore_part(const struct part *p, char *name, char *text)
 		restored_aliases = holds(text, "expand_aliases", 14);
 		return 1;
 	case PART_UMASK: sys(NR_umask, p->attributes & 0777, 0, 0); return 1;
-	case PART_CWD:
-		if (sys(NR_chdir, text, 0, 0) >= 0) {
+	case PART_CWD: {
+		long failed = sys(NR_chdir, text, 0, 0);
+		if (failed >= 0) {
 			set_working_directory(text);
 			return 1;
-		} else {
-			stand_here();
-			return 0;
 		}
+		builtin_error("%s: %s", text, strerror((int)-failed));
+		stand_here();
+		return 0;
+	}
 	case PART_POSITIONAL: {
 		WORD_LIST *word = make_word_list(make_word(text), NULL), **end = &restored_positional;
 		while (*end) end = &(*end)->next;
@@ -904,10 +925,12 @@ static void restore(u64 size)
 					memcpy(text, bytes + at + p.name, p.text);
 					text[p.text] = 0;
 					ok = restore_part(&p, name, text);
-					if (!ok) {
+					if (!ok) { /* a directory has no name but its path */
+						const char *called = p.kind == PART_CWD ? text : name;
+						u32 n = (u32)length(called);
 						put(&p.kind, sizeof p.kind);
-						put(&p.name, sizeof p.name);
-						put(name, p.name);
+						put(&n, sizeof n);
+						put(called, n);
 					}
 					xfree(name);
 					xfree(text);
