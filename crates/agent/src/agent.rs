@@ -7,6 +7,7 @@ use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
 use crate::files::http::{CwdOf, FilesState};
 use crate::files::{FilePath, Files};
+use crate::fingerprint::Fingerprint;
 use crate::fitness::Fitness;
 use crate::git::Checkouts;
 use crate::memory::MemoryCgroup;
@@ -196,6 +197,7 @@ impl Agent {
     /// a client may send a request again whose answer it did not see.
     pub(crate) fn exec(&self, request: ExecRequest, keep: Keep) -> Result<Arc<Execution>, ApiError> {
         validate::exec(&request)?;
+        let fingerprint = Fingerprint::of_command(&request);
         let id = request.exec_id.map_or_else(random_id, Ok)?;
         let session_id =
             (!request.fresh).then(|| request.session_id.unwrap_or_else(SessionId::default_session));
@@ -204,7 +206,8 @@ impl Agent {
             Keep::AsAsked => limit,
             Keep::ForAFollower => limit.max(STREAM_WINDOW),
         };
-        let execution = Execution::new(id, request.command, session_id.clone(), &self.context.spool, limit);
+        let (command, spool) = (request.command, &self.context.spool);
+        let execution = Execution::new(id, command, session_id.clone(), fingerprint, spool, limit);
         if let Some(known) = self.context.executions.insert(&execution)? {
             return Ok(known);
         }

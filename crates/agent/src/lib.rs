@@ -6,6 +6,7 @@ mod code;
 mod events;
 mod exec;
 pub mod files;
+mod fingerprint;
 mod fitness;
 mod git;
 pub mod http;

@@ -199,14 +199,29 @@ async fn s12_the_same_exec_id_runs_once() {
     let request = json!({ "command": "echo x >> ran; cat ran", "execId": "once" });
     let (first, second) =
         tokio::join!(sandbox.exec_with(request.clone()), sandbox.exec_with(request.clone()));
-    let third = sandbox.exec_with(request).await;
+    let third = sandbox.exec_with(request.clone()).await;
     assert_eq!(
         (&first["stdout"], &second["stdout"], &third["stdout"]),
         (&json!("x\n"), &json!("x\n"), &json!("x\n"))
     );
-    let (status, error) =
-        sandbox.call("POST", "/exec", Some(&json!({ "command": "other", "execId": "once" }))).await;
-    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("EXEC_ALREADY_EXISTS")));
+    for (field, value) in [
+        ("command", json!("other")),
+        ("stdin", json!("x")),
+        ("env", json!({ "A": "1" })),
+        ("cwd", json!("/")),
+        ("timeout", json!(1000)),
+        ("sessionId", json!("s")),
+        ("fresh", json!(true)),
+    ] {
+        let mut other = request.clone();
+        other[field] = value;
+        let (status, error) = sandbox.call("POST", "/exec", Some(&other)).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::CONFLICT, &json!("EXEC_ALREADY_EXISTS")),
+            "{field}"
+        );
+    }
 }
 
 #[tokio::test]

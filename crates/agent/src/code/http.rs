@@ -90,8 +90,8 @@ fn find(agent: &Agent, id: &RunId, operation: &'static str) -> Result<Arc<Run>, 
     params(("runId" = RunId, Path, description = "The run")),
     responses((status = 200, body = RunCodeResult), Errors))]
 async fn result(State(agent): State<Arc<Agent>>, Path(id): Path<RunId>) -> Answer<Response> {
-    let run = find(&agent, &id, "runCode")?;
-    Ok(answer::result(run).await.map_err(|error| error.during("runCode"))?)
+    let run = find(&agent, &id, "runResult")?;
+    Ok(answer::result(run).await.map_err(|error| error.during("runResult"))?)
 }
 
 /// Where to resume.
@@ -114,15 +114,14 @@ async fn stream(
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Answer<Response> {
+    const OPERATION: &str = "resumeRunStream";
+    let wrong =
+        || ApiError::invalid("Last-Event-ID", "must be the id of an event, a number").during(OPERATION);
     let last = match headers.get("last-event-id") {
-        Some(value) => value
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| ApiError::invalid("Last-Event-ID", "must be the id of an event, a number"))?,
+        Some(value) => value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(wrong)?,
         None => 0,
     };
-    Ok(answer::events(find(&agent, &id, "runCodeStream")?, query.offset.unwrap_or(last)))
+    Ok(answer::events(find(&agent, &id, OPERATION)?, query.offset.unwrap_or(last)))
 }
 
 /// Interrupts a run. Answers when it has ended; one that ended before stays as it is. The context keeps its state where
@@ -131,7 +130,7 @@ async fn stream(
     params(("runId" = RunId, Path, description = "The run")),
     responses((status = 200, body = RunInfo), Errors))]
 async fn cancel(State(agent): State<Arc<Agent>>, Path(id): Path<RunId>) -> Answer<axum::Json<RunInfo>> {
-    let run = find(&agent, &id, "cancel")?;
+    let run = find(&agent, &id, "cancelRun")?;
     agent.code.cancel(&run).await;
     Ok(axum::Json(run.info()))
 }

@@ -17,6 +17,7 @@ mod spares;
 
 use crate::agent::Agent;
 use crate::files::{FilePath, Files};
+use crate::fingerprint::Fingerprint;
 use crate::session::registry::StartPoint;
 use crate::session::task::Context as Host;
 use context::{Context, ContextTerms, Shared, not_found};
@@ -171,13 +172,14 @@ impl CodeContexts {
     pub(crate) async fn run(&self, request: RunCodeRequest) -> Result<Arc<Run>, ApiError> {
         validate::run_code(&request)?;
         let id = request.run_id.clone().map_or_else(|| random(RunId::parse), Ok)?;
-        if let Some(known) = self.shared.runs.known(&id, &request.code)? {
+        let fingerprint = Fingerprint::of_run(&request);
+        if let Some(known) = self.shared.runs.known(&id, fingerprint)? {
             return Ok(known);
         }
         let context = self.context_of(&request).await?;
         let run = Run::new(id.clone(), context.id.clone(), request, &self.shared.host.spool);
         // Looking for the context may have taken a while.
-        if let Some(known) = self.shared.runs.known(&id, &run.request.code)? {
+        if let Some(known) = self.shared.runs.known(&id, fingerprint)? {
             return Ok(known);
         }
         self.shared.runs.insert(&run);

@@ -9,6 +9,7 @@
 
 use super::journal::{Journal, Kind, Record};
 use crate::exec::spool::SpoolDir;
+use crate::fingerprint::Fingerprint;
 use crate::news::until;
 use sandcrab_api::code::{RunCodeRequest, RunInfo, RunOutcome};
 use sandcrab_api::exec::Truncated;
@@ -54,6 +55,7 @@ pub(crate) struct Run {
     pub(crate) id: RunId,
     pub(crate) context: ContextId,
     pub(crate) request: RunCodeRequest,
+    pub(super) fingerprint: Fingerprint,
     inner: Mutex<Inner>,
     /// More to read, or another state.
     news: Notify,
@@ -70,7 +72,8 @@ impl Run {
     ) -> Arc<Self> {
         let inner = Inner { state: State::Queued, stop: None, journal: Journal::new(Arc::clone(dir)) };
         let (news, stopped) = (Notify::new(), Notify::new());
-        Arc::new(Self { id, context, request, inner: Mutex::new(inner), news, stopped })
+        let (fingerprint, inner) = (Fingerprint::of_run(&request), Mutex::new(inner));
+        Arc::new(Self { id, context, request, fingerprint, inner, news, stopped })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

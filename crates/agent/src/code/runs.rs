@@ -2,6 +2,7 @@
 //! (contract S12). What is kept is bounded; past the bounds the oldest is forgotten first.
 
 use super::run::{Finish, Run, StopReason};
+use crate::fingerprint::Fingerprint;
 use sandcrab_api::limits::EXEC_RETENTION_SECS;
 use sandcrab_api::{ApiError, ErrorCode, RunId};
 use std::collections::{HashMap, VecDeque};
@@ -38,18 +39,18 @@ impl Runs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The run that has this id already, if it is of the same code.
+    /// The run that has this id already, if it is of the same request.
     ///
     /// # Errors
     /// `EXEC_ALREADY_EXISTS` if it is another's.
-    pub(crate) fn known(&self, id: &RunId, code: &str) -> Result<Option<Arc<Run>>, ApiError> {
+    pub(crate) fn known(&self, id: &RunId, request: Fingerprint) -> Result<Option<Arc<Run>>, ApiError> {
         match self.lock().by_id.get(id) {
             None => Ok(None),
-            Some(old) if old.request.code == code => Ok(Some(Arc::clone(old))),
+            Some(old) if old.fingerprint == request => Ok(Some(Arc::clone(old))),
             Some(_) => {
-                let message = format!("run {id} exists already, of other code");
+                let message = format!("run {id} exists already, of other code or with other options");
                 let error = ApiError::new(ErrorCode::ExecAlreadyExists, message).with("runId", id.as_str());
-                Err(error.suggest("Use a new runId for other code."))
+                Err(error.suggest("Use a new runId for another run."))
             }
         }
     }

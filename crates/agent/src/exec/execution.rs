@@ -10,6 +10,7 @@
 use super::answer::Output;
 use super::drain::Sink;
 use super::spool::{Piece, Spool, SpoolDir};
+use crate::fingerprint::Fingerprint;
 use crate::news::until;
 use sandcrab_api::exec::{ExecInfo, ExecOutcome, ExecState, StreamName, Truncated};
 use sandcrab_api::time::Timestamp;
@@ -64,6 +65,7 @@ pub(crate) struct Execution {
     pub(crate) id: ExecId,
     pub(crate) command: String,
     pub(crate) session_id: Option<SessionId>,
+    pub(super) fingerprint: Fingerprint,
     inner: Mutex<Inner>,
     /// More to read, or another state.
     news: Notify,
@@ -106,6 +108,7 @@ impl Execution {
         id: ExecId,
         command: String,
         session_id: Option<SessionId>,
+        fingerprint: Fingerprint,
         dir: &Arc<SpoolDir>,
         limit: u64,
     ) -> Arc<Self> {
@@ -118,7 +121,8 @@ impl Execution {
             next_reader: 0,
         };
         let (news, room, stopped) = (Notify::new(), Notify::new(), Notify::new());
-        Arc::new(Self { id, command, session_id, inner: Mutex::new(inner), news, room, stopped })
+        let inner = Mutex::new(inner);
+        Arc::new(Self { id, command, session_id, fingerprint, inner, news, room, stopped })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -58,10 +58,10 @@ impl Registry {
             inner.by_id.insert(new.id.clone(), Arc::clone(new));
             return Ok(None);
         };
-        if old.command == new.command && old.session_id == new.session_id {
+        if old.fingerprint == new.fingerprint {
             return Ok(Some(Arc::clone(old)));
         }
-        let message = format!("execId {:?} names another command", new.id);
+        let message = format!("execId {:?} names another command, or this one with other options", new.id);
         Err(ApiError::new(ErrorCode::ExecAlreadyExists, message).with("execId", new.id.as_str()))
     }
 
@@ -160,7 +160,7 @@ impl Inner {
         let now = Instant::now();
         while let Some((oldest, _)) = self.finished.front() {
             let old = oldest.finished_at().is_none_or(|at| now.duration_since(at) >= KEEP);
-            // A long text cannot be given up without the command: a retry is told from another command by it.
+            // The text stays as long as the command: it is shown to whoever asks about it.
             let crowded = self.finished.len() > 1
                 && (self.finished.len() > MAX_FINISHED || self.held.texts > MAX_TEXTS);
             if !old && !crowded {
@@ -191,11 +191,15 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::exec::spool::SpoolDir;
-    use sandcrab_api::exec::{ExecOutcome, StreamName};
+    use crate::fingerprint::Fingerprint;
+    use sandcrab_api::exec::{ExecOutcome, ExecRequest, StreamName};
 
     fn run(registry: &Registry, id: &str, command: &str, output: usize) -> Arc<Execution> {
         let dir = SpoolDir::open("/tmp");
-        let execution = Execution::new(ExecId::parse(id).unwrap(), command.to_owned(), None, &dir, 64 << 20);
+        let print =
+            Fingerprint::of_command(&ExecRequest { command: command.to_owned(), ..ExecRequest::default() });
+        let id_of = ExecId::parse(id).unwrap();
+        let execution = Execution::new(id_of, command.to_owned(), None, print, &dir, 64 << 20);
         assert!(registry.insert(&execution).unwrap().is_none(), "{id} is known");
         assert!(execution.start());
         execution.append(StreamName::Stdout, &vec![b'x'; output]);

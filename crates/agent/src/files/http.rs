@@ -151,8 +151,8 @@ async fn get_content(
     State(state): State<FilesState>,
     Query(request): Query<PathRequest>,
 ) -> Answer<Response> {
-    let path = state.path("readFile", &request.path, request.session_id.as_ref()).await?;
-    let content = state.files.content("readFile", path).await?;
+    let path = state.path("readFileContent", &request.path, request.session_id.as_ref()).await?;
+    let content = state.files.content("readFileContent", path).await?;
     let (size, mime_type, is_binary) = (content.size, content.mime_type, content.is_binary);
     let mut response = Body::from_stream(content.into_pieces()).into_response();
     let headers = response.headers_mut();
@@ -175,12 +175,13 @@ async fn put_content(
     Query(request): Query<UploadQuery>,
     body: Body,
 ) -> Answer<axum::Json<FileChanged>> {
-    let path = state.path("writeFile", &request.path, request.session_id.as_ref()).await?;
-    validate::mode(request.mode).map_err(|error| error.during("writeFile"))?;
+    let path = state.path("writeFileContent", &request.path, request.session_id.as_ref()).await?;
+    validate::mode(request.mode).map_err(|error| error.during("writeFileContent"))?;
     let content = body.into_data_stream().map(|part| {
         part.map_err(|error| ApiError::invalid("body", format!("could not be read to its end: {error}")))
     });
-    state.files.write(path, request.mode, content).await?;
+    let written = state.files.write(path, request.mode, content).await;
+    written.map_err(|error| error.during("writeFileContent"))?;
     Ok(changed(request.path, None))
 }
 

@@ -18,6 +18,7 @@ mod running;
 use crate::agent::{Agent, random_id};
 use crate::exec::execution::{Execution, Finish, StopReason};
 use crate::files::{FilePath, Vacancy};
+use crate::fingerprint::Fingerprint;
 use crate::memory::MemoryCgroup;
 use crate::session::registry::StartPoint;
 use crate::session::task::cancelled;
@@ -104,7 +105,8 @@ impl Agent {
         let (url, credentials) = request.parse()?;
         let id = request.exec_id.clone().map_or_else(random_id, Ok)?;
         let shown = command::shown(&request, &url);
-        let execution = Execution::new(id, shown, request.session_id.clone(), &self.context.spool, KEPT);
+        let (session, print) = (request.session_id.clone(), Fingerprint::of_checkout(&request));
+        let execution = Execution::new(id, shown, session, print, &self.context.spool, KEPT);
         if let Some(known) = self.context.executions.insert(&execution)? {
             return Ok(known);
         }

@@ -95,8 +95,8 @@ async fn result(
     Path(id): Path<ExecId>,
     Query(query): Query<ResultQuery>,
 ) -> Answer<Response> {
-    let execution = find(&agent, &id, "exec")?;
-    Ok(answer::result(execution, query.encoding).await.map_err(|error| error.during("exec"))?)
+    let execution = find(&agent, &id, "execResult")?;
+    Ok(answer::result(execution, query.encoding).await.map_err(|error| error.during("execResult"))?)
 }
 
 /// Where to resume.
@@ -125,9 +125,9 @@ async fn stream(
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let [stdout, stderr] = last_event_id(&headers)?;
+    let [stdout, stderr] = last_event_id(&headers).map_err(|error| error.during("resumeExecStream"))?;
     let offsets = [query.stdout_offset.unwrap_or(stdout), query.stderr_offset.unwrap_or(stderr)];
-    Ok(answer::events(&find(&agent, &id, "execStream")?, query.encoding, offsets))
+    Ok(answer::events(&find(&agent, &id, "resumeExecStream")?, query.encoding, offsets))
 }
 
 /// Kills a command with all its processes. Answers when none of it is left; an ended one stays as it is.
@@ -135,7 +135,7 @@ async fn stream(
     params(("execId" = ExecId, Path, description = "The command")),
     responses((status = 200, body = ExecInfo), Errors))]
 async fn cancel(State(agent): State<Arc<Agent>>, Path(id): Path<ExecId>) -> Answer<axum::Json<ExecInfo>> {
-    let execution = find(&agent, &id, "cancel")?;
+    let execution = find(&agent, &id, "cancelExec")?;
     agent.context.executions.stop(&execution, StopReason::Cancelled, || cancelled(&execution));
     execution.finished().await;
     Ok(axum::Json(execution.info()))

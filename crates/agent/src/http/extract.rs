@@ -163,11 +163,10 @@ pub(crate) fn parse_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError>
         // axum's text is "Failed to deserialize query string: FIELD: REASON".
         let text = error.body_text();
         let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-        let field = match text.split_once(": ") {
-            Some((field, _)) => field.to_owned(),
-            None => text.split('`').nth(1).unwrap_or("query").to_owned(),
-        };
-        ApiError::invalid(&field, text)
+        match text.split_once(": ") {
+            Some((field, reason)) => ApiError::invalid(field, reason),
+            None => ApiError::invalid(text.split('`').nth(1).unwrap_or("query"), text),
+        }
     })?;
     Ok(value)
 }
@@ -230,6 +229,20 @@ mod tests {
         );
         // Where it is no JSON at all, the place is all there is to say.
         assert_eq!(message("{\"command\":\"a\",}"), "body: trailing comma at line 1 column 16");
+    }
+
+    #[test]
+    fn x01_a_query_names_its_field_once() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Offset {
+            #[expect(dead_code, reason = "it is only parsed")]
+            offset: u64,
+        }
+        let message = |uri: &'static str| parse_query::<Offset>(&Uri::from_static(uri)).unwrap_err().message;
+        assert_eq!(message("/?offset=x"), "offset: invalid digit found in string");
+        assert_eq!(message("/"), "offset: missing field `offset`");
+        assert!(message("/?offset=1&odd=2").starts_with("odd: unknown field `odd`"));
     }
 
     #[test]

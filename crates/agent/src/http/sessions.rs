@@ -70,8 +70,8 @@ async fn set_session_env(
     Path(id): Path<SessionId>,
     Json(request): Json<SetEnv>,
 ) -> Answer<axum::Json<Done>> {
-    validate::env(&request.env).map_err(|error| error.during("setEnvVars"))?;
-    agent.sessions.set_session_env(&id, request.env).map_err(|error| error.during("setEnvVars"))?;
+    validate::env(&request.env).map_err(|error| error.during("setSessionEnv"))?;
+    agent.sessions.set_session_env(&id, request.env).map_err(|error| error.during("setSessionEnv"))?;
     Ok(axum::Json(Done::now()))
 }
 

@@ -66,13 +66,26 @@ async fn s12_a_lost_stream_ends_nothing_and_is_resumed_without_a_seam() {
     assert_eq!(resumed.next().await.unwrap().1, json!({ "type": "stdout", "text": "after\n" }));
     assert_eq!(last(&mut resumed).await["type"], "execution_complete");
     // The same request again is the same run.
-    let again = run_with(&sandbox, request).await;
+    let again = run_with(&sandbox, request.clone()).await;
     assert_eq!((stdout(&again), &again["executionCount"]), ("before\nafter\n".to_owned(), &json!(1)));
     let (_, result) = sandbox.call("GET", "/code/runs/kept/result", None).await;
     assert_eq!(result, again);
-    let other = json!({ "code": "1", "runId": "kept" });
-    let (status, error) = sandbox.call("POST", "/code/run", Some(&other)).await;
-    assert_eq!((status, &error["code"]), (StatusCode::CONFLICT, &json!("EXEC_ALREADY_EXISTS")));
+    for (field, value) in [
+        ("code", json!("1")),
+        ("language", json!("python")),
+        ("envVars", json!({ "A": "1" })),
+        ("timeout", json!(5000)),
+        ("sessionId", json!("s")),
+    ] {
+        let mut other = request.clone();
+        other[field] = value;
+        let (status, error) = sandbox.call("POST", "/code/run", Some(&other)).await;
+        assert_eq!(
+            (status, &error["code"]),
+            (StatusCode::CONFLICT, &json!("EXEC_ALREADY_EXISTS")),
+            "{field}"
+        );
+    }
     let (status, error) = sandbox.call("GET", "/code/runs/none/result", None).await;
     assert_eq!((status, &error["code"]), (StatusCode::NOT_FOUND, &json!("EXEC_NOT_FOUND")));
 }

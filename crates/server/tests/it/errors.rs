@@ -176,3 +176,52 @@ async fn numbers_are_counted() {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
 }
+
+/// Whatever is wrong with it, the error names the operation by its id in the document.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x01_every_refusal_names_its_own_operation() {
+    let server = TestServer::start(peers::real()).await;
+    server.exec("a", "true").await.ok();
+    let names = [("{id}", "a"), ("{port}", "8000"), ("{name}", "no-such-image")];
+    let unknown = ["{sessionId}", "{processId}", "{execId}", "{runId}", "{contextId}"];
+    let mut refused = 0;
+    for (path, item) in crate::schema::DOCUMENT["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            // They need nothing, or take the sandbox away.
+            if matches!(id, "destroySandbox" | "buildImage") {
+                continue;
+            }
+            let filled = names.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
+            let filled = unknown.iter().fold(filled, |path, name| path.replace(name, "unknown"));
+            let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes()).unwrap();
+            let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+            let takes = |name: &str| parameters.iter().any(|parameter| parameter["name"] == name);
+            let mut tries = vec![(filled.clone(), None)];
+            if parameters.iter().any(|parameter| parameter["in"] == "query") {
+                tries.push((format!("{filled}?odd=1"), None));
+            }
+            if takes("Last-Event-ID") {
+                tries.push((filled.clone(), Some("x-y-z")));
+            }
+            for (path, last) in tries {
+                let mut call = server.request(method.clone(), &path);
+                if operation["requestBody"]["content"]["application/json"].is_object() {
+                    call = call.json(&serde_json::json!([]));
+                }
+                if let Some(last) = last {
+                    call = call.header("last-event-id", last);
+                }
+                let answer = call.open().await;
+                if !answer.status().is_client_error() {
+                    continue;
+                }
+                let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+                let error: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(error["operation"], id, "{method} {path} {last:?}: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 60, "{refused}");
+}
