@@ -50,6 +50,7 @@ fn env_of(parent: &str, changes: &EnvChanges) -> Checked {
             format!("must have at most {} entries", limits::MAX_ENV_ENTRIES),
         ));
     }
+    env_bytes(parent, changes)?;
     for (name, value) in changes {
         let field = || format!("{parent}.{}", name.chars().take(80).collect::<String>().escape_debug());
         // What `export` takes (POSIX, "Name"): no shell could hold another.
@@ -72,6 +73,21 @@ fn env_of(parent: &str, changes: &EnvChanges) -> Checked {
         }
     }
     Ok(())
+}
+
+/// What one call sets fits an environment.
+fn env_bytes(parent: &str, changes: &EnvChanges) -> Checked {
+    let bytes: usize =
+        changes.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len) + 2).sum();
+    if bytes <= limits::MAX_ENV_BYTES {
+        return Ok(());
+    }
+    let most = limits::MAX_ENV_BYTES;
+    let message = format!("{parent}: the variables take {bytes} bytes; {most} are the most");
+    Err(ApiError::new(ErrorCode::QuotaExceeded, message)
+        .with("limit", most)
+        .with("value", bytes)
+        .with("scope", "env"))
 }
 
 /// A time limit in milliseconds, from `minimum` to a week.
@@ -285,6 +301,29 @@ mod tests {
         let env = [("A=B".to_owned(), Some("1".to_owned()))].into();
         assert_eq!(field(exec(&ExecRequest { env, ..command("true") })), "env.A=B");
         assert!(exec(&command("true")).is_ok());
+    }
+
+    #[test]
+    fn e07_variables_fit_an_environment_wherever_they_are_given() {
+        let env = |entries: usize, length: usize| -> EnvChanges {
+            (0..entries).map(|n| (format!("V{n}"), Some("x".repeat(length)))).collect()
+        };
+        let (fits, long) = (env(12, 131_000), env(13, 131_000));
+        let checks = |env: &EnvChanges| {
+            let env = || env.clone();
+            [
+                create_sandbox(&CreateSandbox { env: env(), ..CreateSandbox::default() }),
+                create_session(&CreateSession { env: env(), ..CreateSession::default() }),
+                exec(&ExecRequest { env: env(), ..command("true") }),
+                create_code_context(&CreateCodeContext { env_vars: env(), ..CreateCodeContext::default() }),
+                run_code(&RunCodeRequest { env_vars: env(), ..RunCodeRequest::default() }),
+            ]
+        };
+        assert!(checks(&fits).iter().all(Result::is_ok));
+        for refused in checks(&long) {
+            let error = refused.unwrap_err();
+            assert_eq!((error.http_status, &error.context["scope"]), (429, &serde_json::json!("env")));
+        }
     }
 
     #[test]

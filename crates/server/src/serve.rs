@@ -361,7 +361,11 @@ fn prune_events(store: &Store) {
     let Some(before) = Timestamp::from_millis(before) else { return };
     let store = store.clone();
     tokio::spawn(async move {
-        if let Err(error) = store.prune_events(before).await {
+        let pruned = async {
+            store.prune_events(before).await?;
+            store.shrink().await
+        };
+        if let Err(error) = pruned.await {
             tracing::warn!(error = crate::chain(&error), "old events could not be removed");
         }
     });

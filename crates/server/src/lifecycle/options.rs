@@ -5,6 +5,7 @@ use sandcrab_api::units::IdleTime;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId, limits};
 use sandcrab_runtime::SandboxSpec;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,8 +20,13 @@ pub(crate) struct Options {
     /// As asked for; the driver says which are in force.
     pub(crate) limits: Limits,
     pub(crate) network: Network,
-    /// As of its creation.
+    /// As of its creation. The driver keeps them; the store does not, because each change of a label writes all that it
+    /// keeps. Rows of earlier releases have them.
+    #[serde(default, skip_serializing)]
     pub(crate) env: BTreeMap<String, String>,
+    /// What tells them from others.
+    #[serde(default)]
+    env_digest: Option<String>,
     pub(crate) sleep_after: IdleTime,
     pub(crate) keep_alive: bool,
     pub(crate) labels: BTreeMap<String, String>,
@@ -29,11 +35,13 @@ pub(crate) struct Options {
 impl Options {
     /// The options of a new sandbox.
     pub(crate) fn new(wanted: CreateSandbox) -> Self {
+        let env = set_variables(wanted.env);
         Self {
             image: wanted.image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             limits: wanted.limits.unwrap_or_default(),
             network: wanted.network.unwrap_or_default(),
-            env: set_variables(wanted.env),
+            env_digest: Some(digest(&env)),
+            env,
             sleep_after: wanted
                 .sleep_after
                 .unwrap_or(IdleTime(Duration::from_secs(limits::DEFAULT_SLEEP_AFTER_SECS))),
@@ -80,8 +88,9 @@ impl Options {
             fixed(id, "limits.disk", &self.limits.disk, limits.disk.map(Some).as_ref())?;
             fixed(id, "limits.pids", &self.limits.pids, limits.pids.map(Some).as_ref())?;
         }
-        let env = (!wanted.env.is_empty()).then(|| set_variables(wanted.env));
-        fixed(id, "env", &self.env, env.as_ref())
+        let env = (!wanted.env.is_empty()).then(|| digest(&set_variables(wanted.env)));
+        let is = self.env_digest.clone().unwrap_or_else(|| digest(&self.env));
+        fixed(id, "env", &is, env.as_ref())
             .map_err(|error| error.suggest("Change variables of a sandbox that exists with setEnvVars."))?;
 
         let before = self.clone();
@@ -96,6 +105,16 @@ impl Options {
         }
         Ok(*self != before)
     }
+}
+
+fn digest(env: &BTreeMap<String, String>) -> String {
+    let mut hash = Sha256::new();
+    // Neither names nor values hold NUL.
+    for text in env.iter().flat_map(|(name, value)| [name, value]) {
+        hash.update(text.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An unset variable of a sandbox that does not exist yet is one that is not there.
@@ -135,5 +154,23 @@ mod tests {
         let change = serde_json::json!({"keepAlive": true, "sleepAfter": "1h", "labels": {}});
         assert!(options.apply(wanted(change), &id).unwrap());
         assert!(options.keep_alive && options.labels.is_empty());
+    }
+
+    #[test]
+    fn e13_variables_are_compared_but_not_kept_in_the_store() {
+        let id = SandboxId::parse("a").unwrap();
+        let env = |value: &str| wanted(serde_json::json!({ "env": {"A": value, "B": "2"} }));
+        let json = serde_json::to_string(&Options::new(env("1"))).unwrap();
+        assert!(!json.contains("\"A\""), "{json}");
+        // As an earlier release wrote it.
+        let old = serde_json::json!({
+            "image": "host", "limits": {}, "network": "loopback", "env": {"A": "1", "B": "2"}, "sleepAfter": 180,
+            "keepAlive": false, "labels": {}
+        });
+        for text in [json, old.to_string()] {
+            let mut read: Options = serde_json::from_str(&text).unwrap();
+            assert!(read.apply(env("1"), &id).is_ok() && read.apply(CreateSandbox::default(), &id).is_ok());
+            assert_eq!(read.apply(env("3"), &id).unwrap_err().context["field"], "env");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! committed together, so that many callers share one fsync. A caller is answered after the commit, never before it:
 //! what was acknowledged survives kill -9 and loss of power (WAL with `synchronous = FULL`).
 
+mod compact;
 mod migrations;
 mod ports;
 mod tables;
@@ -129,6 +130,7 @@ impl Store {
                  PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;",
             )
             .map_err(failed)?;
+        compact::prepare(&connection).map_err(failed)?;
         migrations::run(&mut connection)?;
         let (jobs, inbox) = mpsc::channel();
         let (news, _) = broadcast::channel(NEWS);
