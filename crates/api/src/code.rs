@@ -2,7 +2,7 @@
 
 use crate::exec::{Oom, Truncated};
 use crate::ids::{ContextId, RunId, SessionId};
-use crate::session::EnvChanges;
+use crate::session::{EnvChanges, EnvironmentChanges};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,9 +57,11 @@ pub struct CreateCodeContext {
     pub session_id: Option<SessionId>,
     /// Working directory, made if it is missing. Default: the session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub cwd: Option<String>,
     /// Variables of this context alone; they win over the session's and the sandbox's. `null` unsets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = EnvironmentChanges)]
     pub env_vars: EnvChanges,
     /// `timeout` in milliseconds of each run that names none itself. Default 60,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +109,7 @@ pub struct CodeContextDeleted {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunCodeRequest {
     /// The code, at most 8 MiB.
+    #[schema(max_length = 8_388_608)]
     pub code: String,
     /// The context that runs it. Default: the language's own of the session, or of the sandbox where no session is named;
     /// its first run makes it.
@@ -121,6 +124,7 @@ pub struct RunCodeRequest {
     pub session_id: Option<SessionId>,
     /// Variables for this run only; `null` unsets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = EnvironmentChanges)]
     pub env_vars: EnvChanges,
     /// Milliseconds from its start until it is interrupted. Default: the context's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

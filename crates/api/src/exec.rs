@@ -1,7 +1,7 @@
 //! Commands: one text run by a session's shell.
 
 use crate::ids::{ExecId, SessionId};
-use crate::session::EnvChanges;
+use crate::session::{EnvChanges, EnvironmentChanges};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub enum OutputEncoding {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecRequest {
     /// The text, as a shell reads it. Not empty, no NUL, at most 8 MiB.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 8_388_608, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$")]
     pub command: String,
     /// The session whose shell runs it; created with defaults if it does not exist. Default `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,12 +46,15 @@ pub struct ExecRequest {
     pub queue_timeout: Option<u64>,
     /// Variables for this command only; `null` unsets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = EnvironmentChanges)]
     pub env: EnvChanges,
     /// Working directory for this command only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub cwd: Option<String>,
     /// What the command reads on stdin. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 16_777_216)]
     pub stdin: Option<String>,
     /// How output is written into the answer.
     #[serde(default)]

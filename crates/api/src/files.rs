@@ -24,7 +24,7 @@ pub enum FileEncoding {
 #[into_params(parameter_in = Query)]
 pub struct PathRequest {
     /// The file or directory.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// The session whose working directory a relative path starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct PathRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReadFile {
     /// The file.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// Default: text where the content is UTF-8 without NUL, else base64. Text asked of what is no UTF-8 is base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ pub struct ReadFileResult {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WriteFile {
     /// The file; missing parent directories are created.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// The content.
     pub content: String,
@@ -95,7 +95,7 @@ pub struct WriteFile {
 #[into_params(parameter_in = Query)]
 pub struct UploadQuery {
     /// The file; missing parent directories are created.
-    #[param(min_length = 1)]
+    #[param(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// Permission bits, 0 to 511. Default: an existing file keeps its own, a new one gets 0o644.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +126,7 @@ pub struct FileChanged {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mkdir {
     /// The directory.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// Make missing parents too, and accept that it exists.
     #[serde(default)]
@@ -145,10 +145,10 @@ pub struct Mkdir {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MoveFile {
     /// What is moved.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// Where it goes. `move` into an existing directory keeps the name; `rename` refuses a directory there.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub new_path: String,
     /// The session whose working directory relative paths start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,7 +160,7 @@ pub struct MoveFile {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListFiles {
     /// The directory.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub path: String,
     /// Descend into directories; links are listed, not followed.
     #[serde(default)]

@@ -1,8 +1,11 @@
 //! Names of things, parsed once at the boundary so that the rest of the program need not ask again.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 /// An id that breaks its rule.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -14,12 +17,30 @@ pub struct IdError {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+    ($(#[doc = $doc:literal])* $name:ident, $kind:literal, $check:path, $length:literal, $pattern:literal) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
-        #[schema(value_type = String)]
         pub struct $name(std::sync::Arc<str>);
+
+        // By hand: the derive does not see through a macro's literals.
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some([$($doc),*].map(str::trim).join("\n")))
+                    .min_length(Some(1))
+                    .max_length(Some($length))
+                    .pattern(Some($pattern))
+                    .into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+        }
 
         impl $name {
             /// Checks the rule of this kind of id.
@@ -67,31 +88,37 @@ macro_rules! id {
 id!(
     /// A sandbox's id: 1-63 printable ASCII characters without blanks, `/` and `%`, no leading or trailing `-`, and
     /// none of `www api admin root system`.
-    SandboxId, "sandbox", check_sandbox
+    SandboxId, "sandbox", check_sandbox, 63,
+    r"^(?!(?:[wW]{3}|[aA][pP][iI]|[aA][dD][mM][iI][nN]|[rR][oO]{2}[tT]|[sS][yY][sS][tT][eE][mM]|\.{1,2})$)(?!-)[!-$&-.0-~]+(?<!-)$"
 );
 id!(
     /// A session's id: 1-128 bytes of UTF-8 without control characters and `/`; not `.` or `..`, which are lost
     /// when a URL is normalised. The default session's id is `default`.
-    SessionId, "session", check_session
+    SessionId, "session", check_session, 128,
+    r"^(?!\.{1,2}$)[^/\u0000-\u001f\u007f-\u009f]+$"
 );
 id!(
     /// The name that a client gives one command, so that it can be resumed, cancelled and safely retried:
     /// 1-64 characters of `A-Z a-z 0-9 _ -`.
-    ExecId, "exec", check_exec
+    ExecId, "exec", check_exec, 64,
+    r"^[A-Za-z0-9_-]+$"
 );
 id!(
     /// A code context's id: 1-64 characters of `A-Z a-z 0-9 _ -`.
-    ContextId, "context", check_exec
+    ContextId, "context", check_exec, 64,
+    r"^[A-Za-z0-9_-]+$"
 );
 id!(
-    /// The name that a client gives one run of code, as [`ExecId`] for commands.
-    RunId, "run", check_exec
+    /// The name that a client gives one run of code, as `ExecId` for commands.
+    RunId, "run", check_exec, 64,
+    r"^[A-Za-z0-9_-]+$"
 );
 
 id!(
     /// A process's name: 1-64 characters of `A-Z a-z 0-9 _ . -`, not `.` or `..`, which are lost when a URL is
     /// normalised.
-    ProcessId, "process", check_process
+    ProcessId, "process", check_process, 64,
+    r"^(?!\.{1,2}$)[A-Za-z0-9_.-]+$"
 );
 
 impl SessionId {

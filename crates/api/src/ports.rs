@@ -38,10 +38,12 @@ pub struct ExposePort {
     pub hostname: Option<String>,
     /// A label for people; it has no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: Option<String>,
     /// 1-16 characters of `a-z 0-9 _`. Random characters are appended to one that is shorter than 8 or taken already.
     /// Default: 16 random characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 16, pattern = "^[a-z0-9_]*$")]
     pub token: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::exec::{Oom, OutputEncoding, StreamName};
 use crate::ids::{ProcessId, SessionId};
-use crate::session::EnvChanges;
+use crate::session::{EnvChanges, EnvironmentChanges};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub enum Restart {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartProcess {
     /// The text, as a shell reads it: it is run by `bash -c`. Not empty, no NUL, at most 8 MiB.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 8_388_608, pattern = r"^[^\u0000]*[^\s\u0000][^\u0000]*$")]
     pub command: String,
     /// The session whose exported variables and working directory it starts with (contract S14). Default `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,12 +38,15 @@ pub struct StartProcess {
     pub timeout: Option<u64>,
     /// Variables for this process only; `null` unsets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = EnvironmentChanges)]
     pub env: EnvChanges,
     /// Its working directory, relative to the session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub cwd: Option<String>,
     /// What it reads on stdin. Default: nothing. Each restart reads it from the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 16_777_216)]
     pub stdin: Option<String>,
     /// Its stdin stays open and takes what is written to it later. Not together with `stdin` and `restart`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -309,7 +312,7 @@ pub struct ProcessExit {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WaitForLog {
     /// What a line must contain, within one line. Not empty, at most 4096 bytes.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4096, pattern = r"^[^\n]*$")]
     pub text: String,
     /// Milliseconds to wait. Default: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -368,6 +371,7 @@ pub struct WaitForPort {
     pub mode: PortMode,
     /// For `http`: what is asked for. Default `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 4096, pattern = r"^/[!-~]*$")]
     pub path: Option<String>,
     /// For `http`: the statuses that count. Default 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,14 @@
 //! Sandboxes: the computers that sessions live in.
 
 use crate::ids::SandboxId;
-use crate::session::EnvChanges;
+use crate::session::{EnvChanges, EnvironmentChanges};
 use crate::time::Timestamp;
 use crate::units::{ByteSize, IdleTime};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 /// What a sandbox may use. A missing field takes the server's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -24,7 +26,7 @@ pub struct Limits {
     pub disk: Option<ByteSize>,
     /// Processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 4_194_304)]
+    #[schema(minimum = 8, maximum = 4_194_304)]
     pub pids: Option<u64>,
 }
 
@@ -59,6 +61,7 @@ pub struct CreateSandbox {
     pub network: Option<Network>,
     /// The sandbox's variables at its creation; later changes go through `setEnvVars`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = EnvironmentChanges)]
     pub env: EnvChanges,
     /// Idle time until it sleeps. Default 3 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +71,28 @@ pub struct CreateSandbox {
     pub keep_alive: Option<bool>,
     /// Labels for people and for filters. Given labels replace the old ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Labels>)]
     pub labels: Option<BTreeMap<String, String>>,
 }
+
+/// The form of labels, for the document.
+#[derive(Debug)]
+pub struct Labels;
+
+impl utoipa::PartialSchema for Labels {
+    fn schema() -> RefOr<Schema> {
+        let name = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(128));
+        let value = ObjectBuilder::new().schema_type(Type::String).max_length(Some(1024));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .max_properties(Some(64))
+            .property_names(Some(name))
+            .additional_properties(Some(Schema::from(value)))
+            .into()
+    }
+}
+
+impl ToSchema for Labels {}
 
 /// Where a sandbox stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

@@ -1,13 +1,39 @@
 //! Sessions: shells that stay alive.
 
 use crate::ids::SessionId;
+use crate::limits;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 /// Variables to set (text) or to unset (`null`).
 pub type EnvChanges = BTreeMap<String, Option<String>>;
+
+/// The form of [`EnvChanges`], for the document.
+#[derive(Debug)]
+pub struct EnvironmentChanges;
+
+impl utoipa::PartialSchema for EnvironmentChanges {
+    fn schema() -> RefOr<Schema> {
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z_][A-Za-z0-9_]*$"));
+        let value = ObjectBuilder::new()
+            .schema_type(SchemaType::Array(vec![Type::String, Type::Null]))
+            .max_length(Some(limits::MAX_ENV_ENTRY_BYTES))
+            .pattern(Some(r"^[^\u0000]*$"));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .description(Some("Variables to set (text) or to unset (`null`)."))
+            .max_properties(Some(limits::MAX_ENV_ENTRIES))
+            .property_names(Some(name))
+            .additional_properties(Some(Schema::from(value)))
+            .into()
+    }
+}
+
+impl ToSchema for EnvironmentChanges {}
 
 /// What a new session starts with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -21,9 +47,11 @@ pub struct CreateSession {
     pub name: Option<String>,
     /// Variables of this session alone. They win over the sandbox's own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = EnvironmentChanges)]
     pub env: EnvChanges,
     /// Where the session's first command runs; created if it is missing. Default `/workspace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub cwd: Option<String>,
     /// `timeout` in milliseconds of each command that names none itself. Default: no timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +103,7 @@ pub struct SessionDeleted {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SetEnv {
     /// Text sets, `null` unsets.
+    #[schema(value_type = EnvironmentChanges)]
     pub env: EnvChanges,
 }
 

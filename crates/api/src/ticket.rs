@@ -12,6 +12,10 @@ pub const TICKET_SECS: u64 = 30;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateTicket {
     /// The path below `/v1/sandboxes/` at which the WebSocket will be opened, as it will be requested, without a query.
+    #[schema(
+        max_length = 2048,
+        pattern = r"^/v1/sandboxes/[^/?#]+/(processes/[^/?#]+/attach|ports/[0-9]+/connect)$"
+    )]
     pub path: String,
 }
 

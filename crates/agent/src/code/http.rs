@@ -106,7 +106,7 @@ struct StreamQuery {
 /// Streams a run's events from where a stream broke off, to its end.
 #[utoipa::path(get, path = "/code/runs/{runId}/stream", tag = "code", operation_id = "resumeRunStream",
     params(("runId" = RunId, Path, description = "The run"), StreamQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that came")),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{1,19}$", description = "The id of the last event that came")),
     responses((status = 200, body = CodeEvent, content_type = "text/event-stream"), Errors))]
 async fn stream(
     State(agent): State<Arc<Agent>>,

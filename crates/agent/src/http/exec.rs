@@ -117,7 +117,7 @@ struct StreamQuery {
 /// Streams a command's output from raw byte offsets on, to its end.
 #[utoipa::path(get, path = "/execs/{execId}/stream", tag = "commands", operation_id = "resumeExecStream",
     params(("execId" = ExecId, Path, description = "The command"), StreamQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "`STDOUT-STDERR`, the id of the last event that came")),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{1,19}-[0-9]{1,19}$", description = "`STDOUT-STDERR`, the id of the last event that came")),
     responses((status = 200, body = ExecEvent, content_type = "text/event-stream"), Errors))]
 async fn stream(
     State(agent): State<Arc<Agent>>,

@@ -174,7 +174,7 @@ struct StreamQuery {
 #[utoipa::path(get, path = "/processes/{processId}/logs/stream", tag = "processes",
     operation_id = "streamProcessLogs",
     params(("processId" = ProcessId, Path, description = "The process"), StreamQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "`STDOUT-STDERR`, the id of the last event that came")),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{1,19}-[0-9]{1,19}$", description = "`STDOUT-STDERR`, the id of the last event that came")),
     responses((status = 200, body = ProcessLogEvent, content_type = "text/event-stream"), Errors))]
 async fn stream(
     State(agent): State<Arc<Agent>>,

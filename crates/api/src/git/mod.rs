@@ -30,7 +30,7 @@ pub struct GitCheckout {
     /// Where the working tree goes: a directory that is empty or does not exist. Default: the repository's name, below
     /// `/workspace` or the session's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, max_length = 4095, pattern = r"^[^\u0000]*$")]
     pub target_dir: Option<String>,
     /// Fetch only so many of the newest commits of the one branch. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

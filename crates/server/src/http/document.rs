@@ -4,10 +4,12 @@ use super::service;
 use crate::proxy::{Routes, RoutesError};
 use sandcrab_agent::http::error::error_response;
 use sandcrab_api::{ApiError, SandboxId};
+use utoipa::OpenApi as _;
+use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{OpenApi, Required};
-use utoipa::{OpenApi as _, PartialSchema};
+use utoipa::openapi::{OpenApi, Ref, RefOr, Required};
 
 /// Statuses that the front may answer any request with that needs a key.
 const FRONT: [(u16, &str); 9] = [
@@ -82,7 +84,7 @@ pub(crate) fn document() -> Result<(OpenApi, Routes), DocumentError> {
                 .parameter_in(ParameterIn::Path)
                 .required(Required::True)
                 .description(Some("The sandbox; made with defaults if it does not exist"))
-                .schema(Some(SandboxId::schema()))
+                .schema(Some(Ref::from_schema_name("SandboxId")))
                 .build();
             operation.parameters.get_or_insert_default().insert(0, id.into());
             add_responses(operation, &FRONT);
@@ -100,6 +102,9 @@ pub(crate) fn document() -> Result<(OpenApi, Routes), DocumentError> {
             .build();
         ours.security_schemes.insert("key".to_owned(), SecurityScheme::Http(key).into());
     }
+    for item in document.paths.paths.values_mut() {
+        each_operation(item, describe_streams);
+    }
     document.security = Some(vec![SecurityRequirement::new("key", [] as [&str; 0])]);
     Ok((document, routes))
 }
@@ -107,6 +112,20 @@ pub(crate) fn document() -> Result<(OpenApi, Routes), DocumentError> {
 fn each_operation(item: &mut PathItem, mut change: impl FnMut(&mut Operation)) {
     let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
     operations.into_iter().flatten().for_each(&mut change);
+}
+
+/// What an event stream is as a whole: text. The annotations say what each message's data is.
+fn describe_streams(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        let RefOr::T(response) = response else { continue };
+        let Some(RefOr::T(content)) = response.content.get_mut("text/event-stream") else { continue };
+        let Some(RefOr::Ref(event)) = content.schema.take() else { continue };
+        let name = event.ref_location.rsplit('/').next().unwrap_or_default();
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(format!("Server-sent events; the data of each is a `{name}` as JSON.")));
+        *content = ContentBuilder::new().schema(Some(text)).build();
+    }
 }
 
 /// Lists error statuses that the operation does not list itself.

@@ -41,6 +41,7 @@ pub(super) fn is_own(rest: &str) -> bool {
 #[into_params(parameter_in = Query)]
 struct ListQuery {
     /// `NAME=VALUE`: only those with this label.
+    #[param(pattern = "^[^=]+=")]
     label: Option<String>,
 }
 
@@ -149,7 +150,7 @@ struct FollowQuery {
 /// message is a `SandboxEvent`; its id is the event's `seq`. Following does not keep the sandbox awake.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/events/stream", tag = "sandboxes", operation_id = "followEvents",
     params(("id" = SandboxId, Path, description = "The sandbox"), FollowQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The `seq` of the last event that came")),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{1,19}$", description = "The `seq` of the last event that came")),
     responses((status = 200, description = "The events", body = SandboxEvent, content_type = "text/event-stream")))]
 async fn follow_events(
     State(app): State<Arc<App>>,

@@ -111,7 +111,7 @@ async fn list(
 
 /// Takes a port back. Its URL is dead at once: what is under way over it is cut.
 #[utoipa::path(delete, path = "/v1/sandboxes/{id}/ports/{port}", tag = "ports", operation_id = "unexposePort",
-    params(("id" = SandboxId, Path, description = "The sandbox"), ("port" = u16, Path, description = "The port")),
+    params(("id" = SandboxId, Path, description = "The sandbox"), ("port" = u16, Path, description = "The port", minimum = 1024)),
     responses((status = 200, description = "It is no longer exposed", body = PortUnexposed)))]
 async fn unexpose(
     State(app): State<Arc<App>>,
@@ -131,7 +131,7 @@ async fn unexpose(
 /// Says whether a token is the one of an exposed port.
 #[utoipa::path(post, path = "/v1/sandboxes/{id}/ports/{port}/validate", tag = "ports",
     operation_id = "validatePortToken",
-    params(("id" = SandboxId, Path, description = "The sandbox"), ("port" = u16, Path, description = "The port")),
+    params(("id" = SandboxId, Path, description = "The sandbox"), ("port" = u16, Path, description = "The port", minimum = 1024)),
     request_body = ValidatePortToken,
     responses((status = 200, description = "Whether it is", body = PortTokenValidity)))]
 async fn validate(
@@ -167,7 +167,7 @@ struct ConnectQuery {
 /// ticket.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/ports/{port}/connect", tag = "ports", operation_id = "connectPort",
     params(("id" = SandboxId, Path, description = "The sandbox; made with defaults if it does not exist"),
-        ("port" = u16, Path, description = "The port"), ConnectQuery),
+        ("port" = u16, Path, description = "The port", minimum = 1024), ConnectQuery),
     responses((status = 101, description = "The WebSocket is open")))]
 async fn connect(
     State(app): State<Arc<App>>,
