@@ -25,9 +25,6 @@ export interface components {
             /** @description When it happened. */
             timestamp: components["schemas"]["Timestamp"];
         };
-        BTreeMap: {
-            [key: string]: null | string;
-        };
         /** @description Bytes as a number, or text such as `512m`, `1.5g`. */
         ByteSize: number | string;
         /** @description A context as it stands now. */
@@ -199,7 +196,7 @@ export interface components {
             /** @description Working directory, made if it is missing. Default: the session's. */
             cwd?: string;
             /** @description Variables of this context alone; they win over the session's and the sandbox's. `null` unsets. */
-            envVars?: components["schemas"]["BTreeMap"];
+            envVars?: components["schemas"]["EnvironmentChanges"];
             /** @description Default `python`. */
             language?: components["schemas"]["CodeLanguage"];
             /**
@@ -216,7 +213,7 @@ export interface components {
         /** @description How to make a sandbox, or what to change of one that exists. Every field may be missing. */
         CreateSandbox: {
             /** @description The sandbox's variables at its creation; later changes go through `setEnvVars`. */
-            env?: components["schemas"]["BTreeMap"];
+            env?: components["schemas"]["EnvironmentChanges"];
             /**
              * @description The image: `host`, this machine's own programs (default), or `python`, these and a data stack, which the first
              *     sandbox that is made of it waits for. Fixed at creation.
@@ -225,9 +222,7 @@ export interface components {
             /** @description Never sleep. Default false. */
             keepAlive?: boolean;
             /** @description Labels for people and for filters. Given labels replace the old ones. */
-            labels?: {
-                [key: string]: string;
-            };
+            labels?: components["schemas"]["Labels"];
             /** @description Bounds on resources. Fixed at creation. */
             limits?: components["schemas"]["Limits"];
             /** @description Default `loopback`. Fixed at creation. */
@@ -245,7 +240,7 @@ export interface components {
             /** @description Where the session's first command runs; created if it is missing. Default `/workspace`. */
             cwd?: string;
             /** @description Variables of this session alone. They win over the sandbox's own. */
-            env?: components["schemas"]["BTreeMap"];
+            env?: components["schemas"]["EnvironmentChanges"];
             /** @description The session's id; one is made up if it is missing. */
             id?: components["schemas"]["SessionId"];
             /** @description A label for people; it has no effect. */
@@ -263,11 +258,15 @@ export interface components {
             /** @description When it was done. */
             timestamp: components["schemas"]["Timestamp"];
         };
+        /** @description Variables to set (text) or to unset (`null`). */
+        EnvironmentChanges: {
+            [key: string]: string | null;
+        };
         /**
          * @description What went wrong, as a word that programs compare.
          * @enum {string}
          */
-        ErrorCode: "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "INVALID_COMMAND" | "INVALID_PORT_NUMBER" | "INVALID_PORT" | "INVALID_GIT_URL" | "VALIDATION_FAILED" | "CUSTOM_DOMAIN_REQUIRED" | "INVALID_BACKUP_CONFIG" | "INVALID_MOUNT_CONFIG" | "MISSING_CREDENTIALS" | "BACKUP_EXPIRED" | "GIT_AUTH_FAILED" | "UNAUTHORIZED" | "PERMISSION_DENIED" | "COMMAND_PERMISSION_DENIED" | "READ_ONLY" | "FORBIDDEN" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "BACKUP_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "SESSION_NOT_FOUND" | "EXEC_NOT_FOUND" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "COMMAND_TIMEOUT" | "FILE_EXISTS" | "PORT_ALREADY_EXPOSED" | "PORT_IN_USE" | "RESOURCE_BUSY" | "SESSION_ALREADY_EXISTS" | "SANDBOX_ALREADY_EXISTS" | "PROCESS_ALREADY_EXISTS" | "EXEC_ALREADY_EXISTS" | "OPERATION_INTERRUPTED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "FILE_TOO_LARGE" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "QUOTA_EXCEEDED" | "FILESYSTEM_ERROR" | "COMMAND_EXECUTION_ERROR" | "PROCESS_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "PORT_OPERATION_ERROR" | "GIT_CLONE_FAILED" | "GIT_CHECKOUT_FAILED" | "GIT_OPERATION_FAILED" | "CODE_EXECUTION_ERROR" | "WATCH_START_ERROR" | "BACKUP_CREATE_FAILED" | "BACKUP_RESTORE_FAILED" | "BUCKET_MOUNT_ERROR" | "INTERNAL_ERROR" | "OOM_KILLED" | "PYTHON_NOT_AVAILABLE" | "JAVASCRIPT_NOT_AVAILABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "INTERPRETER_NOT_READY" | "CONTAINER_UNAVAILABLE" | "NO_SPACE";
+        ErrorCode: "IS_DIRECTORY" | "NOT_DIRECTORY" | "NAME_TOO_LONG" | "INVALID_COMMAND" | "INVALID_PORT_NUMBER" | "INVALID_PORT" | "INVALID_GIT_URL" | "VALIDATION_FAILED" | "CUSTOM_DOMAIN_REQUIRED" | "INVALID_BACKUP_CONFIG" | "INVALID_MOUNT_CONFIG" | "MISSING_CREDENTIALS" | "BACKUP_EXPIRED" | "GIT_AUTH_FAILED" | "UNAUTHORIZED" | "PERMISSION_DENIED" | "COMMAND_PERMISSION_DENIED" | "READ_ONLY" | "FORBIDDEN" | "FILE_NOT_FOUND" | "COMMAND_NOT_FOUND" | "PROCESS_NOT_FOUND" | "PORT_NOT_EXPOSED" | "INVALID_TOKEN" | "GIT_REPOSITORY_NOT_FOUND" | "GIT_BRANCH_NOT_FOUND" | "CONTEXT_NOT_FOUND" | "BACKUP_NOT_FOUND" | "SANDBOX_NOT_FOUND" | "SESSION_NOT_FOUND" | "EXEC_NOT_FOUND" | "ROUTE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "PROCESS_READY_TIMEOUT" | "COMMAND_TIMEOUT" | "FILE_EXISTS" | "PORT_ALREADY_EXPOSED" | "PORT_IN_USE" | "RESOURCE_BUSY" | "SESSION_ALREADY_EXISTS" | "SANDBOX_ALREADY_EXISTS" | "PROCESS_ALREADY_EXISTS" | "EXEC_ALREADY_EXISTS" | "OPERATION_INTERRUPTED" | "SESSION_TERMINATED" | "SESSION_DESTROYED" | "FILE_TOO_LARGE" | "PAYLOAD_TOO_LARGE" | "UNSUPPORTED_MEDIA_TYPE" | "QUOTA_EXCEEDED" | "FILESYSTEM_ERROR" | "COMMAND_EXECUTION_ERROR" | "PROCESS_ERROR" | "PROCESS_EXITED_BEFORE_READY" | "PORT_OPERATION_ERROR" | "GIT_CLONE_FAILED" | "GIT_CHECKOUT_FAILED" | "GIT_OPERATION_FAILED" | "CODE_EXECUTION_ERROR" | "WATCH_START_ERROR" | "BACKUP_CREATE_FAILED" | "BACKUP_RESTORE_FAILED" | "BUCKET_MOUNT_ERROR" | "INTERNAL_ERROR" | "OOM_KILLED" | "UNSUPPORTED_TRANSFER_CODING" | "PYTHON_NOT_AVAILABLE" | "JAVASCRIPT_NOT_AVAILABLE" | "SERVICE_NOT_RESPONDING" | "GIT_NETWORK_ERROR" | "INTERPRETER_NOT_READY" | "CONTAINER_UNAVAILABLE" | "NO_SPACE";
         /** @description One event of a command's stream. Its SSE `id` is `STDOUT-STDERR`: the raw byte offsets up to which the streams have been sent. */
         ExecEvent: {
             /** @description The text that runs. */
@@ -385,7 +384,7 @@ export interface components {
             /** @description How output is written into the answer. */
             encoding?: components["schemas"]["OutputEncoding"];
             /** @description Variables for this command only; `null` unsets. */
-            env?: components["schemas"]["BTreeMap"];
+            env?: components["schemas"]["EnvironmentChanges"];
             /**
              * @description The client's name for this command. Sending the same id again attaches to the command that has it instead
              *     of running it twice.
@@ -694,6 +693,9 @@ export interface components {
              *     when nothing is left. Any other signal is only sent.
              */
             signal?: string;
+        };
+        Labels: {
+            [key: string]: string;
         };
         /** @description What a sandbox may use. A missing field takes the server's default. */
         Limits: {
@@ -1064,7 +1066,7 @@ export interface components {
              */
             contextId?: components["schemas"]["ContextId"];
             /** @description Variables for this run only; `null` unsets. */
-            envVars?: components["schemas"]["BTreeMap"];
+            envVars?: components["schemas"]["EnvironmentChanges"];
             /** @description Default `python`. With a context it may be left out, and must be the context's if it is given. */
             language?: components["schemas"]["CodeLanguage"];
             /**
@@ -1098,7 +1100,7 @@ export interface components {
             /** @description When it started. */
             timestamp: components["schemas"]["Timestamp"];
         };
-        /** @description The name that a client gives one run of code, as [`ExecId`] for commands. */
+        /** @description The name that a client gives one run of code, as `ExecId` for commands. */
         RunId: string;
         /** @description Where a run stands. */
         RunInfo: {
@@ -1246,7 +1248,7 @@ export interface components {
         /** @description Variables to change in a sandbox or in one session. */
         SetEnv: {
             /** @description Text sets, `null` unsets. */
-            env: components["schemas"]["BTreeMap"];
+            env: components["schemas"]["EnvironmentChanges"];
         };
         /** @description A process to start. */
         StartProcess: {
@@ -1260,7 +1262,7 @@ export interface components {
             /** @description Its working directory, relative to the session's. */
             cwd?: string;
             /** @description Variables for this process only; `null` unsets. */
-            env?: components["schemas"]["BTreeMap"];
+            env?: components["schemas"]["EnvironmentChanges"];
             /** @description Its stdin stays open and takes what is written to it later. Not together with `stdin` and `restart`. */
             interactive?: boolean;
             /**

@@ -68,6 +68,7 @@ export type ErrorCode =
   | "BUCKET_MOUNT_ERROR"
   | "INTERNAL_ERROR"
   | "OOM_KILLED"
+  | "UNSUPPORTED_TRANSFER_CODING"
   | "PYTHON_NOT_AVAILABLE"
   | "JAVASCRIPT_NOT_AVAILABLE"
   | "SERVICE_NOT_RESPONDING"
@@ -521,6 +522,11 @@ export class OomKilledError extends SandboxError<{ limit: number; peak: number }
   }
 }
 
+/** The class of `UNSUPPORTED_TRANSFER_CODING`. */
+export class UnsupportedTransferCodingError extends SandboxError<Record<string, unknown>> {
+  override name = "UnsupportedTransferCodingError";
+}
+
 /** The class of `PYTHON_NOT_AVAILABLE`. */
 export class PythonNotAvailableError extends SandboxError<Record<string, unknown>> {
   override name = "PythonNotAvailableError";
@@ -676,6 +682,7 @@ export const ERROR_CLASSES: Record<
   BUCKET_MOUNT_ERROR: BucketMountError,
   INTERNAL_ERROR: InternalError,
   OOM_KILLED: OomKilledError,
+  UNSUPPORTED_TRANSFER_CODING: UnsupportedTransferCodingError,
   PYTHON_NOT_AVAILABLE: PythonNotAvailableError,
   JAVASCRIPT_NOT_AVAILABLE: JavascriptNotAvailableError,
   SERVICE_NOT_RESPONDING: ServiceNotRespondingError,
