@@ -25,6 +25,9 @@ def map_path_parameters(ctx, path_parameters):
     if path_parameters and plausible(path_parameters.get("id")):
         chosen = sum(path_parameters["id"].encode()) % len(SANDBOXES)
         return {**path_parameters, "id": SANDBOXES[chosen]}
+    # It is fetched from the package index, which takes longer than a request of the run may.
+    if path_parameters and path_parameters.get("name") == "python":
+        return {**path_parameters, "name": "host"}
     return path_parameters
 
 

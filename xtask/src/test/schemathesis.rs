@@ -10,6 +10,9 @@ use crate::workspace::Workspace;
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 
+/// How long the run as a whole may take; it repeats until then.
+const MAX_SECS: &str = "240";
+
 pub(crate) fn run(ws: &Workspace, clock: &mut Clock) -> Result<Report> {
     let requirements = "tests/schemathesis/requirements.txt";
     let bin = clock.step("schemathesis: install", || setup::venv(ws, "schemathesis", requirements))?;
@@ -24,7 +27,8 @@ pub(crate) fn run(ws: &Workspace, clock: &mut Clock) -> Result<Report> {
             .args(["--config-file", "schemathesis.toml", "run"])
             .arg(ws.path("openapi.json"))
             .args(["--url", &server.url, "--header", &format!("Authorization:Bearer {}", server.key)])
-            .args(["--max-examples", "30", "--no-color", "--warnings", "off"])
+            .args(["--phases", "coverage,fuzzing,stateful", "--max-examples", "20", "--max-time", MAX_SECS])
+            .args(["--no-color", "--warnings", "off"])
             .args(["--report", "junit", "--report-junit-path"])
             .arg(&junit)
             .dir(ws.path("tests/schemathesis"))

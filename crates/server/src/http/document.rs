@@ -114,17 +114,22 @@ fn each_operation(item: &mut PathItem, mut change: impl FnMut(&mut Operation)) {
     operations.into_iter().flatten().for_each(&mut change);
 }
 
-/// What an event stream is as a whole: text. The annotations say what each message's data is.
+/// What each event of a stream is: some text, whose form the annotations say, under the number to go on from.
 fn describe_streams(operation: &mut Operation) {
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
         let Some(RefOr::T(content)) = response.content.get_mut("text/event-stream") else { continue };
         let Some(RefOr::Ref(event)) = content.schema.take() else { continue };
         let name = event.ref_location.rsplit('/').next().unwrap_or_default();
-        let text = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .description(Some(format!("Server-sent events; the data of each is a `{name}` as JSON.")));
-        *content = ContentBuilder::new().schema(Some(text)).build();
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let data = text().content_media_type("application/json").description(Some(format!("A `{name}`.")));
+        let event = ObjectBuilder::new()
+            .description(Some(format!("One server-sent event; its data is a `{name}` as JSON.")))
+            .property("data", data)
+            .required("data")
+            .property("id", text().description(Some("Where to go on: what `Last-Event-ID` takes.")))
+            .property("event", text());
+        *content = ContentBuilder::new().schema(Some(event)).build();
     }
 }
 

@@ -14,6 +14,8 @@ mod errors;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hostile;

@@ -82,6 +82,12 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
 }
 
 #[test]
+fn x01_the_committed_document_is_the_servers() {
+    let committed: Value = serde_json::from_str(include_str!("../../../../openapi.json")).unwrap();
+    assert!(committed == *DOCUMENT, "run `cargo xtask openapi` and commit the result");
+}
+
+#[test]
 fn x01_the_document_is_whole() {
     let paths = DOCUMENT["paths"].as_object().unwrap();
     let mut ids = std::collections::HashSet::new();
@@ -105,6 +111,12 @@ fn x01_the_document_is_whole() {
             declared.sort_unstable();
             assert_eq!(named, declared, "{name}");
             for (status, response) in operation["responses"].as_object().unwrap() {
+                if let Some(stream) = response["content"].get("text/event-stream") {
+                    assert_eq!(
+                        stream["schema"]["properties"]["data"]["contentMediaType"], "application/json",
+                        "{name}"
+                    );
+                }
                 if status.starts_with(['4', '5']) {
                     let schema = &response["content"]["application/json"]["schema"];
                     assert_eq!(schema["$ref"], "#/components/schemas/ApiError", "{name} {status}");
