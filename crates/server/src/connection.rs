@@ -177,7 +177,7 @@ where
             let connection = arrival.connection.clone();
             let mut response = front.answer(Request::from_parts(head, body), arrival).await;
             let is_used_again = match home {
-                Some(home) => home.is_spent().await,
+                Some(home) => home.settle().await,
                 None => true,
             };
             if !is_used_again || connection.is_over() {

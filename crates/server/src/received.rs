@@ -54,7 +54,7 @@ pub(crate) fn lend(headers: &HeaderMap, body: Incoming) -> (Body, Option<Home>) 
 
 impl Home {
     /// Whether the body has ended, or does at once now that the answer is known: another request can follow it.
-    pub(crate) async fn is_spent(self) -> bool {
+    pub(crate) async fn settle(self) -> bool {
         let stand = std::mem::replace(&mut *lock(&self.stand), Stand::Lent);
         match stand {
             Stand::Ended => true,

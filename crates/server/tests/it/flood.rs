@@ -39,6 +39,14 @@ fn head() -> Vec<u8> {
     head
 }
 
+/// The head of a connection's request by its number.
+fn request(number: u32, flags: u8) -> Vec<u8> {
+    frame(HEADERS, flags, 2 * number + 1, &head())
+}
+
+/// What a flood sends next, by how often it has sent.
+type Turn = Box<dyn Fn(u32) -> Vec<u8>>;
+
 /// How long a flood goes on.
 const FLOOD: Duration = Duration::from_secs(1);
 
@@ -73,8 +81,6 @@ async fn flood(server: &TestServer, turn: impl Fn(u32) -> Vec<u8>) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c12_floods_of_http2_frames_hold_up_nobody() {
     let server = TestServer::start(peers::good(Shared::default())).await;
-    let head = head();
-    let request = |number: u32, flags: u8| frame(HEADERS, flags, 2 * number + 1, &head);
     // A request that is answered, as the control: the frames are right.
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let good = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &request(0, END_HEADERS | END_STREAM)].concat();
@@ -90,7 +96,7 @@ async fn c12_floods_of_http2_frames_hold_up_nobody() {
     })
     .await;
 
-    let floods: [(&str, Box<dyn Fn(u32) -> Vec<u8>>); 8] = [
+    let floods: [(&str, Turn); 8] = [
         // (CVE-2023-44487)
         (
             "rapid resets",
