@@ -116,7 +116,8 @@ impl Agent {
     /// If something that the configuration names cannot be had.
     pub fn start(config: &AgentConfig) -> Result<Arc<Self>, StartError> {
         crate::null::find().map_err(StartError::Null)?;
-        let spool = SpoolDir::new(take(config.spool_fd)?);
+        let events = Arc::<Events>::default();
+        let spool = SpoolDir::new(take(config.spool_fd)?, Arc::clone(&events));
         let files = Files::of_sandbox(&config.identity).map_err(StartError::Files)?;
         let identity = Identity::from_config(&config.identity).map_err(StartError::Identity)?;
         let context = Arc::new(Context {
@@ -126,7 +127,7 @@ impl Agent {
             executions: Registry::default(),
             spawner: Spawner::new(identity),
             shell: ShellImage::find(&files).map_err(StartError::Shell)?,
-            events: Events::default(),
+            events,
             spares: Spares::default(),
             env: SandboxEnv::new(config.env.clone()),
             memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),

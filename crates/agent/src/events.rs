@@ -48,7 +48,7 @@ impl Events {
         until(&self.added, || Some(self.fetch(seq)).filter(|events| !events.is_empty())).await
     }
 
-    fn fetch(&self, seq: u64) -> Vec<AgentEvent> {
+    pub(crate) fn fetch(&self, seq: u64) -> Vec<AgentEvent> {
         let mut kept = self.kept();
         while kept.events.front().is_some_and(|event| event.seq <= seq) {
             kept.events.pop_front();

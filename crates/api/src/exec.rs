@@ -74,6 +74,19 @@ pub struct Truncated {
     /// Bytes dropped from the middle of stderr.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<u64>,
+    /// Why bytes are gone that were within the bound; none if all are gone because of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<LostReason>,
+}
+
+/// Why output could not be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LostReason {
+    /// The sandbox's disk was full.
+    DiskFull,
+    /// The sandbox's disk, or the agent, failed otherwise; the sandbox's event `outputLost` has the reason.
+    DiskFailed,
 }
 
 /// The memory limit that the command ran into.

@@ -226,6 +226,8 @@ pub enum AgentEventKind {
     Oom,
     /// A directory that every sandbox has could not be made at the start: the sandbox's own files are in its way.
     StartHindered,
+    /// Output could not be written to the sandbox's disk, and is gone.
+    OutputLost,
 }
 
 impl AgentEventKind {
@@ -236,6 +238,7 @@ impl AgentEventKind {
             Self::RestorePartDropped => "restorePartDropped",
             Self::Oom => "oom",
             Self::StartHindered => "startHindered",
+            Self::OutputLost => "outputLost",
         }
     }
 }

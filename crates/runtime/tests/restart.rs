@@ -110,7 +110,7 @@ async fn a30_a_full_disk_does_not_keep_a_sandbox_from_starting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e11_the_spool_lies_on_the_disk_and_has_no_path_inside() {
+async fn b14_the_spool_lies_on_the_disk_and_has_no_path_inside() {
     let home = Home::new();
     let id = home.create("spool").await;
     let pid = home.pid(&id);

@@ -124,7 +124,7 @@ export interface ExecutionResult {
   /** The sandbox's memory limit killed the interpreter: the limit and the most that was used, in bytes. */
   oom?: { limit: number; peak: number };
   /** Bytes of output that were dropped; the first 64 MiB of each stream are kept. */
-  truncated?: { stdout?: number; stderr?: number };
+  truncated?: { stdout?: number; stderr?: number; reason?: "diskFull" | "diskFailed" };
   /** Results that were dropped; the first 64 MiB of all are kept. */
   resultsDropped?: number;
 }

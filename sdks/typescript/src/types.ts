@@ -79,7 +79,7 @@ export interface ExecResult {
   /** Some bytes were no UTF-8 and were replaced by U+FFFD; `encoding: "base64"` gives them. */
   invalidUtf8?: boolean;
   /** Bytes dropped from the middle of a stream that was longer than `maxOutputBytes`. */
-  truncated?: { stdout?: number; stderr?: number };
+  truncated?: { stdout?: number; stderr?: number; reason?: "diskFull" | "diskFailed" };
   /** The shell that ran it is gone; the next command of the session starts in a new one with the session's state. */
   shellRestarted?: boolean;
   /** The end of the command was not seen: its shell broke off without a status. */
@@ -152,7 +152,7 @@ export interface ProcessLogs {
   stderr: string;
   processId: string;
   /** Bytes before these that are no longer kept. */
-  truncated?: { stdout?: number; stderr?: number };
+  truncated?: { stdout?: number; stderr?: number; reason?: "diskFull" | "diskFailed" };
 }
 
 /** One event of `streamProcessLogs`. */

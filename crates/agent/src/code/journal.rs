@@ -4,6 +4,7 @@
 //! that a run costs does not grow with what it prints, and any number of readers follow it by position.
 
 use crate::exec::spool::{INLINE, SpoolDir};
+use sandcrab_api::exec::LostReason;
 use sandcrab_api::limits::MAX_RUN_OUTPUT_BYTES;
 use std::fs::File;
 use std::io;
@@ -43,6 +44,8 @@ pub(crate) struct Journal {
     dropped: [u64; 3],
     /// What was kept has been given up, or the disk is full.
     closed: bool,
+    /// Why something could not be kept.
+    reason: Option<LostReason>,
 }
 
 /// A record and where the next one begins.
@@ -56,7 +59,7 @@ pub(crate) struct Record {
 impl Journal {
     pub(crate) fn new(dir: Arc<SpoolDir>) -> Self {
         let store = Store::Memory(Vec::new());
-        Self { dir, store, length: 0, kept: [0; 3], dropped: [0; 3], closed: false }
+        Self { dir, store, length: 0, kept: [0; 3], dropped: [0; 3], closed: false, reason: None }
     }
 
     /// Adds a record; never fails: what has no room is counted as dropped.
@@ -68,7 +71,10 @@ impl Journal {
         if fits && self.dropped[index] == 0 {
             match self.write(kind, content) {
                 Ok(()) => return self.kept[index] += size,
-                Err(_full) => self.closed = true,
+                Err(error) => {
+                    self.closed = true;
+                    self.reason = Some(self.dir.lost(&error));
+                }
             }
         }
         self.dropped[index] += if kind == Kind::Result { 1 } else { size };
@@ -100,6 +106,11 @@ impl Journal {
             self.length += record.len() as u64;
         }
         Ok(())
+    }
+
+    /// Why output is gone that was within the bounds.
+    pub(crate) fn reason(&self) -> Option<LostReason> {
+        self.reason
     }
 
     /// The record at a position where one begins; none at the end, or where none begins.

@@ -134,9 +134,11 @@ impl Run {
 
     /// What of its output was dropped: of the streams, and how many results.
     pub(crate) fn dropped(&self) -> (Option<Truncated>, Option<u64>) {
-        let [stdout, stderr, results] = self.lock().journal.dropped();
+        let inner = self.lock();
+        let [stdout, stderr, results] = inner.journal.dropped();
+        let reason = inner.journal.reason().filter(|_| stdout > 0 || stderr > 0);
         let some = |count: u64| (count > 0).then_some(count);
-        let truncated = Truncated { stdout: some(stdout), stderr: some(stderr) };
+        let truncated = Truncated { stdout: some(stdout), stderr: some(stderr), reason };
         ((truncated != Truncated::default()).then_some(truncated), some(results))
     }
 

@@ -252,8 +252,11 @@ impl Execution {
     pub(crate) fn truncated(&self) -> Option<Truncated> {
         let inner = self.lock();
         let some = |bytes: u64| (bytes > 0).then_some(bytes);
-        let truncated =
-            Truncated { stdout: some(inner.stdout.dropped()), stderr: some(inner.stderr.dropped()) };
+        let truncated = Truncated {
+            stdout: some(inner.stdout.dropped()),
+            stderr: some(inner.stderr.dropped()),
+            reason: inner.stdout.reason().or(inner.stderr.reason()),
+        };
         (truncated != Truncated::default()).then_some(truncated)
     }
 

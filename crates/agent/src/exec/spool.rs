@@ -9,34 +9,59 @@
 //! The memory that a stream costs does not grow with what the command prints. A reader follows by raw byte offset, so
 //! that a lost connection resumes without a gap or a repeat (contract S12).
 
+use crate::events::Events;
 use rustix::fs::{Mode, OFlags};
+use sandcrab_api::exec::LostReason;
+use sandcrab_api::sandbox::AgentEventKind;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Bytes of one stream that are kept in memory; more moves to the disk.
 pub(crate) const INLINE: usize = 16 << 10;
 
+/// How often, at most, an event tells that output is lost. Each result says it for itself.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// Makes the files that hold what does not fit memory.
 #[derive(Debug)]
-pub(crate) struct SpoolDir(rustix::fd::OwnedFd);
+pub(crate) struct SpoolDir {
+    directory: rustix::fd::OwnedFd,
+    events: Arc<Events>,
+    told: Mutex<Option<Instant>>,
+}
 
 impl SpoolDir {
     /// A directory on the sandbox's disk, to which no path inside leads.
-    pub(crate) fn new(directory: rustix::fd::OwnedFd) -> Arc<Self> {
-        Arc::new(Self(directory))
+    pub(crate) fn new(directory: rustix::fd::OwnedFd, events: Arc<Events>) -> Arc<Self> {
+        Arc::new(Self { directory, events, told: Mutex::default() })
     }
 
     #[cfg(test)]
     pub(crate) fn open(path: &str) -> Arc<Self> {
-        Self::new(File::open(path).unwrap().into())
+        Self::new(File::open(path).unwrap().into(), Arc::default())
+    }
+
+    /// Tells that output is lost, and says why as a result does.
+    pub(crate) fn lost(&self, error: &io::Error) -> LostReason {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            let reason = format!("output could not be written to the sandbox's disk: {error}");
+            self.events.add(AgentEventKind::OutputLost, reason, serde_json::Value::Null);
+        }
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LostReason::DiskFull,
+            _ => LostReason::DiskFailed,
+        }
     }
 
     /// A file without a name: it is gone when it is closed, whatever happens to the agent.
     pub(crate) fn file(&self) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        Ok(File::from(rustix::fs::openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR)?))
+        Ok(File::from(rustix::fs::openat(&self.directory, ".", flags, Mode::RUSR | Mode::WUSR)?))
     }
 }
 
@@ -60,6 +85,8 @@ pub(crate) struct Spool {
     from: u64,
     /// Where the disk was full, or what was stored was given up: nothing from here on is kept.
     lost: Option<Lost>,
+    /// Why something could not be stored.
+    reason: Option<LostReason>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +121,7 @@ impl Spool {
             written: 0,
             from: 0,
             lost: None,
+            reason: None,
         }
     }
 
@@ -111,6 +139,11 @@ impl Spool {
     pub(crate) fn dropped(&self) -> u64 {
         let end = self.end();
         self.written - end + (self.tail_start() - self.head.min(end))
+    }
+
+    /// Why bytes are gone that were within the bounds.
+    pub(crate) fn reason(&self) -> Option<LostReason> {
+        self.reason
     }
 
     /// Bytes of memory that it occupies.
@@ -150,9 +183,11 @@ impl Spool {
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let start = self.written;
         self.written += bytes.len() as u64;
-        if self.lost.is_some() || self.store_at(start, bytes).is_ok() {
+        if self.lost.is_some() {
             return;
         }
+        let Err(error) = self.store_at(start, bytes) else { return };
+        self.reason = Some(self.dir.lost(&error));
         if self.head == 0 {
             // A ring has a hole at its beginning anyway: what comes when there is room again is kept.
             self.from = self.written;
@@ -381,6 +416,11 @@ mod tests {
         spool.append(&[1; 100]);
         spool.append(&[2; INLINE]);
         assert_eq!(spool.dropped(), INLINE as u64 + 100);
+        assert_eq!(spool.reason(), Some(LostReason::DiskFailed));
+        spool.append(&[]);
+        let told = spool.dir.events.fetch(0);
+        assert_eq!(told.len(), 1, "told once, and not for each piece: {told:?}");
+        assert_eq!(told[0].kind, AgentEventKind::OutputLost);
         spool.dir = SpoolDir::open("/tmp");
         spool.append(&[3; 10]);
         assert_eq!(spool.dropped(), INLINE as u64 + 100);

@@ -106,9 +106,11 @@ impl Log {
 
     /// Bytes dropped per stream; none if nothing was.
     pub(crate) fn truncated(&self) -> Option<Truncated> {
-        let [stdout, stderr] = self.lock().streams.each_ref().map(Spool::dropped);
+        let inner = self.lock();
+        let [stdout, stderr] = inner.streams.each_ref().map(Spool::dropped);
+        let reason = inner.streams.iter().find_map(Spool::reason);
         let some = |bytes: u64| (bytes > 0).then_some(bytes);
-        let truncated = Truncated { stdout: some(stdout), stderr: some(stderr) };
+        let truncated = Truncated { stdout: some(stdout), stderr: some(stderr), reason };
         (truncated != Truncated::default()).then_some(truncated)
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct Context {
     pub(crate) shell: ShellImage,
     pub(crate) env: SandboxEnv,
     pub(crate) memory: Option<MemoryCgroup>,
-    pub(crate) events: Events,
+    pub(crate) events: Arc<Events>,
     pub(crate) spares: Spares,
 }
 

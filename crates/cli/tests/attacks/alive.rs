@@ -19,7 +19,7 @@ fn answers(sandbox: &Sandbox<'_>, session: &str) {
 }
 
 /// The agent's id on the host.
-fn agent(rig: &Rig, sandbox: &Sandbox<'_>) -> Pid {
+pub(crate) fn agent(rig: &Rig, sandbox: &Sandbox<'_>) -> Pid {
     for instance in std::fs::read_dir(rig.data_dir().join("instances")).unwrap() {
         let instance = instance.unwrap().path();
         let record = std::fs::read_to_string(instance.join("record.json")).unwrap_or_default();

@@ -10,6 +10,8 @@ mod alive;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod launch;
+#[cfg(test)]
 mod lives;
 #[cfg(test)]
 mod modes;

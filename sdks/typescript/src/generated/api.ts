@@ -745,6 +745,11 @@ export interface components {
             /** @description Where it was written. */
             stream: components["schemas"]["StreamName"];
         };
+        /**
+         * @description Why output could not be kept.
+         * @enum {string}
+         */
+        LostReason: "diskFull" | "diskFailed";
         /** @description Make a directory. */
         Mkdir: {
             /**
@@ -1317,6 +1322,7 @@ export interface components {
         Timestamp: string;
         /** @description Bytes that did not fit `maxOutputBytes`, per stream. */
         Truncated: {
+            reason?: components["schemas"]["LostReason"];
             /**
              * Format: int64
              * @description Bytes dropped from the middle of stderr.
