@@ -48,8 +48,9 @@ pub(crate) struct Handed {
 
 /// The directory of the scratch to which the new root is attached before it becomes the root.
 const NEW_ROOT: &str = "root";
-/// An empty directory of the scratch.
-const NOTHING: &str = "nothing";
+/// An empty directory and an empty file of the scratch, and the names under which mounts of them are held.
+pub(super) const NOTHING: &str = "nothing";
+pub(super) const EMPTY: &str = "empty";
 
 /// What steps have made and hold.
 struct Executor<'a> {
@@ -63,8 +64,8 @@ struct Executor<'a> {
     proc: Option<OwnedFd>,
     /// What the sandbox's own files did not leave room for.
     hindered: Vec<String>,
-    /// An empty read-only directory to cover others with.
-    empty: Option<OwnedFd>,
+    /// What covers others, once it has covered one: an empty directory and an empty file.
+    covers: HashMap<&'static str, OwnedFd>,
     /// What came with the plan.
     handed: Handed,
     /// The uid that the namespaces are charged to, if not the server's own.
@@ -87,7 +88,7 @@ pub(crate) fn execute(
         program: None,
         proc: None,
         hindered: Vec::new(),
-        empty: None,
+        covers: HashMap::new(),
         handed,
         charged: None,
         disk,
@@ -194,6 +195,8 @@ impl Executor<'_> {
                 rustix::process::chdir(at)?;
                 rustix::fs::mkdirat(CWD, NEW_ROOT, Mode::from_raw_mode(0o755))?;
                 rustix::fs::mkdirat(CWD, NOTHING, Mode::from_raw_mode(0o555))?;
+                let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                drop(rustix::fs::openat(CWD, EMPTY, new, Mode::from_raw_mode(0o444))?);
             }
             Op::IdMap { name, first, count } => {
                 let map = rights::id_map(&[(0, *first, *count)]);
@@ -447,21 +450,17 @@ impl Executor<'_> {
     fn cover(&mut self, path: &Path) -> StepResult {
         let Some(found) = self.root()?.place_if_any(path)? else { return Ok(()) };
         let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
-        let mount = if kind == rustix::fs::FileType::Directory {
-            match &self.empty {
-                Some(empty) => copy_of(empty)?,
-                None => {
-                    let options = [("size".into(), Some("4k".into())), ("mode".into(), Some("555".into()))];
-                    let mount = new_mount("tmpfs", &options, Attributes::READ_ONLY)?;
-                    attach_to(&mount, found.as_fd())?;
-                    self.empty = Some(mount);
-                    return Ok(());
-                }
-            }
-        } else {
-            copy_mount(Path::new("/dev/null"))?
-        };
-        attach_to(&mount, found.as_fd())
+        let cover = if kind == rustix::fs::FileType::Directory { NOTHING } else { EMPTY };
+        if let Some(mount) = self.covers.get(cover) {
+            return attach_to(&copy_of(mount)?, found.as_fd());
+        }
+        // Older kernels copy a mount only when it is attached.
+        let mount =
+            self.held.remove(cover).ok_or_else(|| Reason::Words(format!("nothing is held as {cover}")))?;
+        sys::mount::set_attributes(&mount, Attributes::READ_ONLY.flags(), None)?;
+        attach_to(&mount, found.as_fd())?;
+        self.covers.insert(cover, mount);
+        Ok(())
     }
 
     /// Becomes the agent. Returns why it could not.

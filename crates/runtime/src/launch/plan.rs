@@ -3,6 +3,7 @@
 
 mod file_systems;
 
+use super::execute::{EMPTY, NOTHING};
 use super::ops::{Attributes, Op};
 use crate::disk;
 use crate::image::Image;
@@ -31,6 +32,8 @@ pub(crate) const USER_NAMESPACE: &str = "people";
 /// The name under which it holds the directory in which the agent keeps output that does not fit memory: on the
 /// sandbox's disk, beside the writable layers, where no path inside leads.
 pub(crate) const SPOOL: &str = "spool";
+/// The name of the sandbox's own boot id.
+const BOOT_ID: &str = "boot-id";
 
 /// Everything that the launch stage does, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +132,8 @@ pub struct Setting<'a> {
     pub seccomp: &'a str,
     /// Whether the kernel has Landlock.
     pub landlock: bool,
+    /// The id of this start, in place of that of the host's boot.
+    pub boot_id: &'a str,
     /// The directory and the name of the agent's program.
     pub program: (&'a Path, &'a str),
     /// The agent's command line, without its configuration's descriptor.
@@ -214,6 +219,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             outside.extend(counted);
             outside.push(Op::PrivateMounts);
             outside.push(Op::Scratch { at: setting.scratch.into() });
+            scratch_files(&mut outside, setting);
             program(&mut outside, setting);
             outside.push(Op::IdMap { name: "layers".into(), first, count: ID_COUNT });
             layers(&mut outside, setting, first);
@@ -233,6 +239,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             inside.push(Op::BecomeRoot { clear_groups: false });
             inside.push(Op::StopPropagation);
             inside.push(Op::Scratch { at: setting.scratch.into() });
+            scratch_files(&mut inside, setting);
             program(&mut inside, setting);
             layers(&mut inside, setting, 0);
             inside.push(spool(0));
@@ -313,6 +320,11 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
         at: "/proc/sys".into(),
         attributes: Attributes::READ_ONLY,
     });
+    inside.push(Op::Attach {
+        name: BOOT_ID.into(),
+        at: "/proc/sys/kernel/random/boot_id".into(),
+        attributes: Attributes::READ_ONLY,
+    });
     if setting.landlock {
         inside.push(Op::Landlock);
     }
@@ -343,6 +355,15 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
         inside,
         argv,
         config: agent_config(spec, setting, root),
+    }
+}
+
+/// What is shown in place of the host's: held as mounts, whose file system is the scratch's.
+fn scratch_files(ops: &mut Vec<Op>, setting: &Setting<'_>) {
+    let content = format!("{}\n", setting.boot_id);
+    ops.push(Op::File { path: BOOT_ID.into(), uid: 0, gid: 0, mode: 0o444, content });
+    for name in [NOTHING, EMPTY, BOOT_ID] {
+        ops.push(Op::HoldMount { name: name.into(), source: name.into() });
     }
 }
 

@@ -248,6 +248,13 @@ impl Machine {
     }
 }
 
+/// A random UUID (RFC 9562, version 4), as the kernel makes one at each boot.
+fn boot_id() -> String {
+    let bits = rand::random::<u128>() & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
 impl Shared {
     fn live(&self) -> MutexGuard<'_, HashMap<InstanceId, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
@@ -408,6 +415,7 @@ impl Shared {
             share: &share,
             seccomp: &self.seccomp,
             landlock: self.machine.landlock,
+            boot_id: &boot_id(),
             program: (&agent.directory, &agent.name),
             agent_argv: &self.config.agent.argv,
         };

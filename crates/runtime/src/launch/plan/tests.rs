@@ -57,6 +57,7 @@ fn planned(ids: Ids, disk: Disk, network: Network) -> LaunchPlan {
         },
         seccomp: "BASE64",
         landlock: true,
+        boot_id: "0b6c5a2e-1111-4222-8333-444455556666",
         program: (Path::new("/usr/local/bin"), "sandcrab"),
         agent_argv: &["sandcrab".into(), "agent".into()],
     };
