@@ -1,6 +1,6 @@
 //! What files can do to a launch that reaches for them: those of an image, and those that hostile code has left for the
 //! next start of its sandbox.
-#![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
+#![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "a test program is all tests")]
 
 #[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
