@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
@@ -11,13 +12,12 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, T
 use crate::image::ImageError;
 
 /// Bounds on a layer: many times the data stack's 20,000 files of 500 MB.
-const MAX_ENTRIES: u64 = 500_000;
-const MAX_BYTES: u64 = 8 << 30;
+const BOUNDS: Bounds = Bounds { entries: 500_000, bytes: 8 << 30 };
 const MAX_DEPTH: usize = 64;
 
 const BLOCK: usize = 512;
 /// What a name begins with that says that the rest of it is gone from the layers below (OCI image specification).
-const GONE: &str = ".wh.";
+const GONE: &[u8] = b".wh.";
 /// Neither `..` nor a link leads out of the directory: the kernel refuses each such step.
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
@@ -38,6 +38,13 @@ enum Kind {
     Link(PathBuf),
 }
 
+/// How much an archive may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+}
+
 /// Unpacks into `dir`, one directory for each of `trees` that the archive has something for: those directories by tree,
 /// and the bytes of all files.
 pub(super) fn unpack(
@@ -45,12 +52,22 @@ pub(super) fn unpack(
     dir: &Path,
     trees: &[&Path],
 ) -> Result<(BTreeMap<PathBuf, String>, u64), ImageError> {
+    unpack_within(archive, dir, trees, BOUNDS)
+}
+
+pub(super) fn unpack_within(
+    archive: &Path,
+    dir: &Path,
+    trees: &[&Path],
+    bounds: Bounds,
+) -> Result<(BTreeMap<PathBuf, String>, u64), ImageError> {
     let file = File::open(archive).map_err(ImageError::io("open", archive))?;
     let mut unpacker = Unpacker {
         archive,
         input: BufReader::with_capacity(1 << 20, file),
         dir,
         trees,
+        bounds,
         roots: BTreeMap::new(),
         made: BTreeSet::new(),
         times: Vec::new(),
@@ -72,6 +89,7 @@ struct Unpacker<'a> {
     input: BufReader<File>,
     dir: &'a Path,
     trees: &'a [&'a Path],
+    bounds: Bounds,
     roots: BTreeMap<PathBuf, Root>,
     /// The directories that there are: what lies in another one is refused.
     made: BTreeSet<PathBuf>,
@@ -96,7 +114,7 @@ impl Unpacker<'_> {
             let header = header(&block).map_err(|reason| self.bad(Path::new(""), reason))?;
             entries += 1;
             bytes = bytes.saturating_add(header.size);
-            if entries > MAX_ENTRIES || bytes > MAX_BYTES {
+            if entries > self.bounds.entries || bytes > self.bounds.bytes {
                 return Err(self.bad(&header.path, "the archive passes its bounds"));
             }
             self.entry(&header)?;
@@ -167,8 +185,9 @@ impl Unpacker<'_> {
             false => Ok(()),
         };
         let name = Path::new(name);
-        if let Some(gone) = name.to_str().and_then(|name| name.strip_prefix(GONE)) {
-            if header.size != 0 || header.kind != Kind::File || gone.is_empty() {
+        if let Some(gone) = name.as_os_str().as_bytes().strip_prefix(GONE) {
+            // Signs of overlay tools that begin so twice are not ours: such a name would be a file beside them.
+            if header.size != 0 || header.kind != Kind::File || gone.is_empty() || gone.starts_with(GONE) {
                 return Err(self.bad(&header.path, "it says that something is gone, and is more than that"));
             }
             // Device 0:0 is overlayfs's sign for "nothing here", and the one device that needs no privilege.
@@ -275,7 +294,6 @@ fn text(field: &[u8]) -> &[u8] {
 }
 
 fn os_path(bytes: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
 }
 

@@ -30,6 +30,18 @@ impl Archive {
         self
     }
 
+    /// A file whose header tells of more bytes than follow.
+    fn claiming(self, path: &str, size: u64) -> Self {
+        let at = self.0.len();
+        let mut archive = self.file(path, "");
+        let block = &mut archive.0[at..at + 512];
+        block[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        archive
+    }
+
     fn dir(self, path: &str) -> Self {
         self.entry(b'5', path, "", b"")
     }
@@ -139,7 +151,16 @@ fn b07_a_hostile_archive_writes_nothing_outside_and_leaves_nothing() {
         ("a tree that is a file", Archive::default().file("usr", "x")),
         ("a whiteout with content", usr().file("usr/.wh.x", "x")),
         ("a whiteout of nothing", usr().file("usr/.wh.", "")),
+        ("everything below is gone", usr().file("usr/.wh..wh..opq", "")),
+        ("the directory itself is gone", usr().file("usr/.wh..", "")),
+        ("the one above is gone", usr().file("usr/.wh...", "")),
+        ("a whiteout that is a link", usr().link("usr/.wh.x", out)),
         ("no name", usr().file("", "x")),
+        (
+            "too deep",
+            (0..70).fold(usr(), |archive, depth| archive.dir(&format!("usr{}", "/d".repeat(depth + 1)))),
+        ),
+        ("more bytes than it holds", usr().claiming("usr/bomb", 7 << 30)),
     ];
     for (what, archive) in cases {
         let archive = archive.write(dir.path());
@@ -190,4 +211,27 @@ fn what_somebody_holds_or_keeps_is_not_collected() {
     assert_eq!(store.collect(&BTreeSet::new()).unwrap(), [key.as_str()]);
     assert!(store.find(&key).is_none() && other.hold(&key).is_err());
     assert!(!store.remove(&key).unwrap());
+}
+
+#[test]
+fn b07_an_archive_that_passes_its_bounds_is_refused_before_it_is_written() {
+    let dir = TempDir::new().unwrap();
+    let bounds = archive::Bounds { entries: 3, bytes: 10 };
+    let usr = || Archive::default().dir("usr");
+    let trees = [Path::new("/usr")];
+    for (what, archive, fits) in [
+        ("both at the bound", usr().file("usr/a", "12345").file("usr/b", "12345"), true),
+        ("one byte more", usr().file("usr/a", "12345").file("usr/b", "123456"), false),
+        ("one entry more", usr().dir("usr/a").dir("usr/b").dir("usr/c"), false),
+        ("more than there is", usr().claiming("usr/a", (8 << 30) - 1), false),
+    ] {
+        let to = TempDir::new_in(dir.path()).unwrap();
+        let archive = archive.write(dir.path());
+        let unpacked = archive::unpack_within(&archive, to.path(), &trees, bounds);
+        assert_eq!(unpacked.is_ok(), fits, "{what}");
+        assert!(fits || !to.path().join("usr/c").exists(), "{what}");
+        let longest = fs::read_dir(to.path().join("usr")).unwrap();
+        let longest = longest.map(|entry| entry.unwrap().metadata().unwrap()).filter(fs::Metadata::is_file);
+        assert!(longest.map(|file| file.len()).max().unwrap_or(0) <= 5, "{what}");
+    }
 }
