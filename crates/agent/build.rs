@@ -1,12 +1,20 @@
-//! Compiles the session loop, a shared object that links nothing, for the shells of sandboxes to load.
+//! Compiles shared objects that link nothing: the session loop, for the shells of sandboxes to load, and what sets an
+//! interpreter apart.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
-    let source = "src/shell/builtin/sandcrab.c";
-    println!("cargo::rerun-if-changed={source}");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("sandcrab.so");
+    println!("cargo::rerun-if-changed=src/shell/builtin");
+    for name in ["sandcrab", "apart"] {
+        compile(name);
+    }
+}
+
+fn compile(name: &str) {
+    let source = format!("src/shell/builtin/{name}.c");
+    let out =
+        PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join(format!("{name}.so"));
     let compiler = cc::Build::new().opt_level(2).get_compiler();
     #[expect(
         clippy::disallowed_methods,
@@ -34,7 +42,7 @@ fn main() {
         ])
         .arg("-o")
         .arg(&out)
-        .arg(source)
+        .arg(&source)
         .status()
         .expect("a C compiler starts (set CC to choose one)");
     assert!(status.success(), "the C compiler could not build {source}");

@@ -228,6 +228,8 @@ pub enum AgentEventKind {
     StartHindered,
     /// Output could not be written to the sandbox's disk, and is gone.
     OutputLost,
+    /// Processes were killed and do not end: a tracer or the kernel holds them.
+    Unkillable,
 }
 
 impl AgentEventKind {
@@ -239,6 +241,7 @@ impl AgentEventKind {
             Self::Oom => "oom",
             Self::StartHindered => "startHindered",
             Self::OutputLost => "outputLost",
+            Self::Unkillable => "unkillable",
         }
     }
 }

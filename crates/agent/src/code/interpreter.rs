@@ -1,6 +1,7 @@
 //! The interpreters of the image, and the programs of ours that run in them.
 
 use crate::files::Files;
+use crate::shell::image::object_file;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 use sandcrab_api::code::CodeLanguage;
@@ -18,10 +19,18 @@ pub(super) const PROGRAM: i32 = 11;
 pub(super) const PARSER: i32 = 12;
 pub(super) const INTERRUPTS: i32 = 13;
 pub(super) const ANSWERS: i32 = 14;
+pub(super) const APART: i32 = 15;
+
+/// What sets an interpreter apart from other processes as it is loaded, compiled by build.rs.
+static APART_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/apart.so"));
 
 const PYTHON: &str = include_str!("executors/python.py");
+/// Loading apart.so fails, since it is no module, but by then it has done its work.
 const PYTHON_BOOT: &str = "\
-import os
+import _imp, os, sys
+try: _imp.create_dynamic(type(sys.implementation)(name='apart', origin='/proc/self/fd/15'))
+except ImportError: pass
+os.close(15)
 with open(11, 'rb') as _: exec(compile(os.pread(11, 1 << 24, 0), '<sandcrab>', 'exec'), \
 {'__name__': 'sandcrab_executor', '__file__': '<sandcrab>', 'ORDERS': 10, 'ANSWERS': 14})";
 const NODE: &str = include_str!("executors/javascript.js");
@@ -91,25 +100,36 @@ pub(super) struct Programs {
     python: OnceLock<OwnedFd>,
     node: OnceLock<OwnedFd>,
     parser: OnceLock<OwnedFd>,
+    apart: OnceLock<OwnedFd>,
 }
 
 impl Programs {
     /// The files of a language's executor with the numbers that they have there.
     pub(super) fn of(&self, language: CodeLanguage) -> io::Result<Vec<(&OwnedFd, i32)>> {
+        let apart = made(&self.apart, || {
+            object_file("sandcrab-apart", APART_OBJECT).or_else(|error| {
+                // Without executable memory files (vm.memfd_noexec = 2) an interpreter is as any other process.
+                tracing::warn!(%error, "interpreters are not set apart");
+                sealed("")
+            })
+        })?;
+        let program = |slot, text| made(slot, || sealed(text));
         Ok(match language {
-            CodeLanguage::Python => vec![(made(&self.python, PYTHON)?, PROGRAM)],
-            CodeLanguage::Javascript | CodeLanguage::Typescript => {
-                vec![(made(&self.node, NODE)?, PROGRAM), (made(&self.parser, NODE_PARSER)?, PARSER)]
-            }
+            CodeLanguage::Python => vec![(program(&self.python, PYTHON)?, PROGRAM), (apart, APART)],
+            CodeLanguage::Javascript | CodeLanguage::Typescript => vec![
+                (program(&self.node, NODE)?, PROGRAM),
+                (program(&self.parser, NODE_PARSER)?, PARSER),
+                (apart, APART),
+            ],
         })
     }
 }
 
-fn made<'a>(slot: &'a OnceLock<OwnedFd>, text: &str) -> io::Result<&'a OwnedFd> {
+fn made(slot: &OnceLock<OwnedFd>, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<&OwnedFd> {
     if let Some(file) = slot.get() {
         return Ok(file);
     }
-    let file = sealed(text)?;
+    let file = make()?;
     Ok(slot.get_or_init(|| file))
 }
 

@@ -104,7 +104,7 @@ async fn run_once(
                 exit = child.wait() => (exit, None),
                 (stopped, signal) = stop_asked(process, deadline) => {
                     stop(process, &group, signal).await;
-                    (child.wait().await, Some(stopped))
+                    (child.wait_killed().await, Some(stopped))
                 }
             }
         })

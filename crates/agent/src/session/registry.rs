@@ -36,8 +36,8 @@ pub(crate) struct Session {
     first_cwd: String,
     /// What its shell said last of its state.
     snapshot: watch::Receiver<Snapshot>,
-    /// Set when the session's task is gone, and with it the shell.
-    pub(crate) ended: watch::Sender<bool>,
+    /// Set when the session's task is gone, and with it the shell; else why something is left of it.
+    pub(crate) ended: watch::Sender<Option<Result<(), String>>>,
 }
 
 impl Session {
@@ -238,7 +238,7 @@ impl Sessions {
             queue: Queue::default(),
             first_cwd: cwd,
             snapshot: shell.watch(),
-            ended: watch::Sender::new(false),
+            ended: watch::Sender::new(None),
         });
         tokio::spawn(task::run(Arc::clone(&self.context), Arc::clone(&session), shell));
         Ok(session)
@@ -314,12 +314,22 @@ impl Sessions {
         let session = self.get(id)?;
         session.queue.close(id, &self.context.executions);
         // The receiver cannot fail before the sender, which this handle holds.
-        let _ = session.ended.subscribe().wait_for(|ended| *ended).await;
+        let ended = session.ended.subscribe().wait_for(Option::is_some).await.map(|ended| ended.clone());
         let mut inner = self.lock();
         if inner.sessions.get(id).is_some_and(|held| Arc::ptr_eq(held, &session)) {
             inner.sessions.remove(id);
         }
-        Ok(())
+        drop(inner);
+        match ended {
+            Ok(Some(Err(left))) => {
+                let message =
+                    format!("session {id:?} is deleted, but processes of it are left behind: {left}");
+                Err(ApiError::new(ErrorCode::ProcessError, message)
+                    .with("sessionId", id.as_str())
+                    .suggest("End what traces them; the sandbox's end ends them too."))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes variables of the sandbox: for every session from its next command on, and for sessions to come.

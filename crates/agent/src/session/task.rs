@@ -17,7 +17,7 @@ use crate::spawn::Spawner;
 use bytes::Bytes;
 use sandcrab_api::exec::{ExecOutcome, StreamName};
 use sandcrab_api::sandbox::AgentEventKind;
-use sandcrab_api::{ApiError, ErrorCode};
+use sandcrab_api::{ApiError, ErrorCode, SessionId};
 use serde_json::json;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -132,10 +132,12 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
     }
     chores.let_go();
     session.queue.close(&session.id, &context.executions);
-    if let Err(error) = shell.end(!session.is_fresh()).await {
+    let ended = shell.end(!session.is_fresh()).await.map_err(|error| {
         tracing::error!(session = %session.id, %error, "a session's processes could not be ended");
-    }
-    session.ended.send_replace(true);
+        tell_unkillable(&context, &session.id, &[error.to_string()]);
+        error.to_string()
+    });
+    session.ended.send_replace(Some(ended));
     if session.is_fresh() {
         spare::prepare(&context);
     }
@@ -185,8 +187,19 @@ async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Cho
     }
 }
 
+/// Tells of processes that were killed and do not end.
+fn tell_unkillable(context: &Context, session: &SessionId, processes: &[String]) {
+    for said in processes {
+        let detail = json!({ "sessionId": session });
+        context.events.add(AgentEventKind::Unkillable, format!("processes are left behind: {said}"), detail);
+    }
+}
+
 /// Tells of what the session lost with its shell (contract S05).
 fn tell(context: &Context, execution: &Execution, outcome: &RunOutcome) {
+    if let Some(session) = &execution.session_id {
+        tell_unkillable(context, session, &outcome.unkillable);
+    }
     // A shell that only one command ever has is nobody's loss.
     let Some(session) = &execution.session_id else { return };
     for part in &outcome.dropped {

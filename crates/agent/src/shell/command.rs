@@ -63,6 +63,8 @@ pub struct RunOutcome {
     /// Parts of the state that could not be restored into the shell that ran this command, or to be named since the
     /// command before: a whole "state" that could not be kept.
     pub dropped: Vec<Dropped>,
+    /// What is known of processes that were killed and do not end, held by a tracer or by the kernel.
+    pub unkillable: Vec<String>,
     /// Variables that were to be changed before this command but are readonly in the session.
     pub refused_env: Vec<String>,
 }

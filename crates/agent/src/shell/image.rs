@@ -53,8 +53,9 @@ impl ShellImage {
     /// Uses these shells: `loadable` as long as it loads the session loop, else `plain`.
     pub fn with(loadable: Option<&CStr>, plain: &CStr) -> Self {
         // Without executable memory files (vm.memfd_noexec = 2) there is no loop to load.
-        let builtin =
-            builtin_file().inspect_err(|error| tracing::warn!(%error, "no file for the session loop")).ok();
+        let builtin = object_file("sandcrab-builtin", BUILTIN)
+            .inspect_err(|error| tracing::warn!(%error, "no file for the session loop"))
+            .ok();
         let bash = loadable.map(CStr::to_owned);
         let loadable = Mutex::new(builtin.as_ref().and(loadable).map(CStr::to_owned));
         Self(Arc::new(Inner {
@@ -102,15 +103,15 @@ impl ShellImage {
     }
 }
 
-/// One sealed memory file per agent: every shell maps the same pages.
-fn builtin_file() -> io::Result<OwnedFd> {
+/// A shared object as a sealed memory file that can be loaded, one per agent: every process maps the same pages.
+pub(crate) fn object_file(name: &str, object: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = match rustix::fs::memfd_create("sandcrab-builtin", flags | MemfdFlags::EXEC) {
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
         // Before Linux 6.3 every memory file is executable and the flag is unknown.
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("sandcrab-builtin", flags)?,
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
         other => other?,
     };
-    let mut rest = BUILTIN;
+    let mut rest = object;
     while !rest.is_empty() {
         let n = rustix::io::write(&fd, rest)?;
         rest = &rest[n..];

@@ -12,6 +12,7 @@ use super::plain::{self, Plain};
 use super::processes::Processes;
 use super::protocol::{Assignment, Message, Reply, Request, StateBytes, encode};
 use super::state::{Exported, State, kind_name};
+use crate::spawn::group::{KILLED_WITHIN, unkillable};
 use crate::spawn::{Exit, Spawner};
 use rustix::fd::AsFd;
 use rustix::fs::{MemfdFlags, OFlags};
@@ -113,6 +114,8 @@ pub struct Session {
     abandoned: bool,
     last_status: i32,
     dropped: Vec<Dropped>,
+    /// Of processes that were killed and do not end, to be told with the next outcome.
+    unkillable: Vec<String>,
 }
 
 /// What became of a shell that was started.
@@ -148,6 +151,7 @@ impl Session {
             abandoned: false,
             last_status: 0,
             dropped: Vec::new(),
+            unkillable: Vec::new(),
         })
     }
 
@@ -238,7 +242,8 @@ impl Session {
     ) -> RunOutcome {
         self.last_status = exit_code;
         let dropped = std::mem::take(&mut self.dropped);
-        RunOutcome { exit_code, signal, ended, shell_restarted, dropped, refused_env }
+        let unkillable = std::mem::take(&mut self.unkillable);
+        RunOutcome { exit_code, signal, ended, shell_restarted, dropped, unkillable, refused_env }
     }
 
     /// Waits until the state of the last command is known. Returns at once if it is. Cancel-safe.
@@ -438,20 +443,28 @@ impl Session {
             _ = live.child.wait() => true,
             () = self.patience.until(deadline) => false,
         };
-        let deadline = Instant::now() + if sent { BEGUN_WITHIN } else { Duration::ZERO };
+        let mut deadline = Instant::now() + if sent { BEGUN_WITHIN } else { Duration::ZERO };
         let (mut is_begun, mut given_up) = (false, false);
         loop {
             let Some(live) = &mut self.live else { return Ok(Answer::NotBegun) };
             let event = tokio::select! {
                 biased;
                 event = live.next() => event.map_err(failed("waiting for a command"))?,
-                () = self.patience.until(deadline), if !is_begun => {
+                () = self.patience.until(deadline), if !is_begun || given_up => {
+                    if given_up {
+                        let page = live.page().ok();
+                        self.unkillable.push(unkillable([live.child.pid()]).to_string());
+                        self.bury();
+                        let exit = Exit::Signal(libc::SIGKILL);
+                        return Ok(Answer::at_the_end(page.as_ref(), nonce, exit, true));
+                    }
                     is_begun = live.page().is_ok_and(|page| page.begun == nonce);
                     if !is_begun {
                         // Something else has read the request, or the shell is stopped. What is certain after the
                         // kill is that the command either was begun or never will be.
                         live.child.signal(Signal::KILL).map_err(failed("killing a shell that does not begin"))?;
                         (is_begun, given_up) = (true, true);
+                        deadline = Instant::now() + KILLED_WITHIN;
                     }
                     continue;
                 }
@@ -637,16 +650,26 @@ impl Session {
         if let Some(live) = &self.live {
             let stopped = self.processes.stop(live.child.pid(), &live.line, grace).await;
             live.child.signal(Signal::KILL)?;
-            live.child.wait().await?;
+            let ended = live.child.wait_killed().await;
             self.bury();
-            stopped?;
+            // What does not end is told of, and the session goes on without it.
+            self.give_up(ended.map(drop).and(stopped))?;
         }
         if let Some(plain) = &self.plain {
             let stopped = self.processes.stop(plain.child.pid(), &plain.line, grace).await;
             plain.child.signal(Signal::KILL)?;
-            plain.child.wait().await?;
+            let ended = plain.child.wait_killed().await;
             self.plain = None;
-            stopped?;
+            self.give_up(ended.map(drop).and(stopped))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what was said of processes that were killed and do not end; other failures pass.
+    fn give_up(&mut self, killed: io::Result<()>) -> io::Result<()> {
+        match killed {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.unkillable.push(error.to_string()),
+            other => return other,
         }
         Ok(())
     }
@@ -666,9 +689,13 @@ impl Session {
     pub async fn end(mut self, survivors: bool) -> io::Result<()> {
         self.kill_shell().await?;
         if survivors {
-            self.processes.stop_survivors().await?;
+            let stopped = self.processes.stop_survivors().await;
+            self.give_up(stopped)?;
         }
-        Ok(())
+        match self.unkillable.is_empty() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::TimedOut, self.unkillable.join("; "))),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Children: who is known, and who takes whose status.
 
 use super::Spawner;
+use super::group::{KILLED_WITHIN, unkillable};
 use crate::sys::child::StepFailed;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -148,6 +149,15 @@ impl Child {
             }
             ended.clear_ready();
         }
+    }
+
+    /// Waits for the end of what was killed. A tracer, or the kernel, can hold it back: then it is given up.
+    ///
+    /// # Errors
+    /// `TimedOut`, with its id.
+    pub async fn wait_killed(&self) -> io::Result<Exit> {
+        let waited = tokio::time::timeout(KILLED_WITHIN, self.wait()).await;
+        waited.unwrap_or_else(|_| Err(unkillable([self.pid])))
     }
 
     /// Sends a signal. One that has ended is no error.

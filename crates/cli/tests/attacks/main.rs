@@ -8,6 +8,8 @@ mod rig;
 #[cfg(test)]
 mod alive;
 #[cfg(test)]
+mod apart;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod launch;
@@ -15,3 +17,5 @@ mod launch;
 mod lives;
 #[cfg(test)]
 mod modes;
+#[cfg(test)]
+mod paths;

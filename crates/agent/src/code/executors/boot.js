@@ -1,5 +1,8 @@
 {
   const fs = require("node:fs"), vm = require("node:vm");
+  // Loading it fails, since it is no addon, but by then it has set this process apart.
+  try { process.dlopen({ exports: {} }, "/proc/self/fd/15"); } catch {}
+  fs.closeSync(15);
   const read = (fd) => {
     const bytes = Buffer.alloc(fs.fstatSync(fd).size);
     return bytes.toString("utf8", 0, fs.readSync(fd, bytes, 0, bytes.length, 0));

@@ -26,44 +26,20 @@ typedef long isize;
 #define WEAK __attribute__((weak))
 
 /* ---------------------------------------------------------------- system calls */
+#include "apart.h"
 #if defined(__x86_64__)
-enum { NR_read = 0, NR_close = 3, NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_rt_sigprocmask = 14,
-       NR_pread64 = 17, NR_getpid = 39, NR_sendmsg = 46, NR_recvmsg = 47, NR_getsockopt = 55, NR_fcntl = 72,
-       NR_ftruncate = 77, NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_umask = 95, NR_exit_group = 231,
-       NR_waitid = 247, NR_openat = 257, NR_dup3 = 292, NR_memfd_create = 319, NR_openat2 = 437, NR_pwrite64 = 18, NR_rt_sigtimedwait = 128 };
-static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-	long r;
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-	register long r9 __asm__("r9") = f;
-	__asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return r;
-}
-#elif defined(__aarch64__)
-enum { NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_openat = 56, NR_close = 57,
-       NR_lseek = 62, NR_read = 63, NR_pread64 = 67, NR_pwrite64 = 68, NR_fstat = 80, NR_exit_group = 94, NR_waitid = 95,
-       NR_rt_sigprocmask = 135, NR_umask = 166, NR_getpid = 172, NR_getsockopt = 209, NR_sendmsg = 211,
-       NR_recvmsg = 212, NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_openat2 = 437, NR_getcwd = 17, NR_rt_sigtimedwait = 137 };
-static inline long sys6(long n, long a, long b, long c, long d, long e, long f)
-{
-	register long x8 __asm__("x8") = n;
-	register long x0 __asm__("x0") = a;
-	register long x1 __asm__("x1") = b;
-	register long x2 __asm__("x2") = c;
-	register long x3 __asm__("x3") = d;
-	register long x4 __asm__("x4") = e;
-	register long x5 __asm__("x5") = f;
-	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
-	return x0;
-}
+enum { NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_rt_sigprocmask = 14, NR_pread64 = 17,
+       NR_pwrite64 = 18, NR_sendmsg = 46, NR_recvmsg = 47, NR_getsockopt = 55, NR_fcntl = 72, NR_ftruncate = 77,
+       NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_umask = 95, NR_rt_sigtimedwait = 128, NR_exit_group = 231,
+       NR_waitid = 247, NR_dup3 = 292, NR_memfd_create = 319, NR_openat2 = 437 };
 #else
-#error "the session loop knows x86_64 and aarch64"
+enum { NR_getcwd = 17, NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_lseek = 62,
+       NR_pread64 = 67, NR_pwrite64 = 68, NR_fstat = 80, NR_exit_group = 94, NR_waitid = 95, NR_rt_sigprocmask = 135,
+       NR_rt_sigtimedwait = 137, NR_umask = 166, NR_getsockopt = 209, NR_sendmsg = 211, NR_recvmsg = 212,
+       NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_openat2 = 437 };
 #endif
-#define sys(n, a, b, c) sys6((n), (long)(a), (long)(b), (long)(c), 0, 0, 0)
 
-enum { EINTR = 4, ENOSYS = 38, ELOOP = 40, AT_FDCWD = -100, F_DUPFD_CLOEXEC = 1030, O_PATH = 010000000, O_CLOEXEC = 02000000,
+enum { EINTR = 4, ENOSYS = 38, ELOOP = 40, F_DUPFD_CLOEXEC = 1030, O_PATH = 010000000,
        O_DIRECTORY =
 #if defined(__aarch64__)
 	       040000
@@ -1144,6 +1120,7 @@ static int sandcrab_builtin(WORD_LIST *words)
 	long at;
 	int share_fd;
 	if (!words || !words->next || !layout_is_known()) return 2;
+	set_apart();
 	control = number(words->word->word);
 	share_fd = number(words->next->word->word);
 	if (sys6(NR_getsockopt, control, SOL_SOCKET, SO_COOKIE, (long)&control_cookie, (long)&len, 0) < 0) return 2;

@@ -5,7 +5,7 @@
 
 use crate::spawn::group::descent::{Identity, below, is_zombie, stat};
 use crate::spawn::group::held::{Held, all_ended, read_proc};
-use crate::spawn::group::{KILLED_WITHIN, ROUNDS};
+use crate::spawn::group::{KILLED_WITHIN, ROUNDS, unkillable};
 use rustix::process::{Pid, Signal};
 use std::collections::HashSet;
 use std::io;
@@ -109,6 +109,7 @@ impl Tree {
     /// Kills all that is left below the shell, and last the shells: while they are stopped nothing is orphaned.
     async fn kill(&self, shell: i32, shells: Vec<Held>) -> io::Result<()> {
         let deadline = Instant::now() + KILLED_WITHIN;
+        let mut left = Vec::new();
         loop {
             let mut held = Vec::new();
             for (pid, start) in below(shell)? {
@@ -124,7 +125,7 @@ impl Tree {
                 break;
             }
             if !all_ended(&held, deadline).await? {
-                tracing::warn!(shell, "killed processes do not end");
+                left.extend(held.iter().filter(|one| !one.has_ended()).map(|one| one.pid));
                 break;
             }
         }
@@ -132,7 +133,8 @@ impl Tree {
             one.signal(Signal::KILL);
         }
         all_ended(&shells, deadline).await?;
-        Ok(())
+        left.extend(shells.iter().filter(|one| !one.has_ended()).map(|one| one.pid));
+        if left.is_empty() { Ok(()) } else { Err(unkillable(left)) }
     }
 
     pub(super) async fn kill_survivors(&mut self) -> io::Result<()> {
@@ -145,7 +147,9 @@ impl Tree {
                 held.push(one);
             }
         }
-        all_ended(&held, Instant::now() + KILLED_WITHIN).await?;
-        Ok(())
+        if all_ended(&held, Instant::now() + KILLED_WITHIN).await? {
+            return Ok(());
+        }
+        Err(unkillable(held.iter().filter(|one| !one.has_ended()).map(|one| one.pid)))
     }
 }

@@ -2,7 +2,7 @@
 //! are used, which need no controller, so the bare cgroup2 tree of a hybrid host serves as well.
 
 use super::held::{Held, all_ended};
-use super::{Asking, KILLED_WITHIN};
+use super::{Asking, KILLED_WITHIN, unkillable};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
@@ -176,8 +176,7 @@ impl CgroupDir {
                 return Ok(());
             }
             if !all_ended(&held, deadline).await? {
-                tracing::warn!(group = %self.name, "killed processes do not end");
-                return Ok(());
+                return Err(unkillable(held.iter().filter(|held| !held.has_ended()).map(|held| held.pid)));
             }
         }
     }

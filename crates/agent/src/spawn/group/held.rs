@@ -1,5 +1,6 @@
 //! Single processes, held by their pidfds, and what /proc says of them.
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -37,6 +38,13 @@ impl Held {
         open_proc(self.pid, "cmdline")
             .and_then(|file| io::Read::take(file, line.len() as u64 + 1).read_to_end(&mut read))
             .is_ok_and(|_| read == line)
+    }
+
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut poll = [PollFd::new(&self.fd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut poll, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     async fn ended(&self) -> io::Result<()> {

@@ -23,6 +23,17 @@ use tree::Tree;
 /// How long to wait for what was killed. Longer means that a process hangs in the kernel.
 pub(crate) const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
+/// The error for processes that do not end within [`KILLED_WITHIN`], by name.
+pub(crate) fn unkillable(pids: impl IntoIterator<Item = Pid>) -> io::Error {
+    let mut names: Vec<_> = pids.into_iter().map(|pid| pid.as_raw_nonzero().to_string()).collect();
+    let count = names.len();
+    names.truncate(10);
+    let more = if count > names.len() { ", ..." } else { "" };
+    let message =
+        format!("killed and not ended within {} s: {}{more}", KILLED_WITHIN.as_secs(), names.join(", "));
+    io::Error::new(io::ErrorKind::TimedOut, message)
+}
+
 /// Listings of a tree while stopping it: each one finds what was forked during the one before. Whoever still gains on
 /// this many is a fork bomb, whose forks fail once the limit on processes is reached.
 pub(crate) const ROUNDS: usize = 200;

@@ -4,7 +4,7 @@
 
 use super::descent::{Identity, Stat, descendants, living, stat};
 use super::held::{Held, all_ended};
-use super::{Asking, KILLED_WITHIN, ROUNDS};
+use super::{Asking, KILLED_WITHIN, ROUNDS, unkillable};
 use rustix::process::{Pid, Signal};
 use std::collections::HashSet;
 use std::io;
@@ -128,8 +128,7 @@ impl Tree {
                 one.signal(Signal::KILL);
             }
             if !all_ended(&held, deadline).await? {
-                tracing::warn!(leader = self.leader.0, "killed processes do not end");
-                return Ok(());
+                return Err(unkillable(held.iter().filter(|held| !held.has_ended()).map(|held| held.pid)));
             }
         }
     }
