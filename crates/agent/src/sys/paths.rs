@@ -48,8 +48,11 @@ unsafe fn open(path: *const c_char, flags: c_int, resolve: u64) -> Result<c_int,
         let fd = unsafe {
             libc::syscall(libc::SYS_openat2, c_long::from(libc::AT_FDCWD), path, &raw const how, size)
         };
+        if fd >= 0 {
+            return Ok(fd as c_int);
+        }
         // SAFETY: errno is this thread's own.
-        if fd < 0 { Err(unsafe { *libc::__errno_location() }) } else { Ok(fd as c_int) }
+        Err(unsafe { *libc::__errno_location() })
     };
     match call(how(flags, resolve)) {
         Ok(fd) => Ok(fd),
