@@ -72,7 +72,7 @@ attack!(a34_a_shell_uses_its_own_proc_as_ever, [root, rootless, without_landlock
     let sandbox = rig.sandbox();
     assert_eq!(sandbox.output(OWN_PROC), "sub\nbash\nhere\n");
     // A program that a session starts is no secret to its other programs: debuggers go on.
-    let traced = "sleep 1000 & pid=$!; readlink /proc/$pid/exe; ls /proc/$pid/fd | head -1; kill $pid";
+    let traced = "sleep 1000 & pid=$!; until grep -q sleep /proc/$pid/comm; do :; done; readlink /proc/$pid/exe; ls /proc/$pid/fd | head -1; kill $pid";
     assert_eq!(sandbox.output(traced), "/usr/bin/sleep\n0\n");
 });
 
