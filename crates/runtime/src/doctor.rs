@@ -109,7 +109,11 @@ pub const ROOTLESS_GAPS: [(&str, &str); 6] = [
         "agent's uid",
         "the agent has the uid of the code that it runs; a system call filter and covers in /proc keep them apart, and its out-of-memory score is not protected",
     ),
-    ("other sandboxes", "all sandboxes of the server have one uid, and share what the kernel counts per uid"),
+    (
+        "other sandboxes",
+        "all sandboxes of the server have one uid: each gets a part of what the kernel counts per uid, but for pages of \
+         pipes, epoll watches and descriptors in flight, which they share",
+    ),
     ("disk limit", "mounting a disk of one's own takes root"),
     (
         "device nodes",
@@ -135,7 +139,7 @@ pub fn examine(data_dir: &Path) -> Vec<Check> {
         proc_file_system(),
         python_image(),
     ];
-    checks.extend([cgroups(), seccomp(), landlock(), quota(root, data_dir), out_of_memory()]);
+    checks.extend([cgroups(), seccomp(), landlock(), quota(root, data_dir), out_of_memory(), open_files()]);
     if !root {
         let gap = |(name, detail): &(&str, &str)| {
             Check::bad(name, Status::Degraded, *detail, "run the server as root")
@@ -370,6 +374,27 @@ fn out_of_memory() -> Check {
         "without CAP_SYS_RESOURCE an agent is killed as readily as what it runs; its sandbox then starts again on its files",
         "give the server CAP_SYS_RESOURCE",
     )
+}
+
+/// Open files beyond which memory runs out first, at 256 bytes each: what a machine of 1 TB can hold.
+const FILES_OF_A_LARGE_MACHINE: u64 = 1 << 32;
+
+/// Open files are counted for the whole machine, and for nobody else. They are charged to the memory of who opens them, so
+/// that the machine's count need not be a limit, as systemd has it.
+fn open_files() -> Check {
+    const NAME: &str = "open files";
+    match switch("/proc/sys/fs/file-max") {
+        Some(most) if most < FILES_OF_A_LARGE_MACHINE => Check::bad(
+            NAME,
+            Status::Degraded,
+            format!(
+                "all programs of the machine together may have {most}, and a sandbox with much memory could take them"
+            ),
+            "`sysctl fs.file-max=9223372036854775807`, as systemd does; a sandbox's memory limit bounds them",
+        ),
+        Some(_) => Check::good(NAME, "bounded by each sandbox's memory"),
+        None => Check::bad(NAME, Status::Degraded, "/proc/sys/fs/file-max cannot be read", "mount /proc"),
+    }
 }
 
 /// The version of Landlock's interface that the kernel offers (landlock(7)); 0 if it has none.

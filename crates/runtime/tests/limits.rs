@@ -1,7 +1,6 @@
 //! What the kernel counts per user id, and what it shares out by other counts: each sandbox has a part of its own, and
 //! taking all of it harms neither neighbours nor the host (attacks E11, E12).
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
-#![expect(clippy::unwrap_used, reason = "a test program is all tests")]
 
 #[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;
@@ -98,8 +97,8 @@ async fn e11_what_is_counted_per_user_is_charged_to_the_sandbox_alone() {
 }
 
 #[test]
-fn e11_sandboxes_of_a_rootless_server_leave_something_for_each_other_and_the_server() {
-    const NAME: &str = "e11_sandboxes_of_a_rootless_server_leave_something_for_each_other_and_the_server";
+fn e11_sandboxes_of_one_user_leave_something_for_each_other_and_the_server_rootless() {
+    const NAME: &str = "e11_sandboxes_of_one_user_leave_something_for_each_other_and_the_server_rootless";
     common::as_an_ordinary_user(NAME, async |home| {
         let greedy = home.create("greedy").await;
         let took = take_all(&home, &greedy, ROOT).await;
@@ -142,4 +141,26 @@ print(len(os.sched_getaffinity(0)))'";
     assert_eq!(home.run(&free, ROOT, all).await.stdout, format!("{cpus}\n"), "the control has all of them");
     home.destroy(&id).await;
     home.destroy(&free).await;
+}
+
+/// Code that lowers its own score below others' would be spared when the whole machine's memory is short.
+#[tokio::test]
+async fn e02_no_process_hides_from_the_killer() {
+    let home = Home::new();
+    let id = InstanceId::random();
+    let limits = Limits { memory: Some(ByteSize(1 << 30)), ..Limits::default() };
+    home.driver.create(&id, &SandboxSpec { limits, ..spec("score") }).await.unwrap();
+    let agent = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", home.pid(&id))).unwrap();
+    let may_lower = rustix::thread::capabilities(None).expect("its own capabilities").effective;
+    let may_lower = may_lower.contains(rustix::thread::CapabilitySet::SYS_RESOURCE);
+    // Killed last, where the server may say so.
+    assert_eq!(agent, if may_lower { "-63\n" } else { "0\n" });
+    for uid in [ROOT, USER] {
+        for (score, works) in [("500", true), ("0", true), ("-64", false), ("-900", false), ("-1000", false)]
+        {
+            let ran = home.run(&id, uid, &format!("echo {score} > /proc/self/oom_score_adj")).await;
+            assert_eq!(ran.code == Some(0), works, "{uid} {score}: {}", ran.stderr);
+        }
+    }
+    home.destroy(&id).await;
 }

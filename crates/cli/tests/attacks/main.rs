@@ -12,6 +12,8 @@ mod apart;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod launch;
 #[cfg(test)]
 mod lives;

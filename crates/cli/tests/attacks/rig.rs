@@ -179,7 +179,17 @@ impl Sandbox<'_> {
         self.output(&format!("setsid python3 {path} </dev/null >{path}.out 2>&1 &"));
     }
 
-    fn program(&self, program: &str) -> String {
+    /// As [`Self::python`], as an ordinary user of the sandbox.
+    #[track_caller]
+    pub(crate) fn python_as_user(&self, program: &str) -> String {
+        let ran = self.run_as_user(&format!("python3 {}", self.program(program)));
+        assert_eq!(ran.exit_code(), 0, "{}{}", ran.stdout_text(), ran.stderr_text());
+        ran.stdout_text().into_owned()
+    }
+
+    /// Writes a Python program into the sandbox, with `call` and `attempt`; where it is.
+    #[track_caller]
+    pub(crate) fn program(&self, program: &str) -> String {
         let path = format!("/tmp/program-{}.py", rand::random::<u64>());
         self.rig.wait(self.remote.files().write(&path, format!("{PRELUDE}{program}"))).unwrap();
         path

@@ -120,6 +120,8 @@ pub struct Setting<'a> {
     pub memory_cgroup: bool,
     /// The CPUs to run on, if not all.
     pub cpus: Option<&'a [usize]>,
+    /// The bytes by which the kernel measures how much memory the agent has: its limit, else the machine's.
+    pub memory: u64,
     /// Whether the server may lower oom scores (CAP_SYS_RESOURCE).
     pub may_lower_oom: bool,
     /// The most open files that the agent may have.
@@ -171,6 +173,17 @@ const USER_CAPABILITIES: &[u32] = &[
 /// is not at this one value.
 const NO_CORE: u64 = 1;
 
+/// The score with which an agent is killed last when memory is short: as if it had 64 MiB less than it has, which is more
+/// than it needs.
+///
+/// Whatever the agent starts may lower its own score to this, and so hide as much from the kernel when the whole machine's
+/// memory is short: that must be little. A fixed score of -900 would hide nine tenths of the machine.
+fn oom_score(memory: u64) -> i32 {
+    const PROTECTED: u64 = 64 << 20;
+    let thousandths = (PROTECTED * 1000).div_ceil(memory.max(1)).min(900);
+    -i32::try_from(thousandths).unwrap_or(900)
+}
+
 fn rlimit(resource: u32, most: u64) -> Op {
     Op::Rlimit { resource, soft: most, hard: most }
 }
@@ -203,12 +216,15 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     let mut outside = vec![Op::NewSession];
     outside.extend(setting.cgroups.iter().map(|tasks| Op::JoinCgroup { tasks: tasks.clone() }));
     if setting.may_lower_oom {
-        outside.push(Op::OomScore { value: -900 });
+        outside.push(Op::OomScore { value: oom_score(setting.memory) });
     }
     if let Some(cpus) = setting.cpus {
         outside.push(Op::Affinity { cpus: cpus.to_vec() });
     }
     outside.push(rlimit(libc::RLIMIT_CORE, NO_CORE));
+    // What the server was given of priority over others is not handed on.
+    outside.push(rlimit(libc::RLIMIT_NICE, 0));
+    outside.push(rlimit(libc::RLIMIT_RTPRIO, 0));
     outside.push(rlimit(libc::RLIMIT_NOFILE, setting.open_files));
     let counted = counted_per_user(setting.share);
 

@@ -59,6 +59,8 @@ pub(super) fn resource_of(number: u32) -> StepResult<rustix::process::Resource> 
     match number {
         libc::RLIMIT_CORE => Ok(Resource::Core),
         libc::RLIMIT_NOFILE => Ok(Resource::Nofile),
+        libc::RLIMIT_NICE => Ok(Resource::Nice),
+        libc::RLIMIT_RTPRIO => Ok(Resource::Rtprio),
         libc::RLIMIT_NPROC => Ok(Resource::Nproc),
         libc::RLIMIT_SIGPENDING => Ok(Resource::Sigpending),
         libc::RLIMIT_MSGQUEUE => Ok(Resource::Msgqueue),

@@ -111,9 +111,12 @@ impl Config {
 
 /// How much memory a sandbox may use for which nobody has said more: 4 GiB or half of the machine's, whichever is less.
 fn default_memory() -> ByteSize {
+    ByteSize(DEFAULT_MEMORY.min(machine_memory() / 2))
+}
+
+fn machine_memory() -> u64 {
     let system = rustix::system::sysinfo();
-    let total = system.totalram.saturating_mul(u64::from(system.mem_unit));
-    ByteSize(DEFAULT_MEMORY.min(total / 2))
+    system.totalram.saturating_mul(u64::from(system.mem_unit))
 }
 
 /// The driver.
@@ -409,6 +412,7 @@ impl Shared {
             shown_cgroups: group.shown(),
             memory_cgroup: group.memory().is_some(),
             cpus: cpus.as_deref(),
+            memory: self.memory(record, group),
             may_lower_oom: self.machine.may_lower_oom,
             open_files: self.machine.open_files,
             user_open_files: self.machine.user_open_files(),
@@ -438,6 +442,12 @@ impl Shared {
         }
         self.files.write_device(&record.id, &attached.path)?;
         Ok(Some(attached))
+    }
+
+    /// How much memory the kernel sees an instance in when memory is short.
+    fn memory(&self, record: &Record, group: &Group) -> u64 {
+        let limit = record.spec.limits.memory.filter(|_| group.memory().is_some());
+        limit.map_or(u64::MAX, |limit| limit.0).min(machine_memory())
     }
 
     /// The CPUs that a CPU limit allows: as many as the limit, rounded up, beginning at another place per instance.

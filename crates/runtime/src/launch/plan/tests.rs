@@ -44,6 +44,7 @@ fn planned(ids: Ids, disk: Disk, network: Network) -> LaunchPlan {
         shown_cgroups: root.then(|| vec![vec!["cpu".into(), "cpuacct".into()], vec!["memory".into()]]),
         memory_cgroup: root,
         cpus: root.then_some(&[1][..]),
+        memory: 512 << 20,
         may_lower_oom: root,
         open_files: 20_000,
         user_open_files: 4096,
@@ -113,4 +114,13 @@ fn host_names_are_made_of_any_sandbox_id() {
     assert_eq!(host_name("a_b~c"), "a-b-c");
     assert_eq!(host_name("~~"), "sandbox");
     assert_eq!(host_name(&"x".repeat(63)).len(), 63);
+}
+
+#[test]
+fn e02_an_agents_score_hides_little_memory() {
+    assert_eq!(oom_score(8 << 20), -900, "all of it is less than that");
+    assert_eq!(oom_score(512 << 20), -125);
+    assert_eq!(oom_score(4 << 30), -16);
+    assert_eq!(oom_score(1 << 50), -1);
+    assert_eq!(oom_score(0), -900);
 }
