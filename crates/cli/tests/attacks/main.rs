@@ -10,6 +10,8 @@ mod alive;
 #[cfg(test)]
 mod apart;
 #[cfg(test)]
+mod churn;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod exhaustion;

@@ -57,6 +57,7 @@ static SERVERS: [Mutex<Weak<Server>>; 3] = [const { Mutex::new(Weak::new()) }; 3
 
 pub(crate) struct Server {
     url: String,
+    data_dir: PathBuf,
     process: Mutex<Child>,
 }
 
@@ -82,8 +83,19 @@ impl Rig {
 
     fn new(mode: Mode) -> Self {
         let mut shared = SERVERS[mode as usize].lock().unwrap_or_else(PoisonError::into_inner);
-        let server = shared.upgrade().unwrap_or_else(|| Arc::new(Server::start(mode)));
+        let server = shared.upgrade().unwrap_or_else(|| Arc::new(Server::start(mode, data_dir(mode))));
         *shared = Arc::downgrade(&server);
+        Self::of(mode, server)
+    }
+
+    /// A server for one test alone, of the kind that another rig's is, with a data directory of its own that is kept.
+    pub(crate) fn apart(&self, name: &str) -> Self {
+        let mut data_dir = data_dir(self.mode).into_os_string();
+        data_dir.push(format!("-{name}"));
+        Self::of(self.mode, Arc::new(Server::start(self.mode, data_dir.into())))
+    }
+
+    fn of(mode: Mode, server: Arc<Server>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         Self { mode, server, runtime }
@@ -91,7 +103,7 @@ impl Rig {
 
     /// The server's data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
-        data_dir(self.mode)
+        self.server.data_dir.clone()
     }
 
     /// The process id of the server.
@@ -234,9 +246,8 @@ fn data_dir(mode: Mode) -> PathBuf {
 }
 
 impl Server {
-    fn start(mode: Mode) -> Self {
+    fn start(mode: Mode, data_dir: PathBuf) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests need root, for a server of each kind");
-        let data_dir = data_dir(mode);
         std::fs::create_dir_all(&data_dir).unwrap();
         let program = env!("CARGO_BIN_EXE_sandcrab");
         let user = ROOTLESS_UID.to_string();
@@ -268,7 +279,7 @@ impl Server {
             panic!("the {mode:?} server did not start in {}; does another use it?", data_dir.display())
         });
         let url = started["url"].as_str().unwrap().to_owned();
-        Self { url, process: Mutex::new(process) }
+        Self { url, data_dir, process: Mutex::new(process) }
     }
 }
 
