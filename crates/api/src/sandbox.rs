@@ -28,6 +28,10 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 8, maximum = 4_194_304)]
     pub pids: Option<u64>,
+    /// Open files of each process, as soft and as hard limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 64, maximum = 1_048_576)]
+    pub open_files: Option<u64>,
 }
 
 /// What a sandbox can reach.

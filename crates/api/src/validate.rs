@@ -275,6 +275,9 @@ fn resources(wanted: &Limits) -> Checked {
     if wanted.pids.is_some_and(|pids| !(8..=4_194_304).contains(&pids)) {
         return Err(ApiError::invalid("limits.pids", "must be 8 to 4194304"));
     }
+    if wanted.open_files.is_some_and(|files| !(64..=1_048_576).contains(&files)) {
+        return Err(ApiError::invalid("limits.openFiles", "must be 64 to 1048576"));
+    }
     Ok(())
 }
 

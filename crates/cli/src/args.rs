@@ -163,6 +163,9 @@ pub(crate) struct RunArgs {
     /// Processes and threads
     #[arg(long, value_name = "NUMBER")]
     pub pids: Option<u64>,
+    /// Open files of each process
+    #[arg(long, value_name = "NUMBER")]
+    pub open_files: Option<u64>,
     /// loopback (its own, and nothing else) or host (no isolation of the network) [default: loopback]
     #[arg(long)]
     pub network: Option<String>,

@@ -238,6 +238,7 @@ fn run_action(run: RunArgs) -> Result<Action> {
         cpu: run.cpu,
         disk: size("--disk", run.disk.as_deref())?,
         pids: run.pids,
+        open_files: run.open_files,
     };
     let network = match run.network.as_deref() {
         None => None,

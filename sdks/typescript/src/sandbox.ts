@@ -19,13 +19,14 @@ export interface SandboxSetup {
   labels?: Record<string, string> | undefined;
   /** Default: the one given to `connect`, else the server's. Fixed at creation. */
   image?: string | undefined;
-  /** Bounds: bytes as a number or text such as `"512m"`, CPUs, processes and threads. Fixed at creation. */
+  /** Bounds: bytes as a number or text such as `"512m"`, CPUs, processes and threads, open files of each process. Fixed at creation. */
   limits?:
     | {
         memory?: string | number | undefined;
         cpu?: number | undefined;
         disk?: string | number | undefined;
         pids?: number | undefined;
+        openFiles?: number | undefined;
       }
     | undefined;
   /** The sandbox's variables at its creation. */

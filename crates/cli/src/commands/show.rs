@@ -40,6 +40,7 @@ fn describe(info: &SandboxInfo) -> String {
         ("disk", bytes(limits.disk)),
         ("cpu", limits.cpu.map_or_else(|| "unlimited".to_owned(), |cpu| cpu.to_string())),
         ("pids", limits.pids.map_or_else(|| "unlimited".to_owned(), |pids| pids.to_string())),
+        ("files", limits.open_files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string())),
         ("sleeps", sleep),
     ];
     lines.extend(info.labels.iter().map(|(label, value)| ("label", format!("{label}={value}"))));

@@ -127,7 +127,7 @@ fn lives(rig: &Rig, name: &str, count: usize, at_once: usize, seen: &Mutex<BTree
 }
 
 attack!(e09_hostile_lives_give_back_all_that_they_took, [root, rootless], |shared| {
-    let (count, at_once) = (from_environment("SANDCRAB_LIVES", 40), from_environment("SANDCRAB_AT_ONCE", 10));
+    let (count, at_once) = (from_environment("SANDCRAB_LIVES", 20), from_environment("SANDCRAB_AT_ONCE", 10));
     // What a user may have of what is counted per user bounds how many a rootless server has at a time.
     let at_once = if shared.mode == Mode::Rootless { at_once.min(20) } else { at_once };
     let rig = shared.apart("churn");

@@ -152,6 +152,8 @@ for take in (lambda: os.open('/dev/null', os.O_RDONLY), lambda: os.eventfd(0), l
     count, outcome = until_refused(take)
     print(4000 < count < 4096, outcome)
 ";
+    let more = Limits { open_files: Some(4500), ..Limits::default() };
+    assert_eq!(limited(rig, more).output("ulimit -Sn; ulimit -Hn"), "4500\n4500\n", "as it was asked for");
     let expected = "ok\nnot raised\nTrue EMFILE\nTrue EMFILE\nTrue EMFILE\n";
     assert_eq!(greedy.python(take), expected);
     if rig.mode != Mode::Rootless {

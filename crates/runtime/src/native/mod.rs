@@ -100,6 +100,7 @@ impl Config {
                 memory: Some(default_memory()),
                 pids: Some(4096),
                 disk: Some(ByteSize(DEFAULT_DISK)),
+                open_files: Some(OPEN_FILES),
                 ..Limits::default()
             },
             host_image_exclude: Vec::new(),
@@ -242,15 +243,6 @@ impl Machine {
     }
 }
 
-impl Machine {
-    /// The open files of a process of user code. Descriptors in flight over sockets count per user, and each sender is
-    /// refused beyond its own limit: where sandboxes have the server's user, the server can send when they cannot.
-    fn user_open_files(&self) -> u64 {
-        let most = if self.uid == 0 { self.open_files } else { self.open_files / 4 };
-        OPEN_FILES.min(most)
-    }
-}
-
 /// A random UUID (RFC 9562, version 4), as the kernel makes one at each boot.
 fn boot_id() -> String {
     let bits = rand::random::<u128>() & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
@@ -300,6 +292,7 @@ impl Shared {
             cpu: given.cpu.or(defaults.cpu),
             disk: given.disk.or(defaults.disk),
             pids: given.pids.or(defaults.pids),
+            open_files: given.open_files.or(defaults.open_files),
         };
         SandboxSpec { limits, ..spec.clone() }
     }
@@ -415,7 +408,7 @@ impl Shared {
             memory: self.memory(record, group),
             may_lower_oom: self.machine.may_lower_oom,
             open_files: self.machine.open_files,
-            user_open_files: self.machine.user_open_files(),
+            user_open_files: self.user_open_files(record)?,
             share: &share,
             seccomp: &self.seccomp,
             landlock: self.machine.landlock,
@@ -442,6 +435,21 @@ impl Shared {
         }
         self.files.write_device(&record.id, &attached.path)?;
         Ok(Some(attached))
+    }
+
+    /// The open files of a process of user code. Descriptors in flight over sockets count per user, and each sender is
+    /// refused beyond its own limit: where sandboxes have the server's user, the server can send when they cannot.
+    fn user_open_files(&self, record: &Record) -> Result<u64> {
+        let (rootless, server) = (self.machine.uid != 0, self.machine.open_files);
+        let most = if rootless { server / 4 } else { server };
+        let wanted = record.spec.limits.open_files.unwrap_or(OPEN_FILES);
+        if wanted > most.max(OPEN_FILES) {
+            let part = if rootless { "a quarter of " } else { "" };
+            let reason =
+                format!("{wanted} is more than {part}the {server} that the server may have (RLIMIT_NOFILE)");
+            return Err(DriverError::Limit { limit: "openFiles", reason });
+        }
+        Ok(wanted.min(most))
     }
 
     /// How much memory the kernel sees an instance in when memory is short.

@@ -87,6 +87,8 @@ impl Options {
             fixed(id, "limits.cpu", &self.limits.cpu, limits.cpu.map(Some).as_ref())?;
             fixed(id, "limits.disk", &self.limits.disk, limits.disk.map(Some).as_ref())?;
             fixed(id, "limits.pids", &self.limits.pids, limits.pids.map(Some).as_ref())?;
+            let open_files = limits.open_files.map(Some);
+            fixed(id, "limits.openFiles", &self.limits.open_files, open_files.as_ref())?;
         }
         let env = (!wanted.env.is_empty()).then(|| digest(&set_variables(wanted.env)));
         let is = self.env_digest.clone().unwrap_or_else(|| digest(&self.env));

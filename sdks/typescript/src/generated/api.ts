@@ -710,6 +710,11 @@ export interface components {
             memory?: components["schemas"]["ByteSize"];
             /**
              * Format: int64
+             * @description Open files of each process, as soft and as hard limit.
+             */
+            openFiles?: number;
+            /**
+             * Format: int64
              * @description Processes and threads.
              */
             pids?: number;
