@@ -69,8 +69,16 @@ attack!(e04_the_cpu_limit_holds_for_all_processes_together, [root], |rig| {
     let used: f64 = half.python(SPIN).trim().parse().unwrap();
     // The kernel counts in periods of 100 ms, of which the first and the last are not whole.
     assert!(used < 0.65, "half a CPU gave {used}");
-    let free: f64 = rig.sandbox().python(SPIN).trim().parse().unwrap();
-    assert!(free > 0.65, "without a limit it gave {free}");
+    // What holds it is the kernel's quota, and not that others want the CPUs.
+    let quota =
+        "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null | cut -d ' ' -f 1";
+    assert_eq!(half.output(quota), "50000\n");
+    let free = rig.sandbox();
+    free.python(SPIN);
+    let throttled = "cat /sys/fs/cgroup/cpu/cpu.stat /sys/fs/cgroup/cpu.stat 2>/dev/null | grep nr_throttled";
+    let unlimited = free.output(&format!("{quota}; {throttled}"));
+    assert!(["-1", "max"].iter().any(|none| unlimited.starts_with(none)), "{unlimited}");
+    assert!(unlimited.ends_with("nr_throttled 0\n"), "{unlimited}");
     let spin = "
 open('/tmp/begun', 'w').close()
 for _ in range(8):
@@ -296,8 +304,15 @@ attack!(e12_pipes_sockets_and_open_files_count_as_memory, [root], |rig| {
         let command = format!("setsid python3 {} | cat", small.program(&program));
         match rig.wait(small.remote.exec(&command)) {
             Ok(ran) => assert!(kills(&small) > 0, "{what} are not counted: {ran:?}"),
-            // What holds it is so small itself that all of it is killed.
-            Err(error) => assert_eq!(error.code(), Some(ErrorCode::OomKilled), "{what}: {error:?}"),
+            // What holds it is so small itself that the agent went too; it may have gone while it answered.
+            Err(error) => {
+                let gone = [Some(ErrorCode::OomKilled), Some(ErrorCode::ServiceNotResponding)];
+                assert!(gone.contains(&error.code()), "{what}: {error:?}");
+                // The next call may be the one that hears of it; the one after that finds a new agent.
+                let again =
+                    (0..3).any(|_| rig.wait(small.remote.exec("true")).is_ok_and(|ran| ran.success()));
+                assert!(again, "{what}: it does not start again after {error:?}");
+            }
         }
         let large = limited(rig, Limits { memory: Some(ByteSize(1 << 30)), ..Limits::default() });
         let ran = large.run(&format!("setsid python3 {} | cat", large.program(&program)));
