@@ -4,6 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long other processes may be quicker to take each device that is free. The bound is there only so that a broken
+/// kernel cannot keep us here.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
@@ -39,11 +45,12 @@ struct LoopConfig {
 
 /// A loop device over `image`, open, with its path. It clears itself when nothing has it open or mounted any more.
 pub(crate) fn attach(image: BorrowedFd<'_>) -> io::Result<(File, PathBuf)> {
+    // The kernel names the same device to all that ask at the same time, and one of them gets it: here they take turns.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let control = File::options().read(true).write(true).open("/dev/loop-control")?;
-    // Another process can take the device that was free a moment ago: then ask for the next. The bound is there only
-    // so that a broken kernel cannot keep us here.
-    let mut last = io::Error::from_raw_os_error(libc::EBUSY);
-    for _ in 0..64 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         // SAFETY: takes no argument.
         let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
         if number < 0 {
@@ -62,12 +69,12 @@ pub(crate) fn attach(image: BorrowedFd<'_>) -> io::Result<(File, PathBuf)> {
         if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) } == 0 {
             return Ok((device, path));
         }
-        last = io::Error::last_os_error();
-        if last.raw_os_error() != Some(libc::EBUSY) {
-            break;
+        let error = io::Error::last_os_error();
+        // Another process took the device that was free a moment ago: the next one, then.
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
+            return Err(error);
         }
     }
-    Err(last)
 }
 
 /// Has a loop device pass the host's page cache by. Writes out what is in it first, which may take the disk's time.
@@ -83,6 +90,28 @@ pub(crate) fn use_direct_io(device: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+
+    /// Two hundred at once: each gets a device, whoever else asks.
+    #[test]
+    fn e09_all_that_attach_at_once_get_a_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let attached: Vec<_> = std::thread::scope(|scope| {
+            let dir = &dir;
+            let attach = move |number: usize| {
+                let image = File::create_new(dir.path().join(number.to_string())).unwrap();
+                image.set_len(1 << 20).unwrap();
+                let image = File::options().read(true).write(true).open(dir.path().join(number.to_string()));
+                attach(image.unwrap().as_fd())
+            };
+            let threads: Vec<_> = (0..200).map(|number| scope.spawn(move || attach(number))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut paths: Vec<_> = attached.iter().map(|one| one.as_ref().unwrap().1.clone()).collect();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), 200);
+    }
 
     #[test]
     fn the_structures_have_the_kernels_size() {
