@@ -131,6 +131,12 @@ attack!(e09_hostile_lives_give_back_all_that_they_took, [root, rootless], |share
     // What a user may have of what is counted per user bounds how many a rootless server has at a time.
     let at_once = if shared.mode == Mode::Rootless { at_once.min(20) } else { at_once };
     let rig = shared.apart("churn");
+    // A run that was cut short has left some.
+    let client = rig.client();
+    for left in rig.wait(client.sandboxes(&[])).unwrap() {
+        let sandbox = client.sandbox(left.id.as_str(), SandboxOptions::default()).unwrap();
+        rig.wait(sandbox.destroy()).unwrap();
+    }
     let seen = Mutex::new(BTreeSet::new());
     // The first ones make what the server keeps: threads, caches, a template.
     lives(&rig, "first", at_once, at_once, &seen);
