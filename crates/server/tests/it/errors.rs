@@ -52,6 +52,7 @@ async fn x02_bad_input_names_its_field_and_changes_nothing() {
         ("sleepAfter", json!({"sleepAfter": "soon"})),
         ("limits.memory", json!({"limits": {"memory": "lots"}})),
         ("limits.memory", json!({"limits": {"memory": 1}})),
+        ("limits.openFiles", json!({"limits": {"openFiles": 63}})),
         ("limits.cpu", json!({"limits": {"cpu": 0}})),
         ("limits.ram", json!({"limits": {"ram": 1}})),
         ("env.A=B", json!({"env": {"A=B": "1"}})),
