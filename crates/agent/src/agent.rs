@@ -12,6 +12,7 @@ use crate::fitness::Fitness;
 use crate::git::Checkouts;
 use crate::memory::MemoryCgroup;
 use crate::processes::{Ports, Processes};
+use crate::room::Room;
 use crate::session::queue::Job;
 use crate::session::registry::{Session, Sessions, StartPoint};
 use crate::session::spare::{self, Spares};
@@ -35,6 +36,9 @@ use std::time::Duration;
 /// Bytes of each stream that are kept for a follower at the least, so that one who reads loses nothing: more than a
 /// command may run ahead of its reader.
 const STREAM_WINDOW: u64 = 16 << 20;
+
+/// What a command that waits holds beside what was sent, about.
+const JOB: usize = 1 << 10;
 
 /// How much of a command's output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +122,12 @@ impl Agent {
         crate::null::find().map_err(StartError::Null)?;
         let events = Arc::<Events>::default();
         let spool = SpoolDir::new(take(config.spool_fd)?, Arc::clone(&events));
-        let files = Files::of_sandbox(&config.identity).map_err(StartError::Files)?;
+        let memory = config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new);
+        let room = Room::new(memory.as_ref().and_then(MemoryCgroup::limit));
+        let files = Files::in_room(&config.identity, Arc::clone(&room)).map_err(StartError::Files)?;
         let identity = Identity::from_config(&config.identity).map_err(StartError::Identity)?;
         let context = Arc::new(Context {
+            room: Arc::clone(&room),
             workspace: config.workspace.clone(),
             files: files.clone(),
             spool,
@@ -130,7 +137,7 @@ impl Agent {
             events,
             spares: Spares::default(),
             env: SandboxEnv::new(config.env.clone()),
-            memory: config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new),
+            memory,
         });
         for reason in &config.hindered {
             let detail = serde_json::Value::Null;
@@ -168,10 +175,11 @@ impl Agent {
     /// If the socket is no listening Unix socket.
     pub async fn serve(self: Arc<Self>, listener: UnixListener) -> Result<Infallible, StartError> {
         let listener = sandcrab_socket::Listener::new(listener).map_err(StartError::Listen)?;
+        let room = Arc::clone(&self.context.room);
         let app = crate::http::app(self);
         // The routes were made together with their document, which only the server publishes: megabytes.
         crate::sys::release_free_memory();
-        Ok(crate::http::serve::serve(listener, app).await)
+        Ok(crate::http::serve::serve(listener, app, room).await)
     }
 
     /// Makes a session, and its working directory.
@@ -207,6 +215,8 @@ impl Agent {
             Keep::AsAsked => limit,
             Keep::ForAFollower => limit.max(STREAM_WINDOW),
         };
+        let sent = request.command.len() + request.stdin.as_ref().map_or(0, String::len);
+        let room = self.context.room.take(JOB + sent)?;
         let (command, spool) = (request.command, &self.context.spool);
         let execution = Execution::new(id, command, session_id.clone(), fingerprint, spool, limit);
         if let Some(known) = self.context.executions.insert(&execution)? {
@@ -218,6 +228,7 @@ impl Agent {
             cwd: request.cwd,
             stdin: request.stdin,
             timeout: request.timeout.map(Duration::from_millis),
+            room,
         };
         let queued = match &session_id {
             Some(id) => self.sessions.get_or_create(id),

@@ -42,13 +42,18 @@ impl MemoryCgroup {
         count.unwrap_or(0)
     }
 
+    /// The sandbox's memory limit, if it has one.
+    pub(crate) fn limit(&self) -> Option<u64> {
+        self.number(["memory.max", "memory.limit_in_bytes"])
+    }
+
     /// The limit and the peak, if a process was killed since this was last asked.
     pub(crate) fn killed_since(&self) -> Option<Oom> {
         let kills = self.kills();
         if self.seen.swap(kills, Ordering::Relaxed) >= kills {
             return None;
         }
-        let limit = self.number(["memory.max", "memory.limit_in_bytes"])?;
+        let limit = self.limit()?;
         let peak = self.number(["memory.peak", "memory.max_usage_in_bytes"]).unwrap_or(limit);
         Some(Oom { limit, peak })
     }

@@ -31,7 +31,8 @@ enum PersonaError {
 
 /// Runs the agent with the arguments that follow `agent`; never returns while the sandbox lives.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().json().with_writer(|| crate::log::Log).init();
+    crate::log::tell_of_panics();
     let Err(error) = run(arguments);
     let source = std::error::Error::source(&error).map(ToString::to_string);
     tracing::error!(source, "{error}");

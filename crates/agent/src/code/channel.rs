@@ -11,10 +11,17 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
 
+/// Longer messages are gathered one at a time, whoever sends them: each is held several times over while it is dealt with.
+static LONG: Semaphore = Semaphore::const_new(1);
+/// How long one may take to come: an executor writes it in one go, and keeps the others from theirs.
+const LONG_WITHIN: Duration = Duration::from_secs(10);
 /// What is kept of the buffer between two messages.
 const BUFFER: usize = 64 << 10;
 /// What the pipe of answers holds.
@@ -41,6 +48,8 @@ pub(super) enum Order<'a> {
         env: &'a [Delivery],
         /// Variables for this run only.
         once: &'a BTreeMap<String, Option<String>>,
+        /// The longest message that it may send, in bytes.
+        most: usize,
         /// The directory to go to first.
         #[serde(skip_serializing_if = "Option::is_none")]
         cwd: Option<&'a str>,
@@ -144,6 +153,12 @@ pub(super) struct Channel {
     room: Option<AsyncFd<OwnedFd>>,
     answers: AsyncFd<OwnedFd>,
     received: Vec<u8>,
+    /// The longest message that is taken.
+    pub(super) most: usize,
+    /// A message was given, and has been dealt with when the next one is asked for.
+    dealt: bool,
+    /// The right to a long message, and when all of it must have come.
+    turn: Option<(SemaphorePermit<'static>, Instant)>,
     /// What has not gone out yet.
     unsent: Vec<u8>,
     sent: usize,
@@ -155,6 +170,9 @@ pub(super) enum Broken {
     /// It has closed its end.
     #[error("the executor closed its channel")]
     Closed,
+    /// It has begun a long message and does not go on.
+    #[error("the executor did not end a message")]
+    Slow,
     /// It says what no executor says.
     #[error("the executor broke the protocol")]
     Protocol,
@@ -174,7 +192,10 @@ impl Channel {
         let _smaller = fcntl_setpipe_size(&their_answers, PIPE);
         let answers = crate::sys::watch(answers, Interest::READABLE)?;
         let (received, unsent) = (Vec::new(), Vec::new());
-        Ok((Self { orders, room: None, answers, received, unsent, sent: 0 }, [their_orders, their_answers]))
+        let most = MAX_EXECUTOR_MESSAGE_BYTES;
+        let this =
+            Self { orders, room: None, answers, received, most, dealt: false, turn: None, unsent, sent: 0 };
+        Ok((this, [their_orders, their_answers]))
     }
 
     /// Puts an order on its way; [`Channel::next`] sends what does not fit the socket at once.
@@ -217,10 +238,19 @@ impl Channel {
 
     /// The next message. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Message, Broken> {
+        if std::mem::take(&mut self.dealt) {
+            self.turn = None;
+        }
         loop {
             if let Some(message) = self.take()? {
                 return Ok(message);
             }
+            if self.announced().is_some_and(|length| length > BUFFER) && self.turn.is_none() {
+                // The semaphore is never closed.
+                let turn = LONG.acquire().await.map_err(|_| Broken::Closed)?;
+                self.turn = Some((turn, Instant::now() + LONG_WITHIN));
+            }
+            let due = self.turn.as_ref().map(|(_, due)| *due);
             let room = self.missing().clamp(4096, 256 << 10);
             self.received.reserve(room);
             let count = std::future::poll_fn(|cx| {
@@ -229,7 +259,11 @@ impl Channel {
                 }
                 poll_read(&self.answers, cx, &mut self.received)
             });
-            if count.await? == 0 {
+            let count = match due {
+                Some(due) => tokio::time::timeout_at(due, count).await.map_err(|_| Broken::Slow)?,
+                None => count.await,
+            };
+            if count? == 0 {
                 return Err(Broken::Closed);
             }
             consume_budget().await;
@@ -248,7 +282,7 @@ impl Channel {
 
     fn take(&mut self) -> Result<Option<Message>, Broken> {
         let Some(length) = self.announced() else { return Ok(None) };
-        if length > MAX_EXECUTOR_MESSAGE_BYTES {
+        if length > self.most {
             return Err(Broken::Protocol);
         }
         if self.received.len() < length + 4 {
@@ -262,6 +296,7 @@ impl Channel {
             Kind::Done => Message::Done(frame.id, frame.error),
         };
         self.received.drain(..length + 4);
+        self.dealt = true;
         if self.received.is_empty() && self.received.capacity() > BUFFER {
             self.received = Vec::new();
         }

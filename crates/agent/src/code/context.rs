@@ -22,7 +22,7 @@ use crate::spawn::Exit;
 use futures_util::future::BoxFuture;
 use sandcrab_api::code::{CodeContext, CodeError, CodeLanguage, RunOutcome};
 use sandcrab_api::exec::Oom;
-use sandcrab_api::limits::{DEFAULT_RUN_TIMEOUT_MS, MAX_QUEUED_COMMANDS};
+use sandcrab_api::limits::{DEFAULT_RUN_TIMEOUT_MS, MAX_EXECUTOR_MESSAGE_BYTES, MAX_QUEUED_COMMANDS};
 use sandcrab_api::sandbox::AgentEventKind;
 use sandcrab_api::session::EnvChanges;
 use sandcrab_api::time::Timestamp;
@@ -33,6 +33,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+
+/// How often a message of an executor is held while it is dealt with: as it came, read, written, and as a record.
+const MESSAGE: usize = 4;
+/// What an executor must be able to say: an error with its traceback.
+const LEAST_MESSAGE: usize = 3 << 20;
 
 /// Says where a program of a session begins.
 pub(super) type StartPointOf =
@@ -324,7 +329,8 @@ impl Task {
                 () = tokio::time::sleep_until(begin + limit) => (Stop::TimedOut(limit), true),
             }
         };
-        let terms = Terms { count: self.count, env: &env, cwd: cwd.as_deref() };
+        let most = (self.shared.host.room.total() / MESSAGE).clamp(LEAST_MESSAGE, MAX_EXECUTOR_MESSAGE_BYTES);
+        let terms = Terms { count: self.count, env: &env, most, cwd: cwd.as_deref() };
         let (ended, stopped) = executor.run(run, &terms, stop).await;
         let mut restarted = std::mem::take(lost);
         let exit = match &ended {

@@ -89,6 +89,8 @@ pub(super) struct Terms<'a> {
     pub(super) count: u64,
     /// Changes of the sandbox's and the session's variables.
     pub(super) env: &'a [Delivery],
+    /// The longest message about it, in bytes.
+    pub(super) most: usize,
     /// The directory to go to first.
     pub(super) cwd: Option<&'a str>,
 }
@@ -207,6 +209,7 @@ impl Executor {
         // What was written since the last run belongs to none.
         self.stdout.settle(None);
         self.stderr.settle(None);
+        self.channel.most = terms.most;
         let request = &run.request;
         let order = Order::Run {
             id: run.id.as_str(),
@@ -214,6 +217,7 @@ impl Executor {
             code: &request.code,
             env: terms.env,
             once: &request.env_vars,
+            most: terms.most,
             cwd: terms.cwd,
         };
         if self.interrupted {

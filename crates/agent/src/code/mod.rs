@@ -177,7 +177,10 @@ impl CodeContexts {
             return Ok(known);
         }
         let context = self.context_of(&request).await?;
-        let run = Run::new(id.clone(), context.id.clone(), request, &self.shared.host.spool);
+        // The code, and the same on its way to the interpreter.
+        let room = self.shared.host.room.take(2 * request.code.len())?;
+        let host = &self.shared.host;
+        let run = Run::new(id.clone(), context.id.clone(), request, &host.spool, Some(room));
         // Looking for the context may have taken a while.
         if let Some(known) = self.shared.runs.known(&id, fingerprint)? {
             return Ok(known);

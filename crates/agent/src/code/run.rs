@@ -11,6 +11,7 @@ use super::journal::{Journal, Kind, Record};
 use crate::exec::spool::SpoolDir;
 use crate::fingerprint::Fingerprint;
 use crate::news::until;
+use crate::room::Held;
 use sandcrab_api::code::{RunCodeRequest, RunInfo, RunOutcome};
 use sandcrab_api::exec::Truncated;
 use sandcrab_api::time::Timestamp;
@@ -47,6 +48,8 @@ struct Inner {
     state: State,
     stop: Option<StopReason>,
     journal: Journal,
+    /// What it holds of the agent's memory until it has ended; what ended runs hold is bounded where they are kept.
+    room: Option<Held>,
 }
 
 /// One run.
@@ -69,8 +72,9 @@ impl Run {
         context: ContextId,
         request: RunCodeRequest,
         dir: &Arc<SpoolDir>,
+        room: Option<Held>,
     ) -> Arc<Self> {
-        let inner = Inner { state: State::Queued, stop: None, journal: Journal::new(Arc::clone(dir)) };
+        let inner = Inner { state: State::Queued, stop: None, journal: Journal::new(Arc::clone(dir)), room };
         let (news, stopped) = (Notify::new(), Notify::new());
         let (fingerprint, inner) = (Fingerprint::of_run(&request), Mutex::new(inner));
         Arc::new(Self { id, context, request, fingerprint, inner, news, stopped })
@@ -101,6 +105,7 @@ impl Run {
             State::Finished { .. } => return false,
         };
         inner.state = State::Finished { started, at: Instant::now(), finish };
+        inner.room = None;
         drop(inner);
         self.news.notify_waiters();
         true

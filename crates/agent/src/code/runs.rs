@@ -148,7 +148,7 @@ mod tests {
     fn run(runs: &Runs, id: &str, output: usize) -> Arc<Run> {
         let dir = SpoolDir::open("/tmp");
         let context = ContextId::parse("c").unwrap();
-        let run = Run::new(RunId::parse(id).unwrap(), context, RunCodeRequest::default(), &dir);
+        let run = Run::new(RunId::parse(id).unwrap(), context, RunCodeRequest::default(), &dir, None);
         runs.insert(&run);
         assert!(run.start());
         run.append(Kind::Stdout, &vec![b'x'; output]);

@@ -7,7 +7,7 @@
 
 use super::error::{FileError, Reason};
 use super::root::{Access, FilePath, Place, is_mount_point, kind, name_of};
-use super::walk::{Entry, entries, join, open_below};
+use super::walk::{NAME, join, look, look_at, names, open_below};
 use super::write::{Pending, temporary_name};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
@@ -16,6 +16,14 @@ use rustix::fs::{
     unlinkat, utimensat,
 };
 use rustix::io::Errno;
+use std::ops::ControlFlow;
+
+/// Directories of one directory that are emptied before it is looked through again.
+const BATCH: usize = 256;
+/// How many names are looked at to remove a tree: somebody may add to it as fast as it is removed.
+const MOST_REMOVED: u32 = 20_000_000;
+/// What a move may hold for directories that wait to be copied, in bytes: ten thousand siblings with long paths.
+const MAX_WAITING: usize = 4 << 20;
 
 impl Access<'_> {
     /// Moves what stands at `source` to `target` on another mount.
@@ -43,7 +51,7 @@ impl Access<'_> {
                     return Err(to.fail(Reason::Kernel(Errno::NOTDIR)));
                 }
                 copy.refuse_inside(&node.stat, &target.parent)?;
-                copy.tree_into_place(source, &node.stat, &target)?;
+                copy.tree_into_place(source, &target)?;
             }
             other => return Err(from.fail(Reason::Special(name_of(other)))),
         }
@@ -58,36 +66,61 @@ impl Access<'_> {
     /// Removes a directory and all below it. What is added meanwhile stays and makes it fail.
     pub(crate) fn remove_tree(&self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let top = openat(parent, name, flags, Mode::empty())?;
-        // (directory below the top, whether its entries are gone)
+        self.empty(&openat(parent, name, flags, Mode::empty())?)?;
+        unlinkat(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Removes all that is in a directory. Holds a part of the directories' names, however many there are.
+    pub(crate) fn empty(&self, top: &OwnedFd) -> Result<(), Errno> {
+        // The directories that are to be emptied, each in one before; and whether all of its own were seen.
         let mut waiting = vec![(Vec::new(), false)];
-        while let Some((at, emptied)) = waiting.pop() {
-            if emptied {
+        let mut left = MOST_REMOVED;
+        while let Some((at, seen)) = waiting.pop() {
+            let directory = open_below(top, &at, OFlags::RDONLY)?;
+            if seen && !at.is_empty() {
+                // Unless there are more in it, it is empty now.
                 let (above, name) = match at.iter().rposition(|&byte| byte == b'/') {
                     Some(slash) => (&at[..slash], &at[slash + 1..]),
                     None => (&b""[..], &at[..]),
                 };
-                if !at.is_empty() {
-                    unlinkat(open_below(&top, above, OFlags::PATH)?, name, AtFlags::REMOVEDIR)?;
+                match unlinkat(open_below(top, above, OFlags::PATH)?, name, AtFlags::REMOVEDIR) {
+                    Ok(()) => continue,
+                    Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                    Err(errno) => return Err(errno),
                 }
-                continue;
             }
-            let directory = open_below(&top, &at, OFlags::RDONLY)?;
-            let inside = entries(&directory, usize::MAX, |_| true)?.unwrap_or_default();
-            waiting.push((at.clone(), true));
-            for Entry { name, stat } in inside {
+            let (mut inside, mut removed) = (Vec::new(), false);
+            names(&directory, |name, _| {
+                let Some(stat) = look(&directory, name)? else { return Ok(ControlFlow::Continue(())) };
                 if self.is_beyond_user(&stat) {
                     return Err(Errno::ACCESS);
                 }
+                left = left.checked_sub(1).ok_or(Errno::NOTEMPTY)?;
                 if kind(&stat) == FileType::Directory {
-                    waiting.push((join(&at, &name), false));
+                    inside.push(name.to_bytes().to_vec());
                 } else {
-                    unlinkat(&directory, &name, AtFlags::empty())?;
+                    unlinkat(&directory, name, AtFlags::empty())?;
+                    removed = true;
                 }
+                Ok(if inside.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            })?;
+            if seen && inside.is_empty() && !removed {
+                // The top, which stays; or nothing that could be seen is in the way.
+                return if at.is_empty() { Ok(()) } else { Err(Errno::NOTEMPTY) };
             }
+            // Once more behind its own: a directory may show no more of what was in it as it is changed.
+            waiting.push((at.clone(), true));
+            waiting.extend(inside.iter().map(|name| (join(&at, name), false)));
         }
-        unlinkat(parent, name, AtFlags::REMOVEDIR)
+        Ok(())
     }
+}
+
+/// A directory of a tree that is copied.
+struct Copied {
+    at: Vec<u8>,
+    /// What is in it has been copied, or waits behind this.
+    entered: bool,
 }
 
 /// One move in its copying half.
@@ -122,10 +155,10 @@ impl Transfer<'_> {
         copied
     }
 
-    fn tree_into_place(&self, source: &Place, stat: &Statx, target: &Place) -> Result<(), FileError> {
+    fn tree_into_place(&self, source: &Place, target: &Place) -> Result<(), FileError> {
         let name = temporary_name();
         mkdirat(&target.parent, &name, Mode::RWXU).map_err(|errno| self.at_target(errno))?;
-        let done = self.tree(source, stat, &target.parent, &name).and_then(|()| self.settle(target, &name));
+        let done = self.tree(source, &target.parent, &name).and_then(|()| self.settle(target, &name));
         if done.is_err() {
             self.discard(self.access.remove_tree(&target.parent, &name));
         }
@@ -146,35 +179,57 @@ impl Transfer<'_> {
     }
 
     /// The tree below `source` into the new, empty directory `name`.
-    fn tree(&self, source: &Place, stat: &Statx, parent: &OwnedFd, name: &[u8]) -> Result<(), FileError> {
+    fn tree(&self, source: &Place, parent: &OwnedFd, name: &[u8]) -> Result<(), FileError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |parent: &OwnedFd, name: &[u8]| openat(parent, name, flags, Mode::empty());
         let old = open(&source.parent, &source.name).map_err(|errno| self.at_source(errno))?;
         let new = open(parent, name).map_err(|errno| self.at_target(errno))?;
-        let mut waiting = vec![(Vec::new(), *stat)];
-        let mut made = Vec::new();
-        while let Some((at, stat)) = waiting.pop() {
+        let mut waiting = vec![Copied { at: Vec::new(), entered: false }];
+        let mut held = 0;
+        while let Some(Copied { at, entered }) = waiting.pop() {
+            if entered {
+                // A directory gets its mode and time when nothing more is put into it.
+                let directory =
+                    open_below(&new, &at, OFlags::RDONLY).map_err(|errno| self.at_target(errno))?;
+                let from = open_below(&old, &at, OFlags::PATH).map_err(|errno| self.at_source(errno))?;
+                let stat = look_at(&from).map_err(|errno| self.at_source(errno))?;
+                self.metadata(&directory, &stat)?;
+                continue;
+            }
+            held -= at.len();
             let from = open_below(&old, &at, OFlags::RDONLY).map_err(|errno| self.at_source(errno))?;
             let to = open_below(&new, &at, OFlags::PATH).map_err(|errno| self.at_target(errno))?;
-            made.push((at.clone(), stat));
-            let inside = entries(&from, usize::MAX, |_| true).map_err(|errno| self.at_source(errno))?;
-            for Entry { name, stat } in inside.unwrap_or_default() {
-                let path = join(&at, &name);
-                self.check(&path, &stat)?;
-                match kind(&stat) {
+            waiting.push(Copied { at: at.clone(), entered: true });
+            let mut failed = None;
+            names(&from, |name, _| {
+                let Some(stat) = look(&from, name)? else { return Ok(ControlFlow::Continue(())) };
+                let name = name.to_bytes();
+                let path = join(&at, name);
+                let done = self.check(&path, &stat).and_then(|()| match kind(&stat) {
                     FileType::Directory => {
-                        mkdirat(&to, &name, Mode::RWXU).map_err(|errno| self.at_target(errno))?;
-                        waiting.push((path, stat));
+                        mkdirat(&to, name, Mode::RWXU).map_err(|errno| self.at_target(errno))?;
+                        held += path.len();
+                        if held + waiting.len() * NAME > MAX_WAITING {
+                            return Err(self.from.fail(Reason::TooManyDirectories));
+                        }
+                        waiting.push(Copied { at: path, entered: false });
+                        Ok(())
                     }
-                    FileType::Symlink => self.link(&from, &name, &stat, &to, &name)?,
-                    _ => self.file(&from, &name, &stat, &to)?,
-                }
+                    FileType::Symlink => self.link(&from, name, &stat, &to, name),
+                    _ => self.file(&from, name, &stat, &to),
+                });
+                Ok(match done {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
+                })
+            })
+            .map_err(|errno| self.at_source(errno))?;
+            if let Some(error) = failed {
+                return Err(error);
             }
-        }
-        // From the leaves up: a directory gets its mode and time when nothing more is put into it.
-        for (at, stat) in made.iter().rev() {
-            let directory = open_below(&new, at, OFlags::RDONLY).map_err(|errno| self.at_target(errno))?;
-            self.metadata(&directory, stat)?;
         }
         Ok(())
     }

@@ -41,6 +41,12 @@ pub(crate) enum Reason {
     TooLarge { size: u64 },
     #[error("has more than the {} entries that fit one answer", limits::MAX_LIST_ENTRIES)]
     TooMany,
+    #[error("holds more directories than can wait to be copied to another mount")]
+    TooManyDirectories,
+    #[error("takes more of the agent's memory than the sandbox's memory limit leaves it")]
+    TooMuch,
+    #[error("has no room in the agent's memory while other calls are answered")]
+    NoRoom,
     #[error("became shorter while it was read")]
     Shrank,
     #[error("has bytes that are no UTF-8 at {0} although it began as text")]
@@ -54,6 +60,8 @@ fn text(errno: Errno) -> String {
     match errno {
         Errno::NOENT => "no such file or directory".into(),
         Errno::EXIST => "exists already".into(),
+        // Of a file that is opened without waiting (fcntl(2), F_SETLEASE).
+        Errno::AGAIN => "another process holds a lease on it".into(),
         Errno::LOOP => "its symbolic links form a loop".into(),
         other => std::io::Error::from(other).to_string(),
     }
@@ -79,7 +87,8 @@ impl FileError {
         let error =
             ApiError::new(self.reason.code(), self.to_string()).during(operation).with("path", self.asked);
         let error = match self.reason {
-            Reason::Unsteady => error.retry_after(1),
+            Reason::Unsteady | Reason::Kernel(Errno::AGAIN) => error.retry_after(1),
+            Reason::NoRoom => error.with("scope", "memory").retry_after(1),
             Reason::TooLarge { size } => error.with("size", size).with("limit", limits::MAX_READ_BYTES),
             Reason::TooMany => error.with("limit", limits::MAX_LIST_ENTRIES),
             _ => error,
@@ -101,16 +110,19 @@ impl Reason {
             Self::Kernel(Errno::EXIST | Errno::NOTEMPTY) | Self::DirectoryInTheWay => ErrorCode::FileExists,
             Self::Kernel(Errno::ROFS) => ErrorCode::ReadOnly,
             Self::Kernel(Errno::NOSPC | Errno::DQUOT) => ErrorCode::NoSpace,
-            Self::Kernel(Errno::TXTBSY | Errno::BUSY) | Self::Unsteady | Self::LeftBehind(_) => {
-                ErrorCode::ResourceBusy
-            }
+            Self::Kernel(Errno::TXTBSY | Errno::BUSY | Errno::AGAIN)
+            | Self::Unsteady
+            | Self::LeftBehind(_) => ErrorCode::ResourceBusy,
             Self::Kernel(Errno::ACCESS | Errno::PERM | Errno::LOOP)
             | Self::Special(_)
             | Self::MountPoint
             | Self::SpeaksForAgent(_)
             | Self::OwnerNotKept => ErrorCode::PermissionDenied,
             Self::IntoItself => ErrorCode::ValidationFailed,
-            Self::TooLarge { .. } | Self::TooMany => ErrorCode::FileTooLarge,
+            Self::TooLarge { .. } | Self::TooMany | Self::TooManyDirectories | Self::TooMuch => {
+                ErrorCode::FileTooLarge
+            }
+            Self::NoRoom => ErrorCode::QuotaExceeded,
             Self::Kernel(_) | Self::Identity(_) | Self::Shrank | Self::NotText(_) => {
                 ErrorCode::FilesystemError
             }
@@ -126,12 +138,15 @@ impl Reason {
             Self::DirectoryInTheWay => "Use moveFile to put it inside, or choose another path.",
             Self::IntoItself => "Choose a path outside of the directory that is moved.",
             Self::TooLarge { .. } => "Use readFileStream, or read it in parts with a command.",
-            Self::TooMany => "List its directories one by one, or search with a command.",
+            Self::TooManyDirectories => "Move it with a command.",
+            Self::NoRoom => "Try again when other calls have ended.",
+            Self::TooMany | Self::TooMuch => "List its directories one by one, or search with a command.",
             Self::LeftBehind(_) => "Remove the rest with a command when nothing writes to it.",
             Self::Shrank => "Read it again when nothing writes to it.",
             Self::NotText(_) => "Read it with encoding base64 or as raw content.",
             Self::Kernel(Errno::BUSY) => "Something uses it, perhaps as mount point or working directory.",
             Self::Kernel(Errno::TXTBSY) => "A process runs it; end that first.",
+            Self::Kernel(Errno::AGAIN) => "Try again; who holds the lease has been told of this.",
             Self::Kernel(Errno::LOOP) => "Check where its symbolic links lead.",
             _ => return None,
         })

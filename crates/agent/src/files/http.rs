@@ -1,8 +1,6 @@
 //! The routes of the file API.
 
-use super::error::FileError;
-use super::root::Access;
-use super::{FilePath, Files, broken_off, joined};
+use super::{FilePath, Files, joined};
 use crate::http::check::not_base64;
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::{Json, Query};
@@ -22,7 +20,6 @@ use sandcrab_api::files::{
 };
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, SessionId, validate};
-use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -86,20 +83,8 @@ impl FilesState {
     }
 }
 
-impl FilesState {
-    /// An answer that may be long: it is also written as JSON where it is made, on the blocking thread.
-    async fn long_answer<T: Serialize>(
-        &self,
-        operation: &'static str,
-        call: impl Fn(&Access<'_>) -> Result<T, FileError> + Send + 'static,
-    ) -> Answer<Response> {
-        let json =
-            self.files.run(operation, move |files| call(files).map(|answer| serde_json::to_vec(&answer)));
-        let json = json.await?.map_err(|error| broken_off(operation, &error))?;
-        let mut response = Body::from(json).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(response)
-    }
+fn json(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn changed(path: String, new_path: Option<String>) -> axum::Json<FileChanged> {
@@ -113,7 +98,7 @@ fn changed(path: String, new_path: Option<String>) -> axum::Json<FileChanged> {
     responses((status = 200, description = "Its content", body = ReadFileResult), Errors))]
 async fn read_file(State(state): State<FilesState>, Json(request): Json<ReadFile>) -> Answer<Response> {
     let path = state.path("readFile", &request.path, request.session_id.as_ref()).await?;
-    state.long_answer("readFile", move |files| files.read_file(&path, request.encoding)).await
+    Ok(json(state.files.read_answer(path, request.encoding).await?))
 }
 
 /// Write a whole file.
@@ -273,18 +258,13 @@ impl FilesState {
 
 /// List a directory.
 ///
-/// At most 100,000 entries. With `recursive`, the entries of a directory come right after it; links are not followed.
+/// At most 100,000 entries, and as many as a quarter of the sandbox's memory limit has room for. With `recursive`,
+/// the entries of a directory come right after it; links are not followed.
 #[utoipa::path(post, path = "/files/list", tag = "files", operation_id = "listFiles", request_body = ListFiles,
     responses((status = 200, description = "Its entries by name", body = ListFilesResult), Errors))]
 async fn list_files(State(state): State<FilesState>, Json(request): Json<ListFiles>) -> Answer<Response> {
     let path = state.path("listFiles", &request.path, request.session_id.as_ref()).await?;
-    state
-        .long_answer("listFiles", move |access| {
-            let files = access.list(&path, request.recursive, request.include_hidden)?;
-            let (path, count, timestamp) = (request.path.clone(), files.len(), Timestamp::now());
-            Ok(ListFilesResult { success: true, path, count, files, timestamp })
-        })
-        .await
+    Ok(json(state.files.list_answer(path, request).await?))
 }
 
 /// Ask whether something stands at a path.

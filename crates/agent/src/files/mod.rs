@@ -12,6 +12,7 @@ mod error;
 pub mod http;
 mod identity;
 mod list;
+mod long;
 mod look;
 mod mime;
 mod read;
@@ -27,6 +28,7 @@ pub use root::FilePath;
 pub use stream::Content;
 pub(crate) use vacate::Vacancy;
 
+use crate::room::Room;
 use error::FileError;
 use identity::{Identity, Rights};
 use root::{Access, Root};
@@ -52,6 +54,8 @@ struct Inner {
     root: Root,
     identity: Identity,
     threads: Arc<Semaphore>,
+    /// For long answers.
+    room: Arc<Room>,
 }
 
 impl Files {
@@ -59,14 +63,23 @@ impl Files {
     ///
     /// To be called on the main thread before any user code runs: own ids and `/proc` are looked up here once.
     pub fn of_sandbox(user: &UserIdentity) -> Result<Self, Errno> {
+        Self::in_room(user, Room::new(None))
+    }
+
+    /// The same, with the room that long answers have.
+    pub(crate) fn in_room(user: &UserIdentity, room: Arc<Room>) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Self::below(openat(CWD, c"/", flags, Mode::empty())?, user)
+        Self::within(openat(CWD, c"/", flags, Mode::empty())?, user, room)
     }
 
     /// The files below `root`, a directory opened with `O_PATH`; otherwise as [`Self::of_sandbox`].
     pub fn below(root: OwnedFd, user: &UserIdentity) -> Result<Self, Errno> {
+        Self::within(root, user, Room::new(None))
+    }
+
+    fn within(root: OwnedFd, user: &UserIdentity, room: Arc<Room>) -> Result<Self, Errno> {
         let (root, identity) = (Root::new(root)?, Identity::of(user)?);
-        Ok(Self(Arc::new(Inner { root, identity, threads: Arc::new(Semaphore::new(MAX_THREADS)) })))
+        Ok(Self(Arc::new(Inner { root, identity, threads: Arc::new(Semaphore::new(MAX_THREADS)), room })))
     }
 
     /// Reads a whole file: as text where it is text or `encoding` says so and it is UTF-8, else as base64.
@@ -105,12 +118,24 @@ impl Files {
         recursive: bool,
         hidden: bool,
     ) -> Result<Vec<FileInfo>, ApiError> {
-        self.run("listFiles", move |files| files.list(&path, recursive, hidden)).await
+        let list = move |files: &Access<'_>| {
+            let mut found = Vec::new();
+            files.list(&path, recursive, hidden, |entry, _| {
+                found.push(entry);
+                Ok(())
+            })?;
+            Ok(found)
+        };
+        self.run("listFiles", list).await
     }
 
     /// Whether something stands at a path; a link counts by what it points to.
     pub async fn exists(&self, path: FilePath) -> Result<bool, ApiError> {
         self.run("exists", move |files| files.exists(&path)).await
+    }
+
+    fn room(&self) -> &Arc<Room> {
+        &self.0.room
     }
 
     /// One call on a blocking thread.

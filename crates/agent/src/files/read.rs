@@ -128,6 +128,31 @@ impl Opened {
         }
     }
 
+    /// Says what the file is, given its beginning, and whether all of it is UTF-8. Looks through the whole of it.
+    pub(crate) fn look_through(&mut self, first: &[u8]) -> Result<(Description, bool), FileError> {
+        let at = self.done;
+        let (mut has_nul, mut is_utf8) = (false, true);
+        let mut rest = Vec::new();
+        let mut piece = first.to_vec();
+        loop {
+            has_nul |= memchr(0, &piece).is_some();
+            if is_utf8 {
+                rest.append(&mut piece);
+                match complete_text(&rest) {
+                    Ok(whole) => drop(rest.drain(..whole)),
+                    Err(_) => is_utf8 = false,
+                }
+            }
+            if self.done == self.size || (has_nul && !is_utf8) {
+                break;
+            }
+            piece = self.next(super::stream::PIECE)?;
+        }
+        self.done = at;
+        is_utf8 &= rest.is_empty();
+        Ok((describe(&self.path, first, has_nul || !is_utf8), is_utf8))
+    }
+
     /// Says what the file is, given its first [`CHUNK`]. Exact for files of up to [`LOOK_THROUGH`] bytes; longer ones
     /// are judged by their beginning.
     pub(crate) fn describe(&mut self, first: &[u8]) -> Result<Description, FileError> {

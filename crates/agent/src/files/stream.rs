@@ -13,7 +13,7 @@ use sandcrab_api::files::{FileEncoding, FileEvent};
 use tokio::task::JoinHandle;
 
 /// Bytes of one piece of a file that does not fit one. A multiple of 3, so that base64 pieces can be joined.
-const PIECE: usize = 192 << 10;
+pub(super) const PIECE: usize = 192 << 10;
 
 /// A file's content, about to be read.
 #[derive(Debug)]
@@ -45,22 +45,25 @@ impl Files {
         self.run(operation, move |access| {
             let mut file = access.open_file(&path)?;
             let first = file.next(if file.size <= CHUNK as u64 { CHUNK } else { PIECE })?;
-            let Description { is_binary, mime_type } = file.describe(&first)?;
-            Ok(Content {
-                size: file.size,
-                is_binary,
-                mime_type,
-                first,
-                file,
-                files: files.clone(),
-                operation,
-            })
+            let description = file.describe(&first)?;
+            Ok(Content::new(description, first, file, files.clone(), operation))
         })
         .await
     }
 }
 
 impl Content {
+    pub(super) fn new(
+        description: Description,
+        first: Vec<u8>,
+        file: Opened,
+        files: Files,
+        operation: &'static str,
+    ) -> Self {
+        let Description { is_binary, mime_type } = description;
+        Self { size: file.size, is_binary, mime_type, first, file, files, operation }
+    }
+
     /// Whether all bytes are here already, as for a short file.
     pub fn is_complete(&self) -> bool {
         self.file.done == self.size

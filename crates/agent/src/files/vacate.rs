@@ -2,10 +2,11 @@
 
 use super::error::{FileError, Reason};
 use super::root::{Access, FilePath, Last, Need, kind};
-use super::walk::{entries, open_below};
+use super::walk::{names, open_below};
 use super::{ApiError, Files};
-use rustix::fs::{AtFlags, FileType, OFlags, unlinkat};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
+use std::ops::ControlFlow;
 
 /// What stands at a path where something is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,12 @@ impl Access<'_> {
             return Ok(Vacancy::Taken);
         }
         let directory = self.open(&node, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
-        let is_empty =
-            entries(&directory, 1, |_| true).map_err(path.kernel())?.is_some_and(|all| all.is_empty());
+        let mut is_empty = true;
+        let looked = names(&directory, |_, _| {
+            is_empty = false;
+            Ok(ControlFlow::Break(()))
+        });
+        looked.map_err(path.kernel())?;
         Ok(if is_empty { Vacancy::Empty } else { Vacancy::Taken })
     }
 
@@ -54,18 +59,7 @@ impl Access<'_> {
             Vacancy::Empty => {
                 let held = self.directory(path, &path.full, Need::Change)?;
                 let directory = open_below(&held, b"", OFlags::RDONLY).map_err(path.kernel())?;
-                let inside = entries(&directory, usize::MAX, |_| true).map_err(path.kernel())?;
-                for entry in inside.into_iter().flatten() {
-                    if self.is_beyond_user(&entry.stat) {
-                        return Err(path.fail(Reason::Kernel(Errno::ACCESS)));
-                    }
-                    let removed = match kind(&entry.stat) {
-                        FileType::Directory => self.remove_tree(&directory, &entry.name),
-                        _ => unlinkat(&directory, &entry.name, AtFlags::empty()),
-                    };
-                    removed.map_err(path.kernel())?;
-                }
-                Ok(())
+                self.empty(&directory).map_err(path.kernel())
             }
         }
     }

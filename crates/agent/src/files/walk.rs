@@ -5,16 +5,11 @@
 
 use super::root::WANTED;
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags, Statx, openat2, statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, openat2, statx};
 use rustix::io::Errno;
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
-
-/// One name of a directory.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: Vec<u8>,
-    pub(crate) stat: Statx,
-}
+use std::ops::ControlFlow;
 
 /// Opens the directory `relative` (empty: the top itself) below `top`.
 pub(crate) fn open_below(top: &OwnedFd, relative: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -30,34 +25,39 @@ pub(crate) fn open_below(top: &OwnedFd, relative: &[u8], flags: OFlags) -> Resul
     }
 }
 
-/// The entries of a directory by name, each looked at and none followed; at most `most`, else `None`. Names that
-/// `wanted` refuses are left out; what vanishes meanwhile is too.
-pub(crate) fn entries(
+/// What a name costs in memory beside its bytes, about.
+pub(crate) const NAME: usize = 48;
+
+/// Goes through the names of a directory in no order, until `each` says that it is enough. The name's kind is the file
+/// system's word, which it need not give.
+pub(crate) fn names(
     directory: &OwnedFd,
-    most: usize,
-    wanted: impl Fn(&[u8]) -> bool,
-) -> Result<Option<Vec<Entry>>, Errno> {
+    mut each: impl FnMut(&CStr, FileType) -> Result<ControlFlow<()>, Errno>,
+) -> Result<(), Errno> {
     let mut buffer = [const { MaybeUninit::uninit() }; 32 << 10];
     let mut reader = RawDir::new(directory, &mut buffer);
-    let mut entries = Vec::new();
     while let Some(entry) = reader.next() {
         let entry = entry?;
         let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") || !wanted(name.to_bytes()) {
-            continue;
+        if !matches!(name.to_bytes(), b"." | b"..") && each(name, entry.file_type())?.is_break() {
+            break;
         }
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat = match statx(directory, name, flags, WANTED) {
-            Err(Errno::NOENT) => continue,
-            other => other?,
-        };
-        if entries.len() == most {
-            return Ok(None);
-        }
-        entries.push(Entry { name: name.to_bytes().to_vec(), stat });
     }
-    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(Some(entries))
+    Ok(())
+}
+
+/// Looks at what a name stands for, without following it; none if it has vanished.
+pub(crate) fn look(directory: &OwnedFd, name: impl rustix::path::Arg) -> Result<Option<Statx>, Errno> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    match statx(directory, name, flags, WANTED) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Looks at what is held.
+pub(crate) fn look_at(held: &OwnedFd) -> Result<Statx, Errno> {
+    statx(held, c"", AtFlags::EMPTY_PATH, WANTED)
 }
 
 /// `directory/name` as a relative path.

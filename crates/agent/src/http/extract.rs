@@ -1,6 +1,8 @@
 //! Reading a request: whatever is wrong becomes a typed 4xx that names the field (contract X02).
 
 use super::error::Refusal;
+use crate::room::Holding;
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
 use axum::http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -23,11 +25,38 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let route = Route::of(request.method(), request.extensions());
         let read = async {
             require_json(request.headers())?;
-            let body = Limited::new(request.into_body(), limits::MAX_JSON_BODY_BYTES).collect().await;
-            parse_json(&body.map_err(|error| unreadable_body(&*error))?.to_bytes())
+            let holding = request.extensions().get::<Holding>().cloned();
+            let body = gather(request.into_body(), holding.as_ref()).await?;
+            let value = parse_json(&body)?;
+            if let Some(holding) = holding {
+                // As much as was sent, in another form.
+                holding.resize(body.len())?;
+            }
+            Ok(value)
         };
         Ok(Self(read.await.map_err(|error| route.refuse(error))?))
     }
+}
+
+/// Reads a body to its end, as far as there is room for it, and for what is read from it meanwhile.
+async fn gather(body: axum::body::Body, holding: Option<&Holding>) -> Result<Vec<u8>, ApiError> {
+    let hold = |bytes: usize| holding.map_or(Ok(()), |holding| holding.resize(2 * bytes));
+    let announced = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let announced = announced.filter(|length| *length <= limits::MAX_JSON_BODY_BYTES);
+    if let Some(length) = announced {
+        hold(length)?;
+    }
+    let mut bytes = Vec::with_capacity(announced.unwrap_or_default());
+    let mut body = Limited::new(body, limits::MAX_JSON_BODY_BYTES);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| unreadable_body(&*error))?.into_data() else { continue };
+        if announced.is_none() {
+            // A vector that grows has up to twice as much room as it needs.
+            hold(2 * (bytes.len() + data.len()))?;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }
 
 /// Which route a request came in by, so that a refusal can name the operation (contract X01).

@@ -1,19 +1,23 @@
 //! The agent's side of HTTP: one task per connection of the server.
 
+use crate::room::{Holding, Room};
 use axum::body::Body;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use sandcrab_socket::{Listener, Stream};
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tower::Service as _;
 
 /// What hyper reads at once at most; large reads are what makes uploads fast.
 const BUFFER: usize = 256 << 10;
+/// Bodies up to this many bytes are not counted.
+const SHORT: u64 = 16 << 10;
 /// How long accepting rests when the agent is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long, and how many bytes of it, the rest of a refused request is read after the answer.
@@ -21,10 +25,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 256 << 20;
 
 /// Answers for as long as the agent lives.
-pub(crate) async fn serve(listener: Listener, app: axum::Router) -> Infallible {
+pub(crate) async fn serve(listener: Listener, app: axum::Router, room: Arc<Room>) -> Infallible {
     loop {
         match listener.accept().await {
-            Ok(stream) => drop(tokio::spawn(connection(stream, app.clone()))),
+            Ok(stream) => drop(tokio::spawn(connection(stream, app.clone(), Arc::clone(&room)))),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -33,8 +37,21 @@ pub(crate) async fn serve(listener: Listener, app: axum::Router) -> Infallible {
     }
 }
 
-async fn connection(stream: Stream, app: axum::Router) {
-    let service = service_fn(move |request: Request<Incoming>| app.clone().call(request.map(Body::new)));
+async fn connection(stream: Stream, app: axum::Router, room: Arc<Room>) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // What is short costs less than a connection does.
+        let is_long = request.body().size_hint().upper().is_none_or(|length| length > SHORT);
+        let holding = is_long.then(|| Holding::new(&room));
+        if let Some(holding) = &holding {
+            request.extensions_mut().insert(holding.clone());
+        }
+        let answer = app.clone().call(request.map(Body::new));
+        async move {
+            let answer = answer.await;
+            drop(holding);
+            answer
+        }
+    });
     let mut connection = http1::Builder::new()
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service)

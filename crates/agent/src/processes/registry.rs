@@ -170,8 +170,9 @@ impl Processes {
             Arc::clone(&self.waiters),
         ));
         let texts: usize = inner.by_id.values().map(|process| process.weight).sum::<usize>() + process.weight;
-        if texts > MAX_TEXTS {
-            return Err(quota(MAX_TEXTS, texts, "processTexts", "bytes of commands and stdin")
+        let most = MAX_TEXTS.min(context.room.total() / 2);
+        if texts > most {
+            return Err(quota(most, texts, "processTexts", "bytes of commands and stdin")
                 .suggest("Write long texts to files, or clean up completed processes."));
         }
         inner.by_id.insert(id, Arc::clone(&process));

@@ -2,6 +2,7 @@
 
 use crate::exec::execution::{Execution, StopReason};
 use crate::exec::registry::Registry;
+use crate::room::Held;
 use sandcrab_api::limits::MAX_QUEUED_COMMANDS;
 use sandcrab_api::session::EnvChanges;
 use sandcrab_api::{ApiError, ErrorCode, SessionId};
@@ -18,6 +19,8 @@ pub(crate) struct Job {
     pub(crate) cwd: Option<String>,
     pub(crate) stdin: Option<String>,
     pub(crate) timeout: Option<Duration>,
+    /// What it holds of the agent's memory until it has ended.
+    pub(crate) room: Held,
 }
 
 #[derive(Debug, Default)]

@@ -11,6 +11,7 @@ use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
 use crate::files::Files;
 use crate::memory::MemoryCgroup;
+use crate::room::Room;
 use crate::shell::image::ShellImage;
 use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
 use crate::spawn::Spawner;
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) shell: ShellImage,
     pub(crate) env: SandboxEnv,
     pub(crate) memory: Option<MemoryCgroup>,
+    /// For what callers send.
+    pub(crate) room: Arc<Room>,
     pub(crate) events: Arc<Events>,
     pub(crate) spares: Spares,
 }
@@ -145,6 +148,7 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
 
 async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Chores, job: Job) -> Finish {
     let execution = job.execution;
+    let _room = job.room;
     let begin = Instant::now();
     let Stdio { stdin, stdout, stderr, mut pipes } = match chores.stdio(job.stdin.as_deref()) {
         Ok(stdio) => stdio,

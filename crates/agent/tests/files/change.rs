@@ -231,3 +231,30 @@ async fn exists_follows_links_and_says_no_rather_than_fail() {
     ordinary.plant_directory("locked", OTHER, 0o700);
     assert_eq!(code(ordinary.files.exists(at("/locked/x")).await), ErrorCode::PermissionDenied);
 }
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "another process does what this one must not")]
+async fn b14_moves_of_many_and_nested_entries_leave_nothing_behind() {
+    let world = World::new();
+    let _mounted = world.mount("/workspace/other", "tmpfs", "mode=777");
+    let top = world.host("/workspace/tree");
+    std::fs::create_dir(&top).unwrap();
+    // More directories in one than are emptied at a time, files beside them, and a chain.
+    for n in 0..300 {
+        let inner = top.join(format!("d{n}")).join("inner");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("file"), n.to_string()).unwrap();
+        std::fs::write(top.join(format!("f{n}")), "x").unwrap();
+    }
+    std::fs::create_dir_all(top.join("e/".repeat(200))).unwrap();
+    let owner = format!("{USER}:{USER}");
+    let given = std::process::Command::new("chown").args(["-R", &owner]).arg(&top).status().unwrap();
+    assert!(given.success());
+    let count = |path: &str| world.files.list(at(path), true, true);
+    let before = count("tree").await.unwrap().len();
+    assert_eq!(before, 300 * 4 + 200);
+    world.files.move_to(at("tree"), at("other/moved")).await.unwrap();
+    assert_eq!(count("other/moved").await.unwrap().len(), before);
+    assert_eq!(world.text("other/moved/d299/inner/file").await.unwrap(), "299");
+    assert!(!world.files.exists(at("tree")).await.unwrap());
+}

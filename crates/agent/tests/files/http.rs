@@ -355,3 +355,75 @@ fn one_mebibyte_over_http_beside_the_same_bytes_without_files() {
     server.join().unwrap();
     assert_eq!(std::fs::read(world.host("/workspace/one")).unwrap(), content);
 }
+
+#[tokio::test]
+async fn b14_long_files_are_answered_in_pieces_and_read_the_same() {
+    let world = World::new();
+    // A character lies across every seam between two pieces, and every byte of the last needs an escape.
+    let text = format!("{}{}\n\u{1}\"", "x", "ü€".repeat(300_000));
+    let mut late = vec![b'a'; 700_000];
+    late.push(0xff);
+    let nuls = vec![0; 1_000_001];
+    let cut = "é".repeat(200_000);
+    for (name, content, encoding, is_binary) in [
+        ("text", text.as_bytes(), "utf-8", false),
+        ("late", &late[..], "base64", true),
+        ("nuls", &nuls[..], "base64", true),
+        ("cut", &cut.as_bytes()[..399_999], "base64", true),
+    ] {
+        world.plant(&format!("workspace/{name}"), content, USER, 0o644);
+        let answer = post(&world, "/files/read", json!({ "path": name })).await;
+        assert_eq!(answer.status, 200, "{name}");
+        let result: sandcrab_api::files::ReadFileResult = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((result.size, result.is_binary), (content.len() as u64, is_binary), "{name}");
+        assert_eq!(serde_json::to_value(result.encoding).unwrap(), encoding, "{name}");
+        let read = match encoding {
+            "utf-8" => result.content.into_bytes(),
+            _ => base64::Engine::decode(&base64::engine::general_purpose::STANDARD, result.content).unwrap(),
+        };
+        assert!(read == content, "{name}");
+    }
+    // As text where that is asked for, NUL or not; as base64 all the same where it is none.
+    let read = |name: &'static str, encoding: &'static str| {
+        post(&world, "/files/read", json!({ "path": name, "encoding": encoding }))
+    };
+    let nul = read("nuls", "utf8").await.json();
+    assert_eq!((&nul["encoding"], &nul["isBinary"]), (&json!("utf-8"), &json!(true)));
+    assert_eq!(nul["content"].as_str().unwrap().len(), nuls.len());
+    assert_eq!(read("late", "utf8").await.json()["encoding"], "base64");
+    assert_eq!(read("text", "base64").await.json()["encoding"], "base64");
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "another process does what this one must not")]
+async fn b14_a_lease_is_a_typed_error_and_passes() {
+    let world = World::new();
+    world.plant("workspace/leased", b"content", USER, 0o644);
+    let path = world.host("/workspace/leased");
+    let script = format!(
+        "import fcntl, os, signal, sys\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\nfd = os.open({path:?}, os.O_RDWR)\n\
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)\nprint('held', flush=True)\nsys.stdin.read()"
+    );
+    let mut holder = std::process::Command::new("python3")
+        .args(["-c", &script])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut held = [0; 5];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+    assert_eq!(&held, b"held\n");
+    for path in ["/files/read", "/files/content?path=leased"] {
+        let begun = Instant::now();
+        let answer = match path {
+            "/files/read" => post(&world, path, json!({ "path": "leased" })).await,
+            path => get(&world, path).await,
+        };
+        assert_eq!((answer.status, &answer.json()["code"]), (409, &json!("RESOURCE_BUSY")), "{path}");
+        assert_eq!(answer.headers["retry-after"], "1");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    assert_eq!(post(&world, "/files/read", json!({ "path": "leased" })).await.json()["content"], "content");
+}

@@ -118,3 +118,31 @@ async fn e03_a_thousand_entries_are_fast_and_too_many_are_refused() {
     println!("listing {} entries: {:?}", files.len(), start.elapsed());
     assert_eq!(files.len(), sandcrab_api::limits::MAX_LIST_ENTRIES);
 }
+
+/// Directories in each other, deeper than any path reaches; made as a sandbox's code would.
+#[expect(clippy::disallowed_methods, reason = "another process does what this one must not")]
+fn plant_deep(world: &World, depth: usize) {
+    let script = "import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(int(sys.argv[2])): os.mkdir('d'); os.chdir('d')";
+    let path = world.host("/workspace/deep");
+    std::fs::create_dir(&path).unwrap();
+    let made = std::process::Command::new("python3")
+        .args(["-c", script, path.to_str().unwrap(), &depth.to_string()])
+        .status()
+        .unwrap();
+    assert!(made.success());
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "another process does what this one must not")]
+async fn b14_trees_deeper_than_any_path_are_a_typed_error() {
+    let world = World::new();
+    plant_deep(&world, 3_000);
+    assert_eq!(code(world.files.list(at("deep"), true, true).await), ErrorCode::NameTooLong);
+    // What a path reaches is listed.
+    assert_eq!(world.files.list(at("deep"), false, true).await.unwrap().len(), 1);
+    assert_eq!(code(world.files.move_to(at("deep"), at("deep/d")).await), ErrorCode::ValidationFailed);
+    // Left to itself, the folder's own removal would need a path as long.
+    let removed =
+        std::process::Command::new("rm").arg("-rf").arg(world.host("/workspace/deep")).status().unwrap();
+    assert!(removed.success());
+}

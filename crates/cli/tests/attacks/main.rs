@@ -12,6 +12,8 @@ mod apart;
 #[cfg(test)]
 mod churn;
 #[cfg(test)]
+mod contents;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod exhaustion;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-const KEY: &str = "key-of-the-attack-tests";
+pub(crate) const KEY: &str = "key-of-the-attack-tests";
 
 /// The user of the rootless server: `nobody` of Debian.
 const ROOTLESS_UID: u32 = 65534;
@@ -104,6 +104,11 @@ impl Rig {
     /// The server's data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.server.data_dir.clone()
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> &str {
+        self.server.url.trim_start_matches("http://")
     }
 
     /// The process id of the server.

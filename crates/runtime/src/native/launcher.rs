@@ -65,6 +65,8 @@ impl Coming {
         let log = setup.files.log(id);
         let log = File::options()
             .create(true)
+            // Its agent keeps it short, for which it reads what it keeps.
+            .read(true)
             .append(true)
             .open(&log)
             .map_err(DriverError::io("open", log.display()))?;

@@ -14,8 +14,8 @@ const vm = require("node:vm");
 const { createRequire } = require("node:module");
 const { Worker } = require("node:worker_threads");
 
-// The longest frame that the agent takes, in bytes.
-const MAX_MESSAGE = 8 << 20;
+// The longest frame that the agent takes, in bytes; each run says it anew.
+let maxMessage = 8 << 20;
 // Bounds on one result, in characters.
 const MAX_TEXT = 1 << 20;
 const MAX_FORMAT = 6 << 20;
@@ -95,7 +95,7 @@ function send(...messages) {
 /** A message as JSON, without what is too long for a frame: characters may take six bytes each. */
 function fitting(message) {
   let text = Buffer.from(wellFormed(stringify(message)));
-  while (text.length > MAX_MESSAGE) {
+  while (text.length > maxMessage) {
     const { result } = message;
     let largest;
     for (const name of Object.keys(result)) {
@@ -152,6 +152,7 @@ function deliver(changes) {
 async function run(request) {
   begun = true;
   current = request.id;
+  maxMessage = request.most;
   note(ON, request.count);
   // From the first run on, code can be interrupted.
   if (!watched) await watching;

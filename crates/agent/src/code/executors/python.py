@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 
-# The longest frame that the agent takes, in bytes.
+# The longest frame that the agent takes, in bytes; each run says it anew.
 MAX_MESSAGE = 8 << 20
 # Bounds on one result, in characters.
 MAX_TEXT = 1 << 20
@@ -621,6 +621,8 @@ class Executor:
             self.unusable = error
 
     def run(self, request):
+        global MAX_MESSAGE
+        MAX_MESSAGE = request["most"]
         self.display.run = request["id"]
         name = "<cell " + str(request["count"]) + ">"
         self.restore_outputs()
