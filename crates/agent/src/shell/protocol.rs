@@ -413,18 +413,16 @@ mod tests {
     async fn a33_what_lingers_holds_up_nobody_who_receives_it_or_lets_go_of_it() {
         let mut buffer = vec![0; MAX_DATAGRAM];
         let (mut control, theirs) = pair();
-        let (socket, _far) = lingering::socket();
-        send(&theirs, &state(), &[socket.as_fd()]);
-        drop(socket);
-        let begun = Instant::now();
-        assert!(matches!(control.receive(&mut buffer), Received::Foreign));
+        let [(first, _far), (second, _further)] = [(), ()].map(|()| lingering::socket());
+        send(&theirs, &state(), &[first.as_fd()]);
         // And one that is never read, in a socket that waits in the socket.
-        let (socket, _far) = lingering::socket();
         let (inner, other) =
             socketpair(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).unwrap();
-        send(&other, b"x", &[socket.as_fd()]);
+        send(&other, b"x", &[second.as_fd()]);
         send(&theirs, b"x", &[inner.as_fd()]);
-        drop((socket, inner, other));
+        drop((first, second, inner, other));
+        let begun = Instant::now();
+        assert!(matches!(control.receive(&mut buffer), Received::Foreign));
         drop(control);
         assert!(begun.elapsed() < LINGER / 2);
     }
