@@ -467,14 +467,13 @@ fn start_error(error: &StartError, context: &Context) -> ApiError {
     if let Some(error) = unusable {
         return error.with("contextId", context.id.as_str()).with("language", language.as_str());
     }
-    let code = match error {
-        StartError::Late => ErrorCode::InterpreterNotReady,
-        _ => ErrorCode::CodeExecutionError,
-    };
+    // Killed from outside: by the memory limit, or because it took too long. Another one may come up.
+    let passes = matches!(error, StartError::Late | StartError::Ended { exit: Exit::Signal(9), .. });
+    let code = if passes { ErrorCode::InterpreterNotReady } else { ErrorCode::CodeExecutionError };
     let api = ApiError::new(code, format!("the {language} interpreter could not be started: {reason}"))
         .with("contextId", context.id.as_str())
         .with("language", language.as_str());
-    if matches!(error, StartError::Late) { api.retry_after(1) } else { api }
+    if passes { api.retry_after(1) } else { api }
 }
 
 #[cfg(test)]

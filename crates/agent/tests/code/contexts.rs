@@ -231,6 +231,26 @@ async fn k01_a_language_that_is_not_on_the_path_is_a_501_with_a_remedy() {
 }
 
 #[tokio::test]
+async fn x04_an_interpreter_that_is_killed_as_it_starts_is_to_be_tried_again() {
+    let sandbox = Sandbox::start();
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("python3");
+    for (script, status, code) in [
+        ("#!/bin/sh\nkill -9 $$\n", StatusCode::SERVICE_UNAVAILABLE, "INTERPRETER_NOT_READY"),
+        // The control: one that ends by itself will again.
+        ("#!/bin/sh\necho broken >&2; exit 1\n", StatusCode::INTERNAL_SERVER_ERROR, "CODE_EXECUTION_ERROR"),
+    ] {
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let env = json!({ "env": { "PATH": directory.path().to_str().unwrap() } });
+        sandbox.call("PATCH", "/env", Some(&env)).await;
+        let (answered, error) = sandbox.call("POST", "/code/contexts", Some(&json!({}))).await;
+        assert_eq!((answered, &error["code"]), (status, &json!(code)), "{error}");
+        assert_eq!(error["context"].get("retryAfter").is_some(), answered == StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[tokio::test]
 async fn e07_contexts_are_bounded() {
     let sandbox = Sandbox::start();
     // Contexts of runs count too; the bound is far below what a machine could start at once.
