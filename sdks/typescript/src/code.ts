@@ -3,7 +3,7 @@ import type * as code from "./code-types.js";
 import { errorOf } from "./errors.js";
 import { RETENTION_MS } from "./exec.js";
 import { type Abort, resumableStream, type StreamKind } from "./exec-stream.js";
-import { newExecId } from "./ids.js";
+import { newExecId, segment } from "./ids.js";
 import { parseSSEStream } from "./sse.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
@@ -29,7 +29,7 @@ export async function listCodeContexts(target: Target): Promise<code.CodeContext
 
 /** Ends a code context. */
 export function deleteCodeContext(target: Target, id: string): Promise<code.DeleteContextResult> {
-  const path = `/code/contexts/${encodeURIComponent(id)}`;
+  const path = `/code/contexts/${segment("contextId", id)}`;
   return target.json<wire.CodeContextDeleted>("deleteCodeContext", "DELETE", path);
 }
 
@@ -134,10 +134,10 @@ async function openStream(target: Target, request: Request, signal?: AbortSignal
   const open = (cursor: string | undefined, connection?: AbortSignal): Promise<Response> => {
     const call = { operation: "runCodeStream", signal: connection };
     if (cursor === undefined && Date.now() - sent < RETENTION_MS) {
-      return target.transport.send({ ...call, method: "POST", path: `${target.path}/code/run/stream`, body });
+      return target.transport.stream({ ...call, method: "POST", path: `${target.path}/code/run/stream`, body });
     }
     const path = `${target.path}/code/runs/${runId}/stream?offset=${cursor ?? 0}`;
-    return target.transport.send({ ...call, method: "GET", path });
+    return target.transport.stream({ ...call, method: "GET", path });
   };
   const work = (connection?: AbortSignal) => retrying(target.transport, () => open(undefined, connection), connection);
   const kill = (pending: () => boolean) => cancel(target, runId, pending);

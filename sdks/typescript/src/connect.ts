@@ -33,7 +33,7 @@ export class Connection {
     // Looked up at each call: a platform's fetch wants to be called as a function, and tools replace it.
     const fetch: Fetch = options.fetch ?? ((input, init) => globalThis.fetch(input, init));
     const ask = options.fetch ? undefined : nodeHttp(this.url);
-    const apiKey = options.apiKey ?? environment("SANDCRAB_API_KEY");
+    const apiKey = options.apiKey || environment("SANDCRAB_API_KEY");
     this.transport = new Transport(this.url, apiKey, fetch, ask, options.WebSocket);
   }
 }

@@ -60,7 +60,9 @@ function reasonOf(error: unknown): string {
 
 /** The error that an answer of the API stands for, as an instance of its code's class. */
 export function errorOf(facts: WireFacts): SandboxError {
-  const ErrorClass = ERROR_CLASSES[facts.code as ErrorCode] ?? SandboxError;
+  // A code may be any word, those of Object's own properties too.
+  const known = Object.hasOwn(ERROR_CLASSES, facts.code);
+  const ErrorClass = known ? ERROR_CLASSES[facts.code as ErrorCode] : SandboxError;
   return new ErrorClass({ ...facts, context: facts.context ?? {} });
 }
 
@@ -91,6 +93,25 @@ export function foreignAnswer(response: Answer, operation: string, text: string)
     httpStatus: 502,
     timestamp: new Date().toISOString(),
     suggestion: "Check the url given to connect(), and any proxy on the way.",
+  });
+}
+
+/** The error for an answer that leads elsewhere. */
+export function redirected(
+  url: string,
+  status: number,
+  location: string | null | undefined,
+  operation: string,
+): ServiceNotRespondingError {
+  const to = location ? ` to ${location.slice(0, 200)}` : "";
+  return new ServiceNotRespondingError({
+    code: "SERVICE_NOT_RESPONDING",
+    message: `${operation}: ${url} redirects${to}; redirects are not followed`,
+    operation,
+    context: { url, status, location: location ?? undefined },
+    httpStatus: 502,
+    timestamp: new Date().toISOString(),
+    suggestion: "Give connect() the url at which Sandcrab itself answers.",
   });
 }
 

@@ -1,5 +1,5 @@
 import { ConnectionError } from "./errors.js";
-import { sleep, type Transport } from "./transport.js";
+import { jittered, sleep, type Transport } from "./transport.js";
 
 /** Opens the stream behind what was read up to `cursor` (the id of the last event); undefined: from its start. */
 export type Open = (cursor: string | undefined, connection?: AbortSignal) => Promise<Response>;
@@ -24,6 +24,9 @@ const EXEC: StreamKind = { operation: "execStream", first: "start", last: ["comp
 
 const NEWLINE = 10;
 
+/** A connection that held this long was a good one, also if nothing came over it. */
+const QUIET_CONNECTION_MS = 5000;
+
 /**
  * A stream of events of a command, a process or a run of code that goes on where it broke off when the connection is lost
  * (contract S12). It hands on
@@ -45,6 +48,8 @@ export function resumableStream(
   let repeatsStart = false;
   let ended = false;
   let losses = 0;
+  let furthest = -1;
+  let opened = Date.now();
   let release = () => {};
   let aborting: Promise<void> | undefined;
   const connection = new AbortController();
@@ -68,8 +73,11 @@ export function resumableStream(
   }
 
   function note(messages: Uint8Array): Uint8Array {
-    losses = 0;
     cursor = lastField(messages, "id:") ?? cursor;
+    // Only what is new counts as progress: answers that never move the cursor would be asked for without end.
+    const reached = position(cursor);
+    if (reached > furthest) losses = 0;
+    furthest = Math.max(furthest, reached);
     const type = /^\{"type":"(\w+)"/.exec(lastField(messages, "data:") ?? "")?.[1];
     ended ||= type !== undefined && kind.last.includes(type);
     const kept = repeatsStart ? withoutStart(messages, kind.first) : messages;
@@ -81,14 +89,17 @@ export function resumableStream(
   async function resume(lost: unknown): Promise<void> {
     rest = new Uint8Array(0);
     let cause = lost;
+    // A command that writes nothing for long makes no progress; a proxy may still end its quiet connections.
+    if (Date.now() - opened >= QUIET_CONNECTION_MS) losses = 0;
     for (;;) {
       const pause = transport.patience[losses++];
       if (pause === undefined) {
         throw cause instanceof ConnectionError ? cause : new ConnectionError(kind.operation, transport.url, cause);
       }
-      await sleep(pause, connection.signal);
+      await sleep(jittered(pause), connection.signal);
       try {
         reader = readerOf(await open(cursor, connection.signal));
+        opened = Date.now();
         repeatsStart = started;
         return;
       } catch (error) {
@@ -157,6 +168,11 @@ export function resumableStream(
 function readerOf(response: Response): ReadableStreamDefaultReader<Uint8Array> {
   const body = response.body ?? new ReadableStream({ start: (controller) => controller.close() });
   return body.getReader();
+}
+
+/** How far an event's id is: the sum of its numbers, each of which only grows. */
+function position(id: string | undefined): number {
+  return (id?.match(/\d+/g) ?? []).reduce((sum, number) => sum + Number(number), id === undefined ? -1 : 0);
 }
 
 function concat(a: Uint8Array, b: Uint8Array): Uint8Array {

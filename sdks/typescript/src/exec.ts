@@ -112,11 +112,11 @@ async function openStream(
   const open = (cursor: string | undefined, connection?: AbortSignal): Promise<Response> => {
     const call = { operation: "execStream", signal: connection };
     if (cursor === undefined && Date.now() - sent < RETENTION_MS) {
-      return target.transport.send({ ...call, method: "POST", path: `${target.path}/exec/stream`, body });
+      return target.transport.stream({ ...call, method: "POST", path: `${target.path}/exec/stream`, body });
     }
     const [stdoutOffset = "0", stderrOffset = "0"] = cursor?.split("-") ?? [];
     const query = new URLSearchParams({ stdoutOffset, stderrOffset, encoding: encoding ?? "utf8" });
-    return target.transport.send({ ...call, method: "GET", path: `${target.path}/execs/${execId}/stream?${query}` });
+    return target.transport.stream({ ...call, method: "GET", path: `${target.path}/execs/${execId}/stream?${query}` });
   };
   const work = (connection?: AbortSignal) => retrying(target.transport, () => open(undefined, connection), connection);
   const kill = (pending: () => boolean) => cancel(target, execId, pending);

@@ -43,10 +43,23 @@ export function checkSessionId(id: string): string {
   };
   if (typeof id !== "string") return invalid("must be a string");
   if (id.length < 1 || new TextEncoder().encode(id).length > 128) return invalid("must have 1 to 128 bytes");
+  if (/\p{Surrogate}/u.test(id)) return invalid("must be Unicode text: it holds half of a surrogate pair");
   if (id === "." || id === ".." || /[/\u0000-\u001f\u007f-\u009f]/.test(id)) {
     return invalid("must not hold '/' or control characters, nor be '.' or '..'");
   }
   return id;
+}
+
+/**
+ * An id as one part of a path. Empty, `.` and `..` would name another resource once the URL is normalised.
+ *
+ * @throws ValidationFailedError that names the field.
+ */
+export function segment(field: string, id: string): string {
+  if (typeof id !== "string" || id === "" || id === "." || id === "..")
+    throw invalidField(field, `${JSON.stringify(id)} cannot be an id`);
+  if (/\p{Surrogate}/u.test(id)) throw invalidField(field, "must be Unicode text: it holds half of a surrogate pair");
+  return encodeURIComponent(id);
 }
 
 /**

@@ -4,6 +4,8 @@ export interface Answer {
   status: number;
   url: string;
   text(): Promise<string>;
+  /** Where a redirect leads; a `Response` has it in its headers. */
+  location?: string | undefined;
 }
 
 /** A request whose body is at hand. */
@@ -27,6 +29,7 @@ const PROBE_MS = 15_000;
 // The parts of Node that are used here. The package is for every platform: it must not need Node's types.
 interface IncomingMessage {
   statusCode?: number;
+  headers: Record<string, string | undefined>;
   on(event: "data", listener: (chunk: Uint8Array) => void): void;
   on(event: "end", listener: () => void): void;
   on(event: "error", listener: (error: Error) => void): void;
@@ -73,7 +76,13 @@ export function nodeHttp(server: string): Ask | undefined {
         message.on("end", () => {
           const status = message.statusCode ?? 0;
           const text = async () => decoded(chunks);
-          resolve({ ok: status >= 200 && status < 300, status, url: server + path, text });
+          resolve({
+            ok: status >= 200 && status < 300,
+            status,
+            url: server + path,
+            text,
+            location: message.headers.location,
+          });
         });
       });
       request.end(body);

@@ -2,6 +2,7 @@ import { attach } from "./attach.js";
 import { errorOf, invalidField, ProcessNotFoundError } from "./errors.js";
 import { resumableStream, type StreamKind } from "./exec-stream.js";
 import type { ProcessStatus } from "./guards.js";
+import { segment } from "./ids.js";
 import { parseSSEStream } from "./sse.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
@@ -203,14 +204,14 @@ export async function get(target: Target, id: string): Promise<Process | null> {
 }
 
 async function describe(target: Target, operation: string, id: string): Promise<wire.ProcessInfo> {
-  return target.read<wire.ProcessInfo>(operation, "GET", `/processes/${segment(id)}`);
+  return target.read<wire.ProcessInfo>(operation, "GET", `/processes/${segment("processId", id)}`);
 }
 
 /** Ends a process. */
 export async function kill(target: Target, id: string, signal: string | number): Promise<void> {
   const name = typeof signal === "number" ? SIGNALS[signal] : signal;
   if (name === undefined) throw invalidField("signal", `there is no signal ${signal}`);
-  await target.json("killProcess", "POST", `/processes/${segment(id)}/kill`, { signal: name });
+  await target.json("killProcess", "POST", `/processes/${segment("processId", id)}/kill`, { signal: name });
 }
 
 /** As the kernel numbers them on x86-64 and arm64: those that the server takes by name. */
@@ -245,7 +246,11 @@ export async function cleanUp(target: Target): Promise<number> {
 
 /** What is kept of a process's output. */
 export async function logs(target: Target, id: string): Promise<ProcessLogs> {
-  const kept = await target.read<wire.ProcessLogs>("getProcessLogs", "GET", `/processes/${segment(id)}/logs`);
+  const kept = await target.read<wire.ProcessLogs>(
+    "getProcessLogs",
+    "GET",
+    `/processes/${segment("processId", id)}/logs`,
+  );
   const { stdout, stderr, processId, truncated } = kept;
   return { stdout, stderr, processId, ...(truncated && { truncated: truncated as ProcessLogs["truncated"] & {} }) };
 }
@@ -264,7 +269,7 @@ export async function streamLogs(
   const open = (cursor: string | undefined, connection?: AbortSignal): Promise<Response> => {
     const [stdoutOffset = "0", stderrOffset = "0"] = cursor?.split("-") ?? [];
     const path = `${pathOf(target, id)}/logs/stream?${new URLSearchParams({ stdoutOffset, stderrOffset })}`;
-    return target.transport.send({ operation: LOG.operation, method: "GET", path, signal: connection });
+    return target.transport.stream({ operation: LOG.operation, method: "GET", path, signal: connection });
   };
   const first = await retrying(target.transport, () => open(undefined, signal), signal);
   // Nothing is killed by leaving.
@@ -291,12 +296,5 @@ async function wait<T>(
 }
 
 function pathOf(target: Target, id: string): string {
-  return `${target.path}/processes/${segment(id)}`;
-}
-
-/** An id as one part of a path. These two would name another resource once the URL is normalised. */
-function segment(id: string): string {
-  if (id === "" || id === "." || id === "..")
-    throw invalidField("processId", `${JSON.stringify(id)} is no process's id`);
-  return encodeURIComponent(id);
+  return `${target.path}/processes/${segment("processId", id)}`;
 }

@@ -14,15 +14,26 @@ export async function* parseSSEStream<T>(stream: ReadableStream<Uint8Array>, sig
   const abort = () => void reader.cancel(signal?.reason).catch(() => {});
   signal?.addEventListener("abort", abort, { once: true });
   const decoder = new TextDecoder();
-  let rest = "";
+  // A message may come in very many pieces, which are looked through once each.
+  let pieces: string[] = [];
+  /** The end of what was looked through: a blank line may be cut by the pieces. */
+  let tail = "";
   try {
     for (;;) {
       signal?.throwIfAborted();
       const { done, value } = await reader.read();
       signal?.throwIfAborted();
-      rest += done ? `${decoder.decode()}\n\n` : decoder.decode(value, { stream: true });
-      const messages = rest.split(MESSAGE_END);
-      rest = messages.pop() ?? "";
+      const text = done ? `${decoder.decode()}\n\n` : decoder.decode(value, { stream: true });
+      pieces.push(text);
+      const seen = tail + text;
+      if (!MESSAGE_END.test(seen)) {
+        tail = seen.slice(-3);
+        continue;
+      }
+      const messages = pieces.join("").split(MESSAGE_END);
+      const rest = messages.pop() ?? "";
+      pieces = [rest];
+      tail = rest.slice(-3);
       for (const message of messages) {
         const data = dataOf(message);
         if (data !== undefined) yield JSON.parse(data) as T;

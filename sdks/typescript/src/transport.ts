@@ -1,4 +1,4 @@
-import { ConnectionError, errorOfResponse, foreignAnswer } from "./errors.js";
+import { ConnectionError, errorOfResponse, foreignAnswer, invalidField, redirected } from "./errors.js";
 import { type Answer, type Ask, fetchIsPlain } from "./node-http.js";
 import type { WebSocketClass } from "./web-socket.js";
 
@@ -45,6 +45,9 @@ export class Transport {
     this.#fetch = fetch;
     this.#ask = ask;
     this.#apiKey = apiKey;
+    // What follows would show the key in its error. HTTP carries visible ASCII.
+    if (apiKey !== undefined && !/^[!-~]+$/.test(apiKey))
+      throw invalidField("apiKey", "must be visible ASCII without blanks (is there a line end at its end?)");
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#jsonHeaders = { ...this.#headers, "content-type": "application/json" };
   }
@@ -60,7 +63,7 @@ export class Transport {
    * @throws SandboxError if the server refuses, ConnectionError if there is no answer, the signal's reason on abort.
    */
   async send(call: Call): Promise<Response> {
-    const init: RequestInit & { duplex?: "half" } = { method: call.method, headers: this.#headers };
+    const init: RequestInit & { duplex?: "half" } = { method: call.method, headers: this.#headers, redirect: "manual" };
     if (call.body !== undefined) {
       init.body = call.body;
       if (call.json !== false) init.headers = this.#jsonHeaders;
@@ -69,8 +72,24 @@ export class Transport {
     }
     if (call.signal) init.signal = call.signal;
     const response = await this.#answer(call, init);
+    if (isRedirect(response)) {
+      await response.body?.cancel().catch(() => {});
+      throw redirected(this.url + call.path, response.status, response.headers.get("location"), call.operation);
+    }
     if (!response.ok) throw await errorOfResponse(response, call.operation);
     return response;
+  }
+
+  /**
+   * Opens a stream of events.
+   *
+   * @throws as `send`, and ServiceNotRespondingError if the answer is no event stream: a proxy's page, for instance.
+   */
+  async stream(call: Call): Promise<Response> {
+    const response = await this.send(call);
+    if (/^text\/event-stream\s*(;|$)/i.test(response.headers.get("content-type") ?? "")) return response;
+    const text = await beginning(response);
+    throw foreignAnswer(response, call.operation, text);
   }
 
   /**
@@ -134,9 +153,8 @@ export class Transport {
     } catch (error) {
       throw this.#lost(call, error);
     }
-    // Whoever sends us elsewhere has done nothing yet: fetch knows how to go there.
-    if (answer.status >= 300 && answer.status < 400) return undefined;
     this.#answered = true;
+    if (isRedirect(answer)) throw redirected(answer.url, answer.status, answer.location, call.operation);
     if (!answer.ok) throw await errorOfResponse(answer, call.operation);
     return answer;
   }
@@ -145,6 +163,29 @@ export class Transport {
     if (call.signal?.aborted) return call.signal.reason;
     return new ConnectionError(call.operation, this.url, error);
   }
+}
+
+/**
+ * A redirect is never followed: it would carry commands, variables and files to a place that the caller has not named,
+ * and its answer would be believed. Pages see a response of the type `opaqueredirect`, with status 0.
+ */
+function isRedirect(answer: { status: number; type?: string; redirected?: boolean }): boolean {
+  return (
+    (answer.status >= 300 && answer.status < 400) || answer.type === "opaqueredirect" || answer.redirected === true
+  );
+}
+
+/** The first bytes of a body that may have no end. */
+async function beginning(response: Response): Promise<string> {
+  const reader = response.body?.getReader();
+  const first = await reader?.read().catch(() => undefined);
+  await reader?.cancel().catch(() => {});
+  return new TextDecoder().decode(first?.value?.subarray(0, 800));
+}
+
+/** A pause, made longer or shorter by up to a fifth, so that many clients do not come back at the same moment. */
+export function jittered(pause: number): number {
+  return pause * (0.8 + 0.4 * Math.random());
 }
 
 /**
@@ -161,7 +202,7 @@ export async function retrying<T>(transport: Transport, work: () => Promise<T>, 
       if (Date.now() - started >= GOOD_CONNECTION_MS) losses = 0;
       const pause = transport.patience[losses++];
       if (pause === undefined) throw error;
-      await sleep(pause, signal);
+      await sleep(jittered(pause), signal);
     }
   }
 }

@@ -212,3 +212,43 @@ test("connect({fetch}) makes every request", async () => {
   await getSandbox(connection, "a").exec("x");
   expect(asked).toEqual([`${edge.url}/v1/sandboxes/a/exec`]);
 });
+
+test.each([301, 302, 303, 307, 308])("C15 a redirect (%i) takes no command to another place", async (status) => {
+  await using other = await EdgeServer.start((request, response) => json(response, result(request)));
+  await using edge = await EdgeServer.start((request, response) => {
+    response.writeHead(status, { location: `${other.url}${request.path}` }).end();
+  });
+  const secret = { env: { TOKEN: "secret" } };
+  await expect(edge.sandbox().exec("x", secret)).rejects.toThrow(/redirects to http.* not followed/);
+  await expect(edge.sandbox().execStream("x", secret)).rejects.toThrow(ServiceNotRespondingError);
+  await expect(edge.sandbox().writeFile("/x", "secret")).rejects.toThrow(ServiceNotRespondingError);
+  expect(edge.received).toHaveLength(3);
+  expect(other.received).toEqual([]);
+});
+
+test("C15 an id that would name another resource is refused before any request", async () => {
+  await using edge = await EdgeServer.start((request, response) => json(response, result(request)));
+  const sandbox = edge.sandbox();
+  for (const id of ["", ".", "..", "\ud800"]) {
+    const refused = { code: "VALIDATION_FAILED", httpStatus: 400 };
+    await expect((async () => sandbox.deleteCodeContext(id))()).rejects.toMatchObject(refused);
+    await expect((async () => sandbox.killProcess(id))()).rejects.toMatchObject(refused);
+    await expect((async () => sandbox.getProcessLogs(id))()).rejects.toMatchObject(refused);
+    await expect((async () => sandbox.deleteSession(id))()).rejects.toMatchObject(refused);
+  }
+  expect(edge.received).toEqual([]);
+  await sandbox.deleteCodeContext("a/../b");
+  expect(edge.received[0]?.path).toBe("/v1/sandboxes/edge/code/contexts/a%2F..%2Fb");
+});
+
+test.each(["key of words", "a-key-with-a-line-end\n", "schlüssel", "zero\0byte"])(
+  "an unusable key is refused, and not shown: %j",
+  (apiKey) => {
+    expect(() => connect({ url: "http://127.0.0.1:1", apiKey })).toThrow(/apiKey/);
+    try {
+      connect({ url: "http://127.0.0.1:1", apiKey });
+    } catch (error) {
+      expect(`${error} ${JSON.stringify(error)}`).not.toContain(apiKey.trim().slice(0, 8));
+    }
+  },
+);

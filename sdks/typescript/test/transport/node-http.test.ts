@@ -40,15 +40,6 @@ test("connections are used again", async () => {
   expect(new Set(edge.received.map((request) => request.peer)).size).toBe(1);
 });
 
-test("a redirect is followed", async () => {
-  await using edge = await EdgeServer.start((request, response) => {
-    if (!request.path.startsWith("/moved"))
-      return void response.writeHead(307, { location: `/moved${request.path}` }).end();
-    json(response, result(request, { stdout: "there" }));
-  });
-  expect((await edge.sandbox().exec("true")).stdout).toBe("there");
-});
-
 test("S02 characters that are cut on their way come whole", async () => {
   await using edge = await EdgeServer.start(async (request, response) => {
     const bytes = Buffer.from(JSON.stringify(result(request, { stdout: "aé€😀" })));

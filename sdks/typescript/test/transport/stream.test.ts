@@ -1,6 +1,12 @@
 import type { ServerResponse } from "node:http";
 import { expect, test } from "vitest";
-import { ConnectionError, type ExecEvent, ExecNotFoundError, parseSSEStream } from "../../src/index.js";
+import {
+  ConnectionError,
+  type ExecEvent,
+  ExecNotFoundError,
+  parseSSEStream,
+  ServiceNotRespondingError,
+} from "../../src/index.js";
 import { EdgeServer, failure, json, type Received, result } from "./server.js";
 
 const time = "2026-01-01T00:00:00.000Z";
@@ -192,4 +198,33 @@ test("exec with onOutput rejects with the error that ended the command", async (
   await using edge = await EdgeServer.start(streaming([start, failed], {}));
   const call = edge.sandbox().exec("x", { stream: true, onOutput: () => {} });
   await expect(call).rejects.toMatchObject({ name: "CommandTimeoutError", timeout: 9 });
+});
+
+test("C15 answers that never move the cursor are asked for with pauses, and not without end", async () => {
+  await using edge = await EdgeServer.start((_, response) => void begin(response).end(write(start)));
+  const began = Date.now();
+  await expect(all(await edge.sandbox().execStream("x"))).rejects.toThrow(ConnectionError);
+  // As many as a server that stays away is asked: with the pauses, not one after the other.
+  expect(edge.received.length).toBeLessThan(15);
+  expect(Date.now() - began).toBeGreaterThan(5000);
+});
+
+test("C15 progress after each loss is followed as long as it lasts", async () => {
+  const pieces = 20;
+  await using edge = await EdgeServer.start((_, response) => {
+    const at = edge.received.length;
+    if (at <= pieces) return void begin(response).end(write(start) + write(out(`${at}-0`, "a")));
+    begin(response).end(write(start) + write(complete(`${pieces}-0`)));
+  });
+  expect(await all(await edge.sandbox().execStream("x"))).toHaveLength(pieces + 2);
+});
+
+test("C15 an answer that is no event stream is refused at once, not read for events", async () => {
+  await using edge = await EdgeServer.start((_, response) => {
+    response.writeHead(200, { "content-type": "text/html" }).end(`<p>Welcome</p>\n\n${write(start)}`);
+  });
+  await expect(edge.sandbox().execStream("x")).rejects.toThrow(ServiceNotRespondingError);
+  await expect(edge.sandbox().runCodeStream("x")).rejects.toThrow(ServiceNotRespondingError);
+  await expect(edge.sandbox().streamProcessLogs("x")).rejects.toThrow(ServiceNotRespondingError);
+  expect(edge.received).toHaveLength(3);
 });

@@ -51,3 +51,10 @@ test("X01 an answer that is not the API's is named as such", async () => {
   expect(error).toBeInstanceOf(sandcrab.ServiceNotRespondingError);
   expect(error.context).toMatchObject({ status: 502, body: "<html>Bad gateway</html>" });
 });
+
+test.each(["toString", "__proto__", "constructor", "hasOwnProperty"])(
+  "X01 a code that is a property of every object is a code like others: %s",
+  (code) => {
+    expect(errorOf(facts(code))).toMatchObject({ name: "SandboxError", code });
+  },
+);

@@ -110,3 +110,17 @@ test("responseToAsyncIterable reads a response and refuses one that is none", as
   await expect(all(responseToAsyncIterable(new Response("no", { status: 500 })))).rejects.toThrow("500");
   await expect(all(responseToAsyncIterable(new Response(null)))).rejects.toThrow("no body");
 });
+
+test("C15 one long event takes time in proportion to its length, however it is cut", async () => {
+  const time = async (length: number) => {
+    const began = performance.now();
+    const [event] = await all(parseSSEStream<string>(pieces(`data: "${"x".repeat(length)}"\n\n`, 1024)));
+    expect(event).toHaveLength(length);
+    return performance.now() - began;
+  };
+  await time(1 << 20);
+  // Sixteen times as long took 256 times as long.
+  const [short, long] = [await time(1 << 20), await time(16 << 20)];
+  expect(long).toBeLessThan(64 * Math.max(short, 20));
+  expect(long).toBeLessThan(8000);
+});
