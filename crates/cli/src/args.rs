@@ -371,8 +371,13 @@ pub(crate) struct KillArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 One side is SANDBOX:/path (relative paths start at /workspace), the other a local path, or - for stdin or stdout.
-Into a directory that exists, the source is copied under its own name. Modes and symbolic links are kept.")]
+Into a directory that exists, the source is copied under its own name, as you typed it; one without a name (. or /) out
+of a sandbox gives its content, and replaces nothing there. Modes, symbolic links and holes are kept. What cannot be
+copied is told and skipped, and the exit code is 125. Ctrl-C leaves no unfinished file.")]
 pub(crate) struct CpArgs {
+    /// Out of a sandbox: let the content of a source without a name replace what is there
+    #[arg(short, long)]
+    pub force: bool,
     /// What to copy
     pub source: String,
     /// Where to

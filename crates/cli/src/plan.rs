@@ -145,7 +145,7 @@ pub(crate) enum Local {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Copy {
     In { from: Local, to: Place },
-    Out { from: Place, to: Local },
+    Out { from: Place, to: Local, force: bool },
 }
 
 impl Plan {
@@ -426,7 +426,7 @@ fn copy(cp: &CpArgs) -> Result<Copy> {
     };
     match (Place::parse(&cp.source)?, Place::parse(&cp.destination)?) {
         (None, Some(to)) => Ok(Copy::In { from: local(&cp.source), to }),
-        (Some(from), None) => Ok(Copy::Out { from, to: local(&cp.destination) }),
+        (Some(from), None) => Ok(Copy::Out { from, to: local(&cp.destination), force: cp.force }),
         (None, None) => bail!("neither side is in a sandbox: write it as SANDBOX:/path"),
         (Some(_), Some(_)) => {
             bail!("both sides are in a sandbox: copy through this machine, or write a local path as ./NAME")

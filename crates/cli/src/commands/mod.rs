@@ -81,7 +81,7 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         Action::Ports { sandbox, hostname } => {
             ports::list(&existing(&client()?, &sandbox).await?, hostname.as_deref(), report).await?;
         }
-        Action::Copy(copy) => cp::run(&client()?, copy, report).await?,
+        Action::Copy(copy) => return cp::run(&client()?, copy, report).await,
         Action::Info { sandbox } => show::sandbox(&handle(&client()?, &sandbox)?, report).await?,
         Action::Image(action) => image::run(&client()?, &action, report).await?,
         Action::ServerInfo => show::server(&client()?, report).await?,

@@ -130,3 +130,140 @@ fn f01_files_are_made_moved_renamed_and_deleted() {
     rig.cli(&["file", "mv", &at("/srv/a"), "other:/srv"]).failed("another sandbox");
     rig.cli(&["file", "exists", "/etc"]).failed("no SANDBOX:PATH");
 }
+
+#[test]
+fn b13_a_copy_is_named_by_what_was_typed() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let local = tempfile::tempdir().unwrap();
+    let at = |name: &str| local.path().join(name);
+    let text = |name: &str| fs::read_to_string(at(name)).unwrap();
+    fs::create_dir(at(".ssh")).unwrap();
+    fs::write(at(".ssh/authorized_keys"), "the operator's").unwrap();
+    let into = local.path().to_str().unwrap();
+    rig.cli(&[
+        "exec",
+        &sandbox.id,
+        "mkdir -p /x/.ssh && echo planted > /x/.ssh/authorized_keys && rmdir /workspace && ln -s /x/.ssh /workspace",
+    ])
+    .ok();
+    // The name that `pwd -P` would tell is the sandbox's.
+    for source in [".", ""] {
+        rig.cli(&["cp", "--force", &sandbox.at(source), into]).ok();
+        assert_eq!(text(".ssh/authorized_keys"), "the operator's");
+        assert_eq!(text("authorized_keys"), "planted\n", "the content goes where it was asked for");
+        fs::remove_file(at("authorized_keys")).unwrap();
+    }
+    // Nor does content that the sandbox has named replace what is there.
+    rig.cli(&["cp", &sandbox.at("/x/."), into]).failed("--force");
+    assert_eq!(text(".ssh/authorized_keys"), "the operator's");
+    assert_eq!(fs::read_dir(local.path()).unwrap().count(), 1);
+    rig.cli(&["cp", &sandbox.at("/x/."), at("new").to_str().unwrap()]).ok();
+    assert_eq!(text("new/.ssh/authorized_keys"), "planted\n");
+
+    // A link that one copy brought does not lead the next one out.
+    rig.cli(&[
+        "exec",
+        &sandbox.id,
+        &format!("mkdir -p /y /z/data && ln -s {into}/.ssh /y/data && ln -s {into}/.ssh/authorized_keys /y/file && echo planted | tee /z/data/authorized_keys > /z/file"),
+    ])
+    .ok();
+    let copy = at("copy");
+    rig.cli(&["cp", &sandbox.at("/y"), copy.to_str().unwrap()]).ok();
+    assert!(fs::symlink_metadata(copy.join("data")).unwrap().is_symlink());
+    rig.cli(&["cp", &sandbox.at("/z/data"), copy.to_str().unwrap()]).failed("enter");
+    rig.cli(&["cp", &sandbox.at("/z/file"), copy.to_str().unwrap()]).ok();
+    assert_eq!(text(".ssh/authorized_keys"), "the operator's");
+    assert_eq!(text("copy/file"), "planted\n");
+}
+
+#[test]
+fn b13_sizes_are_bounded_and_holes_stay_holes() {
+    use std::os::unix::fs::MetadataExt as _;
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let local = tempfile::tempdir().unwrap();
+    rig.cli(&[
+        "exec",
+        &sandbox.id,
+        "mkdir /tmp/big /tmp/holes && truncate -s 8T /tmp/big/file && truncate -s 40M /tmp/holes/file \
+         && printf end >> /tmp/holes/file && truncate -s 50M /tmp/holes/file",
+    ])
+    .ok();
+    let to = local.path().join("big");
+    rig.cli(&["cp", &sandbox.at("/tmp/big"), to.to_str().unwrap()]).failed("are free here");
+    rig.cli(&["cp", &sandbox.at("/tmp/big/file"), to.to_str().unwrap()]).failed("are free here");
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "nothing was written");
+    for from in ["/tmp/holes", "/tmp/holes/file"] {
+        let to = local.path().join("holes");
+        rig.cli(&["cp", &sandbox.at(from), to.to_str().unwrap()]).ok();
+        let file = to.join("file");
+        let metadata = fs::metadata(&file).unwrap();
+        assert_eq!(metadata.len(), 50 << 20);
+        assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks are in use", metadata.blocks());
+        assert_eq!(&fs::read(&file).unwrap()[40 << 20..][..4], b"end\0");
+    }
+}
+
+#[test]
+fn b13_one_name_that_cannot_be_copied_does_not_end_the_copy() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let local = tempfile::tempdir().unwrap();
+    rig.cli(&[
+        "exec",
+        &sandbox.id,
+        r"mkdir -p /tmp/tree && cd /tmp/tree && echo 1 > a && echo 2 > $'bad\xff' && echo 3 > z && mkfifo fifo",
+    ])
+    .ok();
+    let to = local.path().join("tree");
+    let copied = rig.cli(&["cp", "--json", &sandbox.at("/tmp/tree"), to.to_str().unwrap()]);
+    assert_eq!(copied.code(), 125);
+    assert_eq!((&copied.json()["files"], &copied.json()["skipped"]), (&2.into(), &2.into()));
+    assert!(copied.stderr.contains("bad") && copied.stderr.contains("fifo"), "{}", copied.stderr);
+    assert_eq!(fs::read_to_string(to.join("z")).unwrap(), "3\n");
+
+    fs::write(to.join(std::ffi::OsStr::from_bytes(b"odd\xff")), "").unwrap();
+    let copied = rig.cli(&["cp", "--json", to.to_str().unwrap(), &sandbox.at("/tmp/again")]);
+    assert_eq!((copied.code(), &copied.json()["files"]), (125, &2.into()));
+    assert!(copied.stderr.contains("odd"), "{}", copied.stderr);
+}
+
+#[test]
+fn b13_an_interrupt_leaves_no_unfinished_file() {
+    use crate::rig::Running;
+    use rustix::process::Signal;
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let local = tempfile::tempdir().unwrap();
+    rig.cli(&["exec", &sandbox.id, "mkdir /tmp/tree && head -c 600M /dev/urandom > /tmp/tree/file"]).ok();
+    for from in ["/tmp/tree", "/tmp/tree/file"] {
+        for signal in [Signal::INT, Signal::TERM] {
+            let to = local.path().join("to");
+            fs::create_dir(&to).unwrap();
+            let copy = Running::start(&mut rig.command(&["cp", &sandbox.at(from), to.to_str().unwrap()]));
+            // The unfinished file is there.
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while !has_partial(&to) {
+                assert!(std::time::Instant::now() < until, "no file is being written");
+                std::thread::yield_now();
+            }
+            copy.signal(signal);
+            let done = copy.done();
+            assert_eq!(done.code(), 128 + signal.as_raw(), "{done:?}");
+            assert!(!has_partial(&to), "{from}");
+            fs::remove_dir_all(&to).unwrap();
+        }
+    }
+}
+
+/// Whether a file is being written somewhere below.
+fn has_partial(directory: &Path) -> bool {
+    fs::read_dir(directory).unwrap().any(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with(".sandcrab-")
+            || entry.file_type().unwrap().is_dir() && has_partial(&entry.path())
+    })
+}

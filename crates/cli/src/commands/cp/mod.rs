@@ -1,10 +1,12 @@
 //! `sandcrab cp`
 
+mod budget;
 mod download;
 mod rooted;
 mod upload;
 
 use super::{existing, handle};
+use crate::interrupt::Interrupts;
 use crate::plan::{Copy, Local};
 use crate::report::Report;
 use anyhow::{Context as _, Result, bail};
@@ -12,9 +14,15 @@ use sandcrab_client::api::ErrorCode;
 use sandcrab_client::api::files::FileInfo;
 use sandcrab_client::{Client, ClientError, ListOptions, Sandbox, WriteOptions};
 use serde::Serialize;
+use std::time::Duration;
 
 /// Files in flight at a time: enough to hide the way to a server that is not on this machine.
 const PARALLEL: usize = 8;
+
+/// A sandbox may have put anything in a tool's place.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest target of a link is shorter (PATH_MAX).
+const MAX_TOOL_OUTPUT: u64 = 8 << 10;
 
 /// What was copied.
 #[derive(Debug, Default, Serialize)]
@@ -23,28 +31,47 @@ struct Copied {
     directories: u64,
     links: u64,
     bytes: u64,
+    /// Entries that could not be copied; each was told of.
+    #[serde(skip_serializing_if = "is_none")]
+    skipped: u64,
 }
 
-pub(crate) async fn run(client: &Client, copy: Copy, report: Report) -> Result<()> {
-    match copy {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Copies, and gives the exit code. An interrupt ends the copy and takes away what is not whole.
+pub(crate) async fn run(client: &Client, copy: Copy, report: Report) -> Result<u8> {
+    let interrupts = Interrupts::listen()?;
+    tokio::select! {
+        outcome = perform(client, copy, report) => outcome,
+        () = interrupts.reach(1) => Ok(interrupts.exit_code()),
+    }
+}
+
+async fn perform(client: &Client, copy: Copy, report: Report) -> Result<u8> {
+    let copied = match copy {
         Copy::In { from: Local::Pipe, to } => {
             let sandbox = handle(client, &to.sandbox)?;
             sandbox.files().write_from(&to.path, tokio::io::stdin(), WriteOptions::default()).await?;
+            return Ok(0);
         }
-        Copy::Out { from, to: Local::Pipe } => {
+        Copy::Out { from, to: Local::Pipe, .. } => {
             let sandbox = existing(client, &from.sandbox).await?;
             sandbox.files().read_to(&from.path, &mut tokio::io::stdout()).await?;
+            return Ok(0);
         }
         Copy::In { from: Local::Path(from), to } => {
-            let copied = upload::run(&handle(client, &to.sandbox)?, &from, &to.path).await?;
-            report.result(&copied, |_| String::new())?;
+            upload::run(&handle(client, &to.sandbox)?, &from, &to.path, report).await?
         }
-        Copy::Out { from, to: Local::Path(to) } => {
-            let copied = download::run(&existing(client, &from.sandbox).await?, &from.path, &to).await?;
-            report.result(&copied, |_| String::new())?;
+        Copy::Out { from, to: Local::Path(to), force } => {
+            let sandbox = existing(client, &from.sandbox).await?;
+            download::run(&sandbox, &from.path, &to, force, report).await?
         }
-    }
-    Ok(())
+    };
+    report.result(&copied, |_| String::new())?;
+    Ok(if copied.skipped == 0 { 0 } else { crate::FAILED })
 }
 
 /// What stands at a path of a sandbox.
@@ -78,7 +105,8 @@ fn below(directory: &str, name: &str) -> String {
 
 /// Runs a small tool of the sandbox, whose words are variables, so that none of them is read as shell text.
 async fn tool<const N: usize>(sandbox: &Sandbox, text: &str, words: [(&str, &str); N]) -> Result<String> {
-    let exec = words.into_iter().fold(sandbox.exec(text).fresh(), |exec, (name, word)| exec.env(name, word));
+    let exec = sandbox.exec(text).fresh().timeout(TOOL_TIMEOUT).max_output(MAX_TOOL_OUTPUT);
+    let exec = words.into_iter().fold(exec, |exec, (name, word)| exec.env(name, word));
     let output = exec.await?;
     if !output.success() {
         bail!("{text}: {}", output.stderr_text().trim());

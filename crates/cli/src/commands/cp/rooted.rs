@@ -16,12 +16,13 @@ pub(super) struct Root {
     path: PathBuf,
 }
 
-/// A file that is being written under a name of its own, until it is whole.
+/// A file that is being written under a name of its own, until it is whole. Dropped before, it is taken away.
 pub(super) struct Place<'a> {
     root: &'a Root,
     parent: OwnedFd,
     temporary: String,
     name: PathBuf,
+    finished: bool,
 }
 
 impl Root {
@@ -30,6 +31,31 @@ impl Root {
         let directory = rustix::fs::open(path, flags, Mode::empty())
             .with_context(|| format!("open {}", path.display()))?;
         Ok(Self { directory, path: path.to_owned() })
+    }
+
+    /// A directory in this one.
+    pub(super) fn enter(&self, relative: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat2(&self.directory, relative, flags, Mode::empty(), INSIDE)
+            .with_context(|| format!("enter {}", self.show(relative)))?;
+        Ok(Self { directory, path: self.path.join(relative) })
+    }
+
+    /// Whether something has this name; a link counts by itself.
+    pub(super) fn exists(&self, relative: &Path) -> Result<bool> {
+        let (parent, name) = self.parent(relative)?;
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("look at {}", self.show(relative))),
+        }
+    }
+
+    /// Bytes that are free for this process.
+    pub(super) fn free(&self) -> Result<u64> {
+        let system = rustix::fs::fstatvfs(&self.directory)
+            .with_context(|| format!("ask what is free in {}", self.path.display()))?;
+        Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
     fn show(&self, relative: &Path) -> String {
@@ -88,22 +114,29 @@ impl Root {
         let writing = || format!("write {}", self.show(relative));
         let file = rustix::fs::openat(&parent, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR)
             .with_context(writing)?;
+        let place = Place { root: self, parent, temporary, name: name.to_owned(), finished: false };
         // Not at its creation, where the umask would take from it.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).with_context(writing)?;
-        let place = Place { root: self, parent, temporary, name: name.to_owned() };
         Ok((tokio::fs::File::from_std(file.into()), place))
     }
 }
 
 impl Place<'_> {
-    /// Puts the file in its place if it is whole, else takes it away.
-    pub(super) fn finish(self, whole: bool) -> Result<()> {
-        let Self { root, parent, temporary, name } = self;
-        let done = match whole {
-            true => rustix::fs::renameat(&parent, temporary.as_str(), &parent, &name),
-            false => rustix::fs::unlinkat(&parent, temporary.as_str(), AtFlags::empty()),
-        };
-        done.with_context(|| format!("put {} in place", root.show(&name)))
+    /// Puts the file, which is whole, in its place.
+    pub(super) fn finish(mut self) -> Result<()> {
+        rustix::fs::renameat(&self.parent, self.temporary.as_str(), &self.parent, &self.name)
+            .with_context(|| format!("put {} in place", self.root.show(&self.name)))?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What made the copy end is the failure to tell of.
+            _ = rustix::fs::unlinkat(&self.parent, self.temporary.as_str(), AtFlags::empty());
+        }
     }
 }
 
@@ -113,7 +146,7 @@ mod tests {
 
     fn write(root: &Root, name: &str) -> Result<()> {
         let (_, place) = root.create(Path::new(name), 0o640)?;
-        place.finish(true)
+        place.finish()
     }
 
     #[tokio::test]
@@ -153,7 +186,7 @@ mod tests {
     async fn a_file_that_is_not_whole_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::open(directory.path()).unwrap();
-        root.create(Path::new("x"), 0o600).unwrap().1.finish(false).unwrap();
+        drop(root.create(Path::new("x"), 0o600).unwrap());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -1,7 +1,8 @@
 //! From this machine into a sandbox.
 
 use super::{Copied, PARALLEL, Remote, below, look, tool};
-use anyhow::{Context as _, Result, bail};
+use crate::report::Report;
+use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use futures_util::stream;
 use sandcrab_client::{MkdirOptions, Sandbox, WriteOptions};
@@ -14,9 +15,11 @@ struct Tree {
     directories: Vec<(String, u32)>,
     files: Vec<(PathBuf, String)>,
     links: Vec<(PathBuf, String)>,
+    /// Why an entry is left out.
+    skipped: Vec<anyhow::Error>,
 }
 
-pub(super) async fn run(sandbox: &Sandbox, from: &Path, to: &str) -> Result<Copied> {
+pub(super) async fn run(sandbox: &Sandbox, from: &Path, to: &str, report: Report) -> Result<Copied> {
     let metadata = std::fs::metadata(from).with_context(|| format!("read {}", from.display()))?;
     let into = to.ends_with('/') || matches!(look(sandbox, to, false).await?, Remote::Directory(_));
     let to = match into {
@@ -31,6 +34,10 @@ pub(super) async fn run(sandbox: &Sandbox, from: &Path, to: &str) -> Result<Copi
     }
     let mut tree = Tree::default();
     walk(&mut tree, from, &to)?;
+    for error in tree.skipped.drain(..) {
+        report.failure(&error);
+        copied.skipped += 1;
+    }
     for (path, mode) in &tree.directories {
         let options = MkdirOptions { recursive: true, mode: Some(*mode) };
         sandbox.files().mkdir(path, options).await?;
@@ -59,7 +66,13 @@ fn walk(tree: &mut Tree, directory: &Path, to: &str) -> Result<()> {
     for entry in std::fs::read_dir(directory).with_context(reading)? {
         let entry = entry.with_context(reading)?;
         let (path, kind) = (entry.path(), entry.file_type().with_context(reading)?);
-        let to = below(to, name(&path)?);
+        let to = match name(&path) {
+            Ok(name) => below(to, name),
+            Err(error) => {
+                tree.skipped.push(error.context(format!("skip {}", path.display())));
+                continue;
+            }
+        };
         if kind.is_dir() {
             walk(tree, &path, &to)?;
         } else if kind.is_symlink() {
@@ -67,7 +80,8 @@ fn walk(tree: &mut Tree, directory: &Path, to: &str) -> Result<()> {
         } else if kind.is_file() {
             tree.files.push((path, to));
         } else {
-            bail!("{} is neither file, directory nor symbolic link", path.display());
+            let error = anyhow::anyhow!("neither file, directory nor symbolic link");
+            tree.skipped.push(error.context(format!("skip {}", path.display())));
         }
     }
     Ok(())
