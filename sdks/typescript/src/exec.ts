@@ -1,5 +1,5 @@
 import { cancellable, cancelUntilDone } from "./cancel.js";
-import { errorOf } from "./errors.js";
+import { CommandTimeoutError, errorOf } from "./errors.js";
 import { resumableStream } from "./exec-stream.js";
 import { newExecId } from "./ids.js";
 import { parseSSEStream } from "./sse.js";
@@ -27,7 +27,8 @@ export async function exec(
     request.queueTimeout = options.queueTimeout;
     request.maxOutputBytes = options.maxOutputBytes;
     const streamed = options.onOutput && options.stream !== false;
-    const whole = await (streamed ? streamedResult : plainResult)(target, request, options);
+    const work = (streamed ? streamedResult : plainResult)(target, request, options);
+    const whole = await (request.fresh ? work.catch(timedOut) : work);
     result = options.stripFinalNewline === false ? whole : withoutFinalNewlines(whole);
   } catch (error) {
     options.onError?.(error as Error);
@@ -127,6 +128,24 @@ async function openStream(
 /** Kills a command; returns when it is dead. */
 export function cancel(target: Target, execId: string, pending: () => boolean): Promise<void> {
   return cancelUntilDone(target, `${target.path}/execs/${execId}/cancel`, pending);
+}
+
+/** Without a session nothing else depends on the command: that it ran out of time is its result, as of timeout(1). */
+function timedOut(error: unknown): wire.ExecResult {
+  if (!(error instanceof CommandTimeoutError)) throw error;
+  const { timeout } = error;
+  const { command, stdout = "", stderr = "" } = error.context;
+  const gap = stderr === "" || stderr.endsWith("\n") ? "" : "\n";
+  return {
+    success: false,
+    exitCode: 124,
+    stdout,
+    stderr: `${stderr}${gap}Command timed out after ${timeout} ms\n`,
+    command,
+    duration: timeout,
+    timestamp: error.timestamp,
+    encoding: "utf8",
+  } as wire.ExecResult;
 }
 
 function withoutFinalNewlines(result: wire.ExecResult): wire.ExecResult {

@@ -1,4 +1,4 @@
-import { invalidField, SandboxSecurityError } from "./errors.js";
+import { invalidField, PortAlreadyExposedError, PortNotExposedError, SandboxSecurityError } from "./errors.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
 import type * as wire from "./wire.js";
@@ -9,7 +9,7 @@ export interface ExposePortOptions {
   hostname: string;
   /** A label for people. */
   name?: string | undefined;
-  /** 1-16 characters of a-z, 0-9 and `_`; a short one is lengthened by random characters. Default: 16 random ones. */
+  /** 1-16 characters of a-z, 0-9 and `_`. Default: 16 random ones. */
   token?: string | undefined;
 }
 
@@ -34,8 +34,30 @@ export async function exposePort(target: Target, port: number, options: ExposePo
   checkHostLabel(target.id);
   const { hostname, name, token } = options;
   const body = { port, hostname, name, token };
-  const exposed = await target.json<wire.ExposedPort>("exposePort", "POST", "/ports", body);
+  const expose = () => target.json<wire.ExposedPort>("exposePort", "POST", "/ports", body);
+  let exposed: wire.ExposedPort;
+  try {
+    exposed = await expose();
+  } catch (error) {
+    if (!(error instanceof PortAlreadyExposedError)) throw error;
+    const standing = await standingPort(target, port, hostname, token);
+    if (standing) return standing;
+    await unexposePort(target, port);
+    exposed = await expose();
+  }
   return { url: exposed.url, port: exposed.port, ...(exposed.name === undefined ? {} : { name: exposed.name }) };
+}
+
+/** The port as it is exposed; undefined if it is not, or not under this token. */
+async function standingPort(
+  target: Target,
+  port: number,
+  hostname: string,
+  token: string | undefined,
+): Promise<ExposePortResult | undefined> {
+  if (token !== undefined && !(await validatePortToken(target, port, token))) return undefined;
+  const found = (await portsOf(target, hostname)).find((one) => one.port === port);
+  return found && { url: found.url, port, ...(found.name === undefined ? {} : { name: found.name }) };
 }
 
 /** Only such an id can stand in a host name, which knows no case. */
@@ -47,11 +69,15 @@ function checkHostLabel(id: string): void {
 
 /** @internal */
 export async function getExposedPorts(target: Target, hostname: string): Promise<ExposedPort[]> {
+  return (await portsOf(target, hostname)).map(({ url, port, status }) => ({ url, port, status }));
+}
+
+async function portsOf(target: Target, hostname: string): Promise<wire.ExposedPort[]> {
   const { transport, path } = target;
   const query = `hostname=${encodeURIComponent(hostname)}`;
   const call = { operation: "getExposedPorts", method: "GET", path: `${path}/ports?${query}` };
   const { ports } = await retrying(transport, () => transport.json<wire.ExposedPorts>(call));
-  return ports.map(({ url, port, status }) => ({ url, port, status }));
+  return ports;
 }
 
 /** @internal */
@@ -70,7 +96,10 @@ export async function validatePortToken(target: Target, port: number, token: str
 /** @internal */
 export async function unexposePort(target: Target, port: number): Promise<void> {
   const { transport, path } = target;
-  await transport.json({ operation: "unexposePort", method: "DELETE", path: `${path}/ports/${checkPort(port)}` });
+  const call = { operation: "unexposePort", method: "DELETE", path: `${path}/ports/${checkPort(port)}` };
+  await transport.json(call).catch((error: unknown) => {
+    if (!(error instanceof PortNotExposedError)) throw error;
+  });
 }
 
 /** A number in a path must not turn into another path. @internal */

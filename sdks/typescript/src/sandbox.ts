@@ -43,6 +43,8 @@ export interface SandboxOptions extends SandboxSetup {
   enableDefaultSession?: boolean | undefined;
   /** Accepted for code written for Cloudflare's SDK; nothing here waits for a container. */
   containerTimeouts?: Record<string, number | undefined> | undefined;
+  /** Accepted likewise; there is one transport here. */
+  transport?: string | undefined;
 }
 
 /**
@@ -51,9 +53,11 @@ export interface SandboxOptions extends SandboxSetup {
  * @throws SandboxSecurityError if the id breaks its rule; ValidationFailedError if there is no connection.
  */
 export function getSandbox(connection: Connection, id: string, options: SandboxOptions = {}): Sandbox {
-  const { normalizeId, enableDefaultSession, containerTimeouts: _, ...given } = options;
-  const { image, transport } = checkConnection(connection);
-  const setup: SandboxSetup = { image, ...given };
+  const { normalizeId, enableDefaultSession } = options;
+  const { transport, ...defaults } = checkConnection(connection);
+  // Only what the server knows is sent: an option of another package, or a mistyped one, breaks no sandbox.
+  const { sleepAfter, keepAlive, labels, image = defaults.image, limits, env, network } = options;
+  const setup: SandboxSetup = { sleepAfter, keepAlive, labels, image, limits, env, network };
   const wanted = Object.values(setup).some((value) => value !== undefined);
   const checked = checkSandboxId(id, normalizeId);
   return new Sandbox(new Target(transport, checked, enableDefaultSession === false, wanted ? setup : undefined));
@@ -107,16 +111,17 @@ export class Sandbox extends Operations<types.InSession> {
   /**
    * Exposes a port: whoever knows the URL reaches what listens on it inside the sandbox, over HTTP and WebSockets.
    *
-   * @throws SandboxSecurityError if no host name can hold the id, PortAlreadyExposedError.
+   * A port that is exposed already keeps its URL; with another token it gets a new one, and the old is dead.
+   *
+   * @throws SandboxSecurityError if no host name can hold the id.
    */
   exposePort(port: number, options: ports.ExposePortOptions): Promise<ports.ExposePortResult> {
     return ports.exposePort(this.target, port, options);
   }
 
   /**
-   * Takes a port back: its URL is dead at once, and what is under way over it is cut.
-   *
-   * @throws PortNotExposedError
+   * Takes a port back: its URL is dead at once, and what is under way over it is cut. One that is not exposed is no
+   * error.
    */
   unexposePort(port: number): Promise<void> {
     return ports.unexposePort(this.target, port);
