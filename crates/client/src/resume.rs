@@ -7,6 +7,10 @@ use crate::transport::{Answer, AnswerBody, Call, Transport};
 use futures_util::Stream;
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::time::Instant;
+
+/// A connection that held this long was a good one, also if nothing new came over it.
+const QUIET_CONNECTION: Duration = Duration::from_secs(5);
 
 /// Events as a caller gets them.
 pub(crate) type Events<T> = Pin<Box<dyn Stream<Item = Result<T, ClientError>> + Send>>;
@@ -51,7 +55,10 @@ pub(crate) async fn open<S: Source>(source: S, call: &Call) -> Result<Events<S::
         }
     };
     patience.reset();
-    let follow = Follow { source, body: answer.body, parser: Parser::new(S::MAX_EVENT_BYTES), patience };
+    expect_events(&source, &answer)?;
+    let opened = Instant::now();
+    let follow =
+        Follow { source, body: answer.body, parser: Parser::new(S::MAX_EVENT_BYTES), patience, opened };
     Ok(Box::pin(futures_util::stream::try_unfold(follow, |mut follow| async move {
         Ok(follow.next().await?.map(|event| (event, follow)))
     })))
@@ -63,6 +70,18 @@ struct Follow<S> {
     body: AnswerBody,
     parser: Parser,
     patience: Patience,
+    /// When the connection was made.
+    opened: Instant,
+}
+
+/// A page that something in between answers is no stream, whatever stands in it.
+fn expect_events<S: Source>(source: &S, answer: &Answer) -> Result<(), ClientError> {
+    let kind = answer.headers.get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    match kind.map(|kind| kind.split(';').next().unwrap_or(kind).trim()) {
+        Some(kind) if kind.eq_ignore_ascii_case("text/event-stream") => Ok(()),
+        kind => Err(source
+            .unexpected(&format!("no event stream, but {}", kind.unwrap_or("something without a type")))),
+    }
 }
 
 impl<S: Source> Follow<S> {
@@ -91,10 +110,16 @@ impl<S: Source> Follow<S> {
     async fn resume(&mut self, mut cause: Option<ClientError>) -> Result<(), ClientError> {
         let rest = self.source.rest();
         tracing::debug!(operation = S::OPERATION, path = rest.path, ?cause, "stream lost");
+        // A command that writes nothing for long makes no progress; a proxy may still end its quiet connections.
+        if self.opened.elapsed() >= QUIET_CONNECTION {
+            self.patience.reset();
+        }
         while self.patience.again().await {
             match self.source.transport().stream(&rest).await {
-                Ok(Answer { body, .. }) => {
-                    self.body = body;
+                Ok(answer) => {
+                    expect_events(&self.source, &answer)?;
+                    self.opened = Instant::now();
+                    self.body = answer.body;
                     self.parser = Parser::new(S::MAX_EVENT_BYTES);
                     return Ok(());
                 }
