@@ -10,7 +10,7 @@ One word is shell text and is run as it is; several words are one command, each 
   sandcrab exec box 'echo $HOME | wc -c'     runs a pipe, $HOME is the sandbox's
   sandcrab exec box echo '$HOME | wc -c'     prints $HOME | wc -c
 
-stdin that is no terminal is read to its end first and given to the command.
+With -i, stdin (UTF-8 text) is read to its end and given to the command; without it, stdin is left alone.
 The exit code is the command's own; 124 says that --timeout was over, 125 that sandcrab itself failed.";
 
 /// Isolated Linux sandboxes with sessions that never die
@@ -81,7 +81,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Without --api-key and --no-auth a key is made at the first start, shown once and kept in the data directory, where
+Without a key of yours (16 characters or more) and without --no-auth one is made at the first start, shown once and kept in the data directory, where
 commands on this machine find it. Sandboxes go on when the server ends; the next one finds them.")]
 pub(crate) struct ServeArgs {
     /// Where to listen
@@ -90,7 +90,10 @@ pub(crate) struct ServeArgs {
     /// Where everything is kept [default: /var/lib/sandcrab for root, else $XDG_DATA_HOME/sandcrab]
     #[arg(long, value_name = "DIR", env = "SANDCRAB_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The key that callers must send
+    /// Read the key that callers must send from this file [or: the environment's SANDCRAB_API_KEY]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_auth", "api_key"])]
+    pub api_key_file: Option<PathBuf>,
+    /// The key itself: every user of this machine can read it in the list of processes
     #[arg(long, value_name = "KEY", conflicts_with = "no_auth")]
     pub api_key: Option<String>,
     /// Let everyone in who reaches the server
@@ -172,6 +175,9 @@ pub(crate) struct RunArgs {
     /// Where no server runs: go on although this part of the isolation is missing: cgroup, seccomp, landlock, quota
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     pub allow_missing: Vec<String>,
+    /// Pass stdin on to the command; without it the command's stdin is empty
+    #[arg(short, long)]
+    pub interactive: bool,
     #[command(flatten)]
     pub options: CommandOptions,
     /// What to run
@@ -185,6 +191,9 @@ pub(crate) struct ExecArgs {
     /// The session; created if it does not exist
     #[arg(short, long, default_value = "default")]
     pub session: String,
+    /// Pass stdin on to the command; without it the command's stdin is empty
+    #[arg(short, long)]
+    pub interactive: bool,
     #[command(flatten)]
     pub options: CommandOptions,
     /// The sandbox; created if it does not exist

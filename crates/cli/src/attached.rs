@@ -36,6 +36,12 @@ pub(crate) fn prepare(mut exec: Exec, plan: &CommandPlan, stdin: Option<String>)
     exec
 }
 
+/// All of stdin where it was asked for. It is not read otherwise: an open pipe that never ends, as programs that start
+/// others leave them, would be waited for.
+pub(crate) async fn stdin_of(plan: &CommandPlan) -> Result<Option<String>> {
+    if plan.interactive { stdin().await } else { Ok(None) }
+}
+
 /// All of stdin, unless a person sits there.
 pub(crate) async fn stdin() -> Result<Option<String>> {
     if std::io::stdin().is_terminal() {

@@ -5,6 +5,7 @@ mod attached;
 mod commands;
 mod file;
 mod interrupt;
+mod key;
 mod personas;
 mod plan;
 mod quote;

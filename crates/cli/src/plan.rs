@@ -6,6 +6,7 @@ use crate::args::{
 };
 use crate::commands::serve::Logging;
 use crate::file::FilePlan;
+use crate::key;
 use crate::quote;
 use crate::setup::Setup;
 use anyhow::{Context as _, Result, bail};
@@ -81,6 +82,8 @@ pub(crate) struct CommandPlan {
     pub env: Vec<(String, String)>,
     pub cwd: Option<String>,
     pub timeout: Option<Duration>,
+    /// Whether it gets this process's stdin.
+    pub interactive: bool,
 }
 
 /// A repository for a sandbox. Nothing of it is printed: it may hold a password.
@@ -151,7 +154,7 @@ pub(crate) enum Copy {
 impl Plan {
     pub(crate) fn new(args: Args) -> Result<Self> {
         let action = match args.command {
-            Command::Serve(serve) => return Ok(serve_plan(serve)),
+            Command::Serve(serve) => return serve_plan(serve),
             Command::Doctor(doctor) => return Ok(Self::Doctor { data_dir: doctor.data_dir }),
             Command::Run(run) => run_action(run)?,
             Command::Exec(exec) => exec_action(exec)?,
@@ -208,11 +211,13 @@ impl Plan {
     }
 }
 
-fn serve_plan(serve: ServeArgs) -> Plan {
+fn serve_plan(serve: ServeArgs) -> Result<Plan> {
+    let api_key = key::of(&serve)?;
+    let logging = Logging { filter: serve.log, key_in_arguments: serve.api_key.is_some() };
     let options = ServeOptions {
         listen: serve.listen,
         data_dir: serve.data_dir,
-        api_key: serve.api_key,
+        api_key,
         no_auth: serve.no_auth,
         driver: serve.driver,
         allow_hosts: serve.allow_host,
@@ -224,7 +229,7 @@ fn serve_plan(serve: ServeArgs) -> Plan {
         host_image_exclude: serve.host_image_exclude,
         images_of: None,
     };
-    Plan::Serve { options, logging: Logging { filter: serve.log } }
+    Ok(Plan::Serve { options, logging })
 }
 
 /// The arguments require each other, so that all of them came or none did.
@@ -258,7 +263,7 @@ fn run_action(run: RunArgs) -> Result<Action> {
     Ok(Action::Run {
         options,
         allow_missing: allow_missing.collect::<Result<_>>()?,
-        command: command(run.options, &run.command)?,
+        command: CommandPlan { interactive: run.interactive, ..command(run.options, &run.command)? },
     })
 }
 
@@ -266,7 +271,7 @@ fn exec_action(exec: ExecArgs) -> Result<Action> {
     Ok(Action::Exec {
         sandbox: exec.sandbox.parse()?,
         session: exec.session.parse()?,
-        command: command(exec.options, &exec.command)?,
+        command: CommandPlan { interactive: exec.interactive, ..command(exec.options, &exec.command)? },
     })
 }
 
@@ -392,7 +397,7 @@ pub(crate) fn variables(entries: Vec<String>) -> Result<Vec<(String, String)>> {
 
 fn command(options: CommandOptions, words: &[String]) -> Result<CommandPlan> {
     let (env, timeout) = (variables(options.env)?, timeout(options.timeout.as_deref())?);
-    Ok(CommandPlan { text: quote::command(words), env, cwd: options.cwd, timeout })
+    Ok(CommandPlan { text: quote::command(words), env, cwd: options.cwd, timeout, interactive: false })
 }
 
 fn time(option: &'static str, text: Option<&str>) -> Result<Option<Duration>> {

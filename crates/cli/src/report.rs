@@ -31,8 +31,8 @@ impl Report {
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<bool> {
         let mut output = match self.json {
-            true => serde_json::to_string(value)? + "\n",
-            false => text(value),
+            true => json_text(&serde_json::to_string(value)?) + "\n",
+            false => visible(&text(value)).into_owned(),
         };
         if !output.is_empty() && !output.ends_with('\n') {
             output.push('\n');
@@ -62,7 +62,7 @@ impl Report {
                     serde_json::json!({ "message": chain(error), "suggestion": client.and_then(remedy) })
                 }
             };
-            eprintln!("{json}");
+            eprintln!("{}", json_text(&json.to_string()));
             return;
         }
         eprintln!("sandcrab: {}", visible(&chain(error)));
@@ -103,10 +103,7 @@ fn remedy(error: &ClientError) -> Option<Cow<'_, str>> {
 /// Text that cannot move a terminal's cursor or say what it does not say (attacks B11, B12): what came out of a sandbox
 /// may stand in names and messages.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
-    let hidden = |c: char| {
-        // Marks that reorder text; the rest of Unicode's invisible characters change nothing but themselves.
-        (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let hidden = |c: char| drives(c) && !matches!(c, '\n' | '\t');
     if !text.contains(hidden) {
         return text.into();
     }
@@ -114,6 +111,26 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
         .flat_map(|c| if hidden(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] })
         .collect::<String>()
         .into()
+}
+
+/// Whether a terminal acts on a character: a control character, or a mark that reorders text. The rest of Unicode's
+/// invisible characters change nothing but themselves.
+fn drives(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON whose strings drive no terminal either: serde_json leaves all from U+007F on as it is. Outside of strings JSON
+/// has no such characters.
+fn json_text(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if drives(c) && !matches!(c, '\n' | '\t') {
+            text += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// A name on one line.
@@ -155,6 +172,10 @@ mod tests {
         assert_eq!(visible("exe\u{202e}gpj"), "exe\\u{202e}gpj");
         assert_eq!(visible("two\nlines, ünï"), "two\nlines, ünï");
         assert_eq!(name("a\nb"), "a\\nb");
+        let odd = "\u{1b}[2J\u{7f}\u{9b}2J\u{202e}\tü\n";
+        let json = json_text(&serde_json::to_string(odd).unwrap());
+        assert_eq!(json, r#""\u001b[2J\u007f\u009b2J\u202e\tü\n""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), odd);
     }
 
     #[test]

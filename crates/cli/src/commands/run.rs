@@ -17,7 +17,7 @@ pub(crate) async fn run(
     allow_missing: &[Feature],
     report: Report,
 ) -> Result<u8> {
-    let stdin = attached::stdin().await?;
+    let stdin = attached::stdin_of(plan).await?;
     let interrupts = Interrupts::listen()?;
     let (client, embedded) = server::client_or_embedded(url, allow_missing).await?;
     if let Some(image) = &options.image {

@@ -3,11 +3,13 @@
 use crate::attached;
 use crate::interrupt::Interrupts;
 use crate::plan::{CodePlan, Local};
-use crate::report::Report;
+use crate::report::{Report, visible};
 use anyhow::{Context as _, Result};
 use sandcrab_client::api::ErrorCode;
 use sandcrab_client::api::code::{CodeError, CodeEvent, CodeResult};
 use sandcrab_client::{ClientError, RunCode, Sandbox};
+use std::borrow::Cow;
+use std::io::IsTerminal;
 use tokio::io::AsyncWriteExt as _;
 
 /// The exit code for code that failed.
@@ -94,9 +96,9 @@ async fn stream(sandbox: &Sandbox, run: RunCode) -> Result<u8> {
     let mut code = None;
     while let Some(event) = events.next().await {
         let written = match event? {
-            CodeEvent::Stdout { text } => write(&mut stdout, &text).await,
-            CodeEvent::Stderr { text } => write(&mut stderr, &text).await,
-            CodeEvent::Result(result) => write(&mut stdout, &shown(&result)).await,
+            CodeEvent::Stdout { text } => write(&mut stdout, &printed(&text, &std::io::stdout())).await,
+            CodeEvent::Stderr { text } => write(&mut stderr, &printed(&text, &std::io::stderr())).await,
+            CodeEvent::Result(result) => write(&mut stdout, &visible(&shown(&result))).await,
             CodeEvent::ExecutionComplete { outcome, .. } => {
                 code = Some(0);
                 write(&mut stderr, lost(outcome.context_restarted)).await
@@ -108,7 +110,7 @@ async fn stream(sandbox: &Sandbox, run: RunCode) -> Result<u8> {
                 let lines = traceback.into_iter().chain((!told).then_some(last));
                 let text = lines.map(|line| line + "\n").collect::<String>();
                 let restarted = outcome.is_some_and(|outcome| outcome.context_restarted);
-                write(&mut stderr, &(text + lost(restarted))).await
+                write(&mut stderr, &(visible(&text) + lost(restarted))).await
             }
             CodeEvent::Start { .. } => Ok(()),
         };
@@ -123,6 +125,11 @@ async fn stream(sandbox: &Sandbox, run: RunCode) -> Result<u8> {
         }
     }
     code.context("the run's stream ended without its end")
+}
+
+/// What the code has printed: exactly that into a file or pipe, and nothing that drives a terminal on one.
+fn printed<'a>(text: &'a str, to: &impl IsTerminal) -> Cow<'a, str> {
+    if to.is_terminal() { visible(text) } else { text.into() }
 }
 
 fn lost(restarted: bool) -> &'static str {

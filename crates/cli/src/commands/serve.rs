@@ -12,11 +12,18 @@ use tracing_subscriber::EnvFilter;
 pub(crate) struct Logging {
     /// As `info` or `info,sandcrab_server=debug`.
     pub filter: String,
+    /// Whether the key stands in the list of processes, which is worth a warning.
+    pub key_in_arguments: bool,
 }
 
 /// Serves until SIGTERM or SIGINT. Makes a runtime of its own.
 pub(crate) fn run(options: ServeOptions, logging: &Logging, report: Report) -> Result<()> {
     log(logging, report)?;
+    if logging.key_in_arguments {
+        tracing::warn!(
+            "every user of this machine can read a key given by --api-key: use --api-key-file or SANDCRAB_API_KEY"
+        );
+    }
     let mut told = Ok(());
     sandcrab_server::serve(options.resolve()?, |started| told = announce(started, report))?;
     told

@@ -47,3 +47,21 @@ fn s14_a_sessions_code_starts_where_the_session_stands() {
     let once = rig.cli_with(&["run-code", "-e", "STAGE=once", id], seen);
     assert_eq!(once.ok(), "('once', '/workspace')\n");
 }
+
+#[test]
+fn b11_nothing_that_code_returns_or_raises_drives_the_terminal() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    let code = b"class Odd:\n  def __repr__(self): return chr(27) + '[2J' + chr(0x9b) + '2J'\nOdd()";
+    let plain = rig.cli_with(&["run-code", id], code);
+    assert!(plain.ok().contains("[2J") && !plain.text().contains(['\u{1b}', '\u{9b}']), "{plain:?}");
+    let json = rig.cli_with(&["run-code", "--json", id], code);
+    assert!(!json.ok().contains(['\u{1b}', '\u{9b}']), "{json:?}");
+    assert!(json.json()["results"][0]["text"].as_str().unwrap().contains('\u{9b}'), "{json:?}");
+    let raised = rig.cli_with(&["run-code", id], b"raise ValueError(chr(27) + '[2J')");
+    assert!(raised.stderr.contains("ValueError") && !raised.stderr.contains('\u{1b}'), "{raised:?}");
+    // What it prints is its own, byte for byte.
+    let printed = rig.cli_with(&["run-code", id], b"print(chr(27) + '[2J')");
+    assert_eq!(printed.ok(), "\u{1b}[2J\n");
+}

@@ -23,7 +23,7 @@ fn s09_what_is_given_to_one_command_holds_for_it_alone() {
     let done = rig.cli(&["exec", "-e", "A=1", "-w", "/etc", id, "echo $A $PWD"]);
     assert_eq!(done.ok(), "1 /etc\n");
     assert_eq!(
-        rig.cli_with(&["exec", id, "cat; echo ${A-unset} $PWD"], b"in\n").ok(),
+        rig.cli_with(&["exec", "-i", id, "cat; echo ${A-unset} $PWD"], b"in\n").ok(),
         "in\nunset /workspace\n"
     );
 }
@@ -141,4 +141,20 @@ fn a_reader_that_has_enough_ends_the_command() {
     let status = Running::hang_up(&mut rig.command(&["exec", &sandbox.id, "yes 2468135"]), 1000);
     assert_eq!(status.code(), Some(141));
     assert!(!runs(&rig, &sandbox.id, "2468135"));
+}
+
+#[test]
+fn s09_stdin_is_left_alone_without_i() {
+    use crate::rig::Running;
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let (id, read) = (&*sandbox.id, "cat; echo end");
+    // The pipe stays open, and has something in it.
+    for words in [&["exec", id, read][..], &["exec", "--json", id, read], &["run", "--", read]] {
+        let mut running = Running::start(&mut rig.command(words));
+        running.type_in("not for the command");
+        running.wait_for("end");
+    }
+    assert_eq!(rig.cli_with(&["exec", "-i", id, read], b"typed\n").ok(), "typed\nend\n");
+    rig.cli_with(&["exec", "--interactive", id, "cat"], b"\xff").failed("UTF-8");
 }

@@ -39,7 +39,7 @@ fn stdin_is_the_commands_and_options_reach_the_sandbox() {
     let rig = Rig::new();
     let command = ["run", "-e", "A=x y", "--cwd", "/tmp", "--memory", "256m", "--", "cat; echo $A; pwd"];
     assert_eq!(rig.cli_with(&command, "typed ünï".as_bytes()).ok(), "typed ünïx y\n/tmp\n");
-    rig.cli_with(&["run", "cat"], b"\xff\xfe").failed("UTF-8");
+    rig.cli_with(&["run", "-i", "cat"], b"\xff\xfe").failed("UTF-8");
     rig.cli(&["run", "--memory", "1k", "true"]).failed("limits.memory");
     rig.cli(&["run", "--image", "nosuch", "true"]).failed("nosuch");
 }
