@@ -21,7 +21,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it and waits until it says that it listens.
     pub(crate) fn start(binary: &Path, data: &Path, log: &Path) -> Result<Self> {
-        let key = format!("bench-{}", std::process::id());
+        let key = format!("key-of-the-bench-{}", std::process::id());
         let log = std::fs::File::create(log).context("create the server's log")?;
         #[expect(clippy::disallowed_methods, reason = "the bench starts the server that it measures")]
         let mut command = Command::new(binary);

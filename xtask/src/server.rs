@@ -37,7 +37,7 @@ impl Server {
         let data = place.join("data");
         std::fs::create_dir_all(&place).with_context(|| format!("create {}", place.display()))?;
         let log = place.join("server.log");
-        let key = format!("key-of-{name}");
+        let key = format!("key-of-the-server-for-{name}");
         let mut child = cmd(binary)
             .args(["serve", "--listen", "127.0.0.1:0", "--api-key", &key, "--data-dir"])
             .arg(&data)

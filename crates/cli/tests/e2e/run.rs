@@ -37,7 +37,8 @@ fn exit_codes_are_the_commands_own() {
 #[test]
 fn stdin_is_the_commands_and_options_reach_the_sandbox() {
     let rig = Rig::new();
-    let command = ["run", "-e", "A=x y", "--cwd", "/tmp", "--memory", "256m", "--", "cat; echo $A; pwd"];
+    let command =
+        ["run", "-i", "-e", "A=x y", "--cwd", "/tmp", "--memory", "256m", "--", "cat; echo $A; pwd"];
     assert_eq!(rig.cli_with(&command, "typed ünï".as_bytes()).ok(), "typed ünïx y\n/tmp\n");
     rig.cli_with(&["run", "-i", "cat"], b"\xff\xfe").failed("UTF-8");
     rig.cli(&["run", "--memory", "1k", "true"]).failed("limits.memory");
@@ -82,7 +83,7 @@ fn no_server_is_needed() {
     assert_eq!((done.code(), done.text()), (5, "first experience\n"), "{done:?}");
 
     // Two at a time: the second takes a directory of its own while the first has the usual one.
-    let mut first = Running::start(program().args(["run", "--", "echo on; cat"]));
+    let mut first = Running::start(program().args(["run", "-i", "--", "echo on; cat"]));
     let second = Running::start(program().args(["run", "--", "echo two"]));
     first.type_in("typed\n");
     assert_eq!(first.done().ok(), "on\ntyped\n");
