@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 const SMALLEST: u64 = 16 << 20;
 /// Sizes are rounded up to this, which bounds how many templates a caller can make the server keep.
 const GRAIN: u64 = 16 << 20;
-/// How the names of files begin in which templates are made.
-const TEMPLATE: &str = ".template-";
 /// Templates that are kept; past that, all are made anew.
 const KEPT: usize = 64;
 /// One inode for this many bytes, as mke2fs has it by default.
@@ -80,10 +78,8 @@ impl Template {
 }
 
 /// Makes disks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Disks {
-    /// Where templates are made.
-    work: PathBuf,
     templates: Mutex<HashMap<u64, Arc<Template>>>,
 }
 
@@ -107,10 +103,6 @@ impl Attached {
 }
 
 impl Disks {
-    pub(crate) fn new(work: PathBuf) -> Self {
-        Self { work, templates: Mutex::default() }
-    }
-
     /// Tries everything that a disk needs, but the mount. Says in words what is missing.
     pub(crate) fn examine(&self, size: u64) -> std::result::Result<(), String> {
         self.template(size).map_err(|error| match error {
@@ -140,33 +132,12 @@ impl Disks {
         if let Some(template) = templates.get(&size) {
             return Ok(template.clone());
         }
-        let template = Arc::new(make_template(&self.work, size)?);
+        let template = Arc::new(make_template(size)?);
         if templates.len() >= KEPT {
             templates.clear();
         }
         templates.insert(size, template.clone());
         Ok(template)
-    }
-
-    /// Removes templates that were being made when a server was killed.
-    pub(crate) fn remove_left_overs(&self) -> Result<()> {
-        // While this is held none is being made.
-        let _templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        let remove = || -> io::Result<()> {
-            for entry in fs::read_dir(&self.work)? {
-                let entry = entry?;
-                if !entry.file_name().to_string_lossy().starts_with(TEMPLATE) {
-                    continue;
-                }
-                if entry.file_type()?.is_dir() {
-                    fs::remove_dir_all(entry.path())?;
-                } else {
-                    fs::remove_file(entry.path())?;
-                }
-            }
-            Ok(())
-        };
-        remove().map_err(DriverError::io("clear", self.work.display()))
     }
 
     /// Makes an empty disk. The file must not exist.
@@ -192,12 +163,23 @@ pub(crate) fn attach(image: &Path) -> Result<Attached> {
     Ok(Attached { device, path })
 }
 
-/// Whether a disk was not unmounted, as after a crash of the host: `s_state` of the superblock (ext4: super.rst).
+/// Whether a disk was not unmounted, as after a crash of the host, or the kernel met errors in it: `s_state` of the
+/// superblock (ext4: super.rst) is not plainly "clean".
 fn is_unclean(image: &Path) -> io::Result<bool> {
     const STATE: u64 = 1024 + 0x3a;
+    const CLEAN: u16 = 1;
     let mut state = [0; 2];
     File::open(image)?.read_exact_at(&mut state, STATE)?;
-    Ok(u16::from_le_bytes(state) & 1 == 0)
+    Ok(u16::from_le_bytes(state) != CLEAN)
+}
+
+/// How many errors the kernel has met in the mounted file system of a loop device; 0 if none is mounted.
+pub(crate) fn errors(device: &Path) -> u64 {
+    let count = device
+        .file_name()
+        .map(|name| Path::new("/sys/fs/ext4").join(name).join("errors_count"))
+        .and_then(|path| fs::read_to_string(path).ok());
+    count.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
 }
 
 /// Puts a disk right that was not unmounted.
@@ -226,16 +208,26 @@ pub(crate) fn repair(image: &Path) -> Result<()> {
 /// Where the tools of the file system are; a service may have a shorter PATH.
 const SYSTEM_PATH: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
-fn make_template(work: &Path, size: u64) -> Result<Template> {
-    let file = tempfile::Builder::new()
-        .prefix(TEMPLATE)
-        .tempfile_in(work)
-        .map_err(DriverError::io("make a file in", work.display()))?;
-    file.as_file().set_len(size).map_err(DriverError::io("size", file.path().display()))?;
-    let content = tempfile::Builder::new()
-        .prefix(TEMPLATE)
-        .tempdir_in(work)
-        .map_err(DriverError::io("make a directory in", work.display()))?;
+/// Where files take no room of the disk.
+const IN_MEMORY: &str = "/dev/shm";
+
+fn in_memory() -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("sandcrab-template-");
+    // Not every machine has it; then the disk has to do.
+    builder.tempdir_in(IN_MEMORY).or_else(|_| builder.tempdir())
+}
+
+/// In memory: a server whose disk is full can still tell whether the machine can make disks.
+fn make_template(size: u64) -> Result<Template> {
+    let make = || -> io::Result<File> {
+        let file = File::from(rustix::fs::memfd_create("template", rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.set_len(size)?;
+        Ok(file)
+    };
+    let file = make().map_err(DriverError::io("make", "an empty disk in memory"))?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let content = in_memory().map_err(DriverError::io("make a directory in", IN_MEMORY))?;
     let reserve = content.path().join(RESERVE);
     fs::create_dir(&reserve)
         .and_then(|()| fill_reserve(&reserve))
@@ -249,7 +241,7 @@ fn make_template(work: &Path, size: u64) -> Result<Template> {
         .args(["-E", "lazy_itable_init=1,nodiscard,num_backup_sb=0,packed_meta_blocks=1"])
         .arg("-d")
         .arg(content.path())
-        .arg(file.path())
+        .arg(path)
         .env("PATH", SYSTEM_PATH)
         .stdin(Stdio::null())
         .output()
@@ -258,7 +250,7 @@ fn make_template(work: &Path, size: u64) -> Result<Template> {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(DriverError::io("run", "mkfs.ext4")(io::Error::other(said)));
     }
-    let parts = parts(file.as_file(), size).map_err(DriverError::io("read", file.path().display()))?;
+    let parts = parts(&file, size).map_err(DriverError::io("read", "an empty disk in memory"))?;
     Ok(Template { size, parts })
 }
 
@@ -375,7 +367,7 @@ mod tests {
     #[test]
     fn a_disk_is_sparse_and_of_the_size_that_was_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let disks = Disks::new(dir.path().to_owned());
+        let disks = Disks::default();
         let image = dir.path().join("disk.img");
         disks.create(&image, 1 << 30).unwrap();
         assert_eq!(fs::metadata(&image).unwrap().len(), 1 << 30);
@@ -387,7 +379,7 @@ mod tests {
     #[test]
     fn a_disk_too_small_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let disks = Disks::new(dir.path().to_owned());
+        let disks = Disks::default();
         let error = disks.create(&dir.path().join("disk.img"), 1 << 20).unwrap_err();
         assert!(matches!(error, DriverError::Limit { limit: "disk", .. }), "{error}");
     }
@@ -395,7 +387,7 @@ mod tests {
     #[test]
     fn an_unclean_disk_is_put_right() {
         let dir = tempfile::tempdir().unwrap();
-        let disks = Disks::new(dir.path().to_owned());
+        let disks = Disks::default();
         let image = dir.path().join("disk.img");
         disks.create(&image, SMALLEST).unwrap();
         File::options().write(true).open(&image).unwrap().write_all_at(&[0, 0], 1024 + 0x3a).unwrap();

@@ -139,7 +139,8 @@ pub fn examine(data_dir: &Path) -> Vec<Check> {
         proc_file_system(),
         python_image(),
     ];
-    checks.extend([cgroups(), seccomp(), landlock(), quota(root, data_dir), out_of_memory(), open_files()]);
+    checks.extend([cgroups(), seccomp(), landlock(), quota(root), room(data_dir), out_of_memory()]);
+    checks.push(open_files());
     if !root {
         let gap = |(name, detail): &(&str, &str)| {
             Check::bad(name, Status::Degraded, *detail, "run the server as root")
@@ -347,17 +348,30 @@ fn landlock() -> Check {
     }
 }
 
-fn quota(root: bool, data_dir: &Path) -> Check {
+fn quota(root: bool) -> Check {
     if !root {
         let remedy = accept(Feature::Quota, "run the server as root");
         return Check::bad("quota", Status::Missing, "a disk is mounted by root only", remedy);
     }
-    let work = data_dir.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
-    match Disks::new(work.to_owned()).examine(1 << 30) {
+    match Disks::default().examine(1 << 30) {
         Ok(()) => Check::good("quota", "each sandbox gets an ext4 image on a loop device"),
         Err(missing) => {
             let remedy = accept(Feature::Quota, "install e2fsprogs and see that /dev/loop-control is there");
             Check::bad("quota", Status::Missing, missing, remedy)
+        }
+    }
+}
+
+fn room(data_dir: &Path) -> Check {
+    let at = data_dir.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    match crate::native::admit(at) {
+        Ok(()) => Check::good("room", format!("the disk of {} has room for sandboxes", at.display())),
+        Err(error) => {
+            let why =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let remedy =
+                "destroy sandboxes, or make room otherwise; those that are held go on by themselves then";
+            Check::bad("room", Status::Degraded, why, remedy)
         }
     }
 }

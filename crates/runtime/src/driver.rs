@@ -105,6 +105,30 @@ pub struct Instance {
     pub spec: SandboxSpec,
     /// Whether its agent runs. An instance that does not run holds only its files until it is destroyed.
     pub running: bool,
+    /// Whether somebody was told of it ([`Driver::acknowledge`]). Only one of which nobody knows is a left-over.
+    pub acknowledged: bool,
+}
+
+/// Something that a driver holds and cannot use: a record that is not readable, a left-over that is not removable. It
+/// stays as it is until it is destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The driver's name for it.
+    pub id: InstanceId,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What keeps a running instance from working as it should.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Sound,
+    /// The host's disk is about to be full: nothing in the instance runs until there is room again. Nothing is lost.
+    Held,
+    /// Its disk failed to take what was written. It is ended, and put right when it is started again.
+    Damaged,
 }
 
 /// How an instance's agent ended.
@@ -177,9 +201,32 @@ pub trait Driver: Send + Sync + 'static {
     /// gone, verified. Destroying what does not exist is no error.
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>>;
 
-    /// Everything that this driver holds, from what the system shows and its own records. Left-overs of an interrupted
-    /// creation are removed first.
+    /// Everything that this driver holds, from what the system shows and its own records. Removes nothing and waits for
+    /// nothing; what is wrong with one instance keeps no other from being listed.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Instance>>>;
+
+    /// What was found by [`Driver::list`] or [`Driver::tidy`] and cannot be used.
+    fn quarantined(&self) -> Vec<Quarantined> {
+        Vec::new()
+    }
+
+    /// Removes what interrupted creations and removals left, and images that nothing uses. May take minutes.
+    fn tidy(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Says that somebody is about to be told of an instance. When this returns, neither a crash nor a power cut makes it
+    /// a left-over.
+    fn acknowledge<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>>;
+
+    /// The id of the database that knows the instances; none if none was ever told.
+    fn database(&self) -> BoxFuture<'_, Result<Option<String>>>;
+
+    /// Keeps the id of the database beside the instances.
+    fn set_database<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// What keeps a running instance from working, now and as it changes.
+    fn condition(&self, id: &InstanceId) -> Result<tokio::sync::watch::Receiver<Condition>>;
 
     /// One instance; none if it does not exist.
     fn inspect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Instance>>>;
@@ -284,6 +331,12 @@ pub enum DriverError {
         what: &'static str,
         /// How it stands with it.
         reason: String,
+    },
+    /// The instance's range of user ids went to another server of this machine while this one did not run.
+    #[error("another server of this machine uses the user ids of this instance: {}", by.display())]
+    IdsClaimed {
+        /// The file by which the other server has them.
+        by: std::path::PathBuf,
     },
     /// A step inside the launch stage failed.
     #[error("launch of instance {id}: {failure}")]

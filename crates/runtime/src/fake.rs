@@ -2,8 +2,8 @@
 //! Unix socket and a directory of its own.
 
 use crate::driver::{
-    BoxFuture, BoxStream, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Result, SandboxSpec,
-    Stats,
+    BoxFuture, BoxStream, Condition, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Quarantined,
+    Result, SandboxSpec, Stats,
 };
 use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
@@ -32,6 +32,7 @@ struct Running {
     instance: Instance,
     socket: PathBuf,
     exit: watch::Receiver<Option<Exit>>,
+    condition: watch::Sender<Condition>,
     task: tokio::task::AbortHandle,
     /// Removed with the entry.
     dir: tempfile::TempDir,
@@ -53,6 +54,10 @@ pub struct Fake {
     running: Arc<Mutex<HashMap<InstanceId, Running>>>,
     /// What tests say that sandboxes use.
     stats: Arc<Mutex<Stats>>,
+    /// The id of the database that knows the instances.
+    database: Arc<Mutex<Option<String>>>,
+    /// What tests say that cannot be used.
+    quarantined: Arc<Mutex<Vec<Quarantined>>>,
 }
 
 impl std::fmt::Debug for Fake {
@@ -76,6 +81,8 @@ impl Fake {
             agents: Handle::current(),
             running: Arc::default(),
             stats: Arc::default(),
+            database: Arc::default(),
+            quarantined: Arc::default(),
         }
     }
 
@@ -87,6 +94,24 @@ impl Fake {
     /// Says what every instance uses from now on.
     pub fn set_stats(&self, stats: Stats) {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
+    /// Says what keeps an instance from working.
+    pub fn set_condition(&self, id: &InstanceId, condition: Condition) -> Result<()> {
+        self.with(id, |running| {
+            running.condition.send_replace(condition);
+        })
+    }
+
+    /// Has an instance be one that cannot be used.
+    pub fn quarantine(&self, id: &InstanceId, reason: &str) {
+        let quarantined = Quarantined { id: id.clone(), reason: reason.to_owned() };
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).push(quarantined);
+    }
+
+    /// Has the id that [`Driver::set_database`] kept be another one, as after instances and database were mixed up.
+    pub fn forget_database(&self) {
+        *self.database.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn with<T>(&self, id: &InstanceId, f: impl FnOnce(&Running) -> T) -> Result<T> {
@@ -101,7 +126,8 @@ impl Fake {
         let dir = tempfile::tempdir().map_err(DriverError::io("make a directory for", id))?;
         let root = dir.path().join("root");
         std::fs::create_dir(&root).map_err(DriverError::io("create", root.display()))?;
-        self.launch(id, spec, dir)
+        let instance = Instance { id: id.clone(), spec: spec.clone(), running: true, acknowledged: false };
+        self.launch(&instance, dir)
     }
 
     fn start_again(&self, id: &InstanceId) -> Result<Instance> {
@@ -116,10 +142,11 @@ impl Fake {
             Some(entry) => entry,
         };
         drop(running);
-        self.launch(id, &stopped.instance.spec, stopped.dir)
+        self.launch(&stopped.instance, stopped.dir)
     }
 
-    fn launch(&self, id: &InstanceId, spec: &SandboxSpec, dir: tempfile::TempDir) -> Result<Instance> {
+    fn launch(&self, instance: &Instance, dir: tempfile::TempDir) -> Result<Instance> {
+        let Instance { id, spec, .. } = instance;
         // A name of its own for each start: the last one's socket file is still there.
         let socket = dir.path().join(format!("{}.sock", InstanceId::random()));
         let listener = listen(&socket).map_err(DriverError::io("listen on", socket.display()))?;
@@ -133,8 +160,10 @@ impl Fake {
             let code = agent.await;
             ended.send_replace(Some(Exit::Code(code)));
         });
-        let instance = Instance { id: id.clone(), spec: spec.clone(), running: true };
-        let entry = Running { instance: instance.clone(), socket, exit, task: task.abort_handle(), dir };
+        let instance = Instance { running: true, ..instance.clone() };
+        let condition = watch::Sender::default();
+        let task = task.abort_handle();
+        let entry = Running { instance: instance.clone(), socket, exit, condition, task, dir };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
         Ok(instance)
     }
@@ -194,6 +223,7 @@ impl Driver for Fake {
 
     fn destroy<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
+            self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| held.id != *id);
             let entry = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
             if let Some(mut entry) = entry {
                 entry.task.abort();
@@ -209,6 +239,34 @@ impl Driver for Fake {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(running.values().map(as_it_stands).collect())
         })
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn acknowledge<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = running.get_mut(id).ok_or_else(|| DriverError::NotFound { id: id.clone() })?;
+            entry.instance.acknowledged = true;
+            Ok(())
+        })
+    }
+
+    fn database(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(async { Ok(self.database.lock().unwrap_or_else(PoisonError::into_inner).clone()) })
+    }
+
+    fn set_database<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            *self.database.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.to_owned());
+            Ok(())
+        })
+    }
+
+    fn condition(&self, id: &InstanceId) -> Result<watch::Receiver<Condition>> {
+        self.with(id, |running| running.condition.subscribe())
     }
 
     fn inspect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Instance>>> {

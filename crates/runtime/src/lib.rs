@@ -13,5 +13,8 @@ pub mod probe;
 pub mod seccomp;
 pub mod shares;
 mod sys;
+mod tree;
 
-pub use driver::{Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, SandboxSpec, Stats};
+pub use driver::{
+    Condition, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Quarantined, SandboxSpec, Stats,
+};

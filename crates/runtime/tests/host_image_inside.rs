@@ -239,9 +239,9 @@ async fn images_that_nothing_uses_are_removed_at_the_next_start() {
     let id = InstanceId::random();
     let spec = SandboxSpec { image: "former".into(), ..spec("former") };
     home.driver.create(&id, &spec).await.unwrap_or_else(|error| panic!("create: {}", chain(&error)));
-    home.driver.list().await.expect("a list");
+    home.driver.tidy().await.expect("tidied");
     assert!(images.join("host-used").exists() && !images.join("host-former").exists());
     home.destroy(&id).await;
-    home.driver.list().await.expect("a list");
+    home.driver.tidy().await.expect("tidied");
     assert!(!images.join("host-used").exists());
 }

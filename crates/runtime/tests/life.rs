@@ -162,6 +162,7 @@ async fn e09_left_overs_of_an_interrupted_creation_are_removed() {
     std::fs::remove_file(home.dir.path().join("data/instances").join(id.as_str()).join("ready")).unwrap();
     let second = Native::open(config(home.dir.path())).unwrap();
     assert_eq!(second.list().await.unwrap(), []);
+    second.tidy().await.unwrap();
     assert_eq!(traces(&home, &id), Vec::<String>::new());
 }
 
@@ -413,9 +414,14 @@ async fn e09_left_overs_of_a_kill_at_any_point_are_removed() {
     std::fs::write(data.join("ids/18"), "").unwrap();
     std::fs::create_dir(dir(&id)).unwrap();
     std::fs::write(dir(&id).join("record.new"), "{").unwrap();
-    // A disk's template was being made.
-    std::fs::write(instances.join(".template-x"), "").unwrap();
-    assert_eq!(fresh().list().await.unwrap(), []);
+    let found = async || {
+        let driver = fresh();
+        let found = driver.list().await.unwrap();
+        driver.tidy().await.unwrap();
+        assert_eq!(driver.quarantined(), []);
+        found
+    };
+    assert_eq!(found().await, []);
     nothing_is_left();
 
     // It was being removed: no longer whole, some of its files gone, or all but its record, or that too.
@@ -427,14 +433,14 @@ async fn e09_left_overs_of_a_kill_at_any_point_are_removed() {
         for name in gone {
             std::fs::remove_file(dir(&id).join(name)).unwrap();
         }
-        assert_eq!(fresh().list().await.unwrap(), [], "{gone:?}");
+        assert_eq!(found().await, [], "{gone:?}");
         assert_eq!(traces(&home, &id), Vec::<String>::new(), "{gone:?}");
         nothing_is_left();
         home.destroy(&id).await;
     }
     let id = InstanceId::random();
     std::fs::create_dir(dir(&id)).unwrap();
-    assert_eq!(fresh().list().await.unwrap(), []);
+    assert_eq!(found().await, []);
     nothing_is_left();
 }
 

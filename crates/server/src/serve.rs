@@ -150,7 +150,7 @@ impl Server {
         let ports = Arc::new(Ports::new(store.clone()));
         let context = Context {
             store: store.clone(),
-            driver,
+            driver: driver.clone(),
             images: images.clone(),
             metrics: metrics.clone(),
             ports: ports.clone(),
@@ -165,6 +165,12 @@ impl Server {
             None => None,
         };
         lifecycle::reconcile(&sandboxes).await?;
+        // Beside the first answers: what is left over may be large, and an image takes its time.
+        tokio::spawn(async move {
+            if let Err(error) = driver.tidy().await {
+                tracing::error!(error = crate::chain(&error), "left-overs were not removed");
+            }
+        });
         ports.load().await?;
 
         let gate = Gate::new(options.proxies);

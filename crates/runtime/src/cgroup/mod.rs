@@ -281,6 +281,27 @@ impl Group {
         self.v2.as_ref().is_some_and(|(dir, _)| fs::write(dir.join("cgroup.kill"), "1").is_ok())
     }
 
+    /// Has everything in the groups stand still, or go on. False where the kernel cannot.
+    pub(crate) fn freeze(&self, still: bool) -> bool {
+        let value = if still { "1" } else { "0" };
+        self.v2.as_ref().is_some_and(|(dir, _)| fs::write(dir.join("cgroup.freeze"), value).is_ok())
+    }
+
+    /// Whether everything in the groups has been told to stand still.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.v2.as_ref().is_some_and(|(dir, _)| read_number(&dir.join("cgroup.freeze")) == Some(1))
+    }
+
+    /// Bytes that were written to files and are not on a disk yet.
+    pub(crate) fn unwritten(&self) -> u64 {
+        let Some(dir) = self.memory() else { return 0 };
+        let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+        // Version 2 has `file_dirty`, version 1 `total_dirty` with those of the groups below it.
+        let names = ["file_dirty", "file_writeback", "total_dirty", "total_writeback"];
+        let counts = stat.lines().filter_map(|line| line.split_once(' '));
+        counts.filter(|(name, _)| names.contains(name)).filter_map(|(_, n)| n.parse::<u64>().ok()).sum()
+    }
+
     /// The processes in the groups.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let procs = self.procs();

@@ -2,6 +2,7 @@
 
 use super::{read_field, read_number, write};
 use crate::driver::{DriverError, Result, Stats};
+use crate::tree;
 use rustix::event::{PollFd, PollFlags};
 use sandcrab_api::sandbox::Limits;
 use std::fs;
@@ -94,15 +95,5 @@ pub(super) fn remove(dir: &Path) -> Result<()> {
             return Err(error(dir)(io::ErrorKind::TimedOut.into()));
         }
     }
-    remove_tree(dir).map_err(error(dir))
-}
-
-fn remove_tree(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    fs::remove_dir(dir)
+    tree::remove_of(dir, tree::Kind::Groups).map_err(error(dir))
 }

@@ -76,6 +76,24 @@ fn put_away(parent: &Path, name: &str) -> Result<Option<PathBuf>, ImageError> {
     Ok(Some(old))
 }
 
+/// Removes directories that nothing uses; what a server that ends leaves of them, the next one removes.
+fn discard(gone: Vec<PathBuf>) {
+    if gone.is_empty() {
+        return;
+    }
+    std::thread::spawn(move || {
+        for path in gone {
+            match crate::tree::remove(&path) {
+                // Another server removes it as well.
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "an image that nothing uses was not removed");
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
 fn hex(hasher: Sha256) -> String {
     hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -36,6 +36,27 @@ pub(super) struct Launch {
     stage: Stage,
 }
 
+/// The first process of an instance whose launch is not done. It is a child of the server's: dropped, it is ended and its
+/// status is taken, so that no zombie stays of a launch that failed.
+struct First(Option<Process>);
+
+impl First {
+    fn survive(mut self) -> Process {
+        match self.0.take() {
+            Some(process) => process,
+            None => unreachable!("it is taken once, here"),
+        }
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        if let Some(process) = self.0.take() {
+            process.end();
+        }
+    }
+}
+
 /// What a launch needs besides its plan.
 pub(super) struct Setup<'a> {
     pub(super) files: &'a Files,
@@ -112,25 +133,25 @@ impl Launch {
 
     /// Waits for the end. When this returns, the agent's program runs and its socket accepts connections.
     pub(super) fn finish(mut self) -> Result<Process> {
-        let process = self.listen()?;
+        let first = self.listen()?;
         let waited = self.stage.child.wait();
         waited.map_err(DriverError::io("wait for the launch of", &self.id))?;
-        Ok(process)
+        Ok(first.survive())
     }
 
-    fn listen(&self) -> Result<Process> {
+    fn listen(&self) -> Result<First> {
         let failed = |failure| DriverError::Launch { id: self.id.clone(), failure };
         let mut first = None;
         loop {
             let (report, mut fds) = launch::recv::<Report>(self.stage.socket.as_fd())
                 .map_err(DriverError::io("hear of the launch of", &self.id))?;
             match report {
-                Some(Report::Started { .. }) => first = fds.pop(),
+                Some(Report::Started { .. }) => first = fds.pop().map(Process::new).map(Some).map(First),
                 Some(Report::Failed(failure)) => return Err(failed(failure)),
                 None => break,
             }
         }
-        first.map(Process::new).ok_or_else(|| {
+        first.ok_or_else(|| {
             let reason =
                 "the launch stage ended without a word; its messages are in the instance's agent.log".into();
             failed(Failure { op: "launch".into(), errno: 0, reason })

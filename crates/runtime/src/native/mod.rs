@@ -5,9 +5,11 @@
 //! instances/<id>/record.json   what was asked for and what was taken for it; written before anything is made
 //! instances/<id>/pid           the first process: its id and start time
 //! instances/<id>/ready         the creation was finished; without it, what is there is a left-over
+//! instances/<id>/acknowledged  somebody was told of it: it is destroyed when that is asked for, and by nothing else
 //! instances/<id>/device        the loop device that the disk was attached to last
 //! instances/<id>/disk.img      the writable layers, on a file system of their own
 //! instances/<id>/disk/         the writable layers, where disks cannot be had
+//! instances/database           the id of the database that knows them
 //! sockets/<id>                 where the agent accepts connections
 //! ids/<range>                  ranges of ids in use
 //! programs/                    the server's program, if it was replaced while it runs
@@ -16,17 +18,19 @@
 
 mod images;
 mod launcher;
+mod left_overs;
 mod process;
 mod program;
 mod record;
+mod space;
 mod turns;
 
 use crate::cgroup::{Group, Hierarchies};
 use crate::disk;
 use crate::doctor::Feature;
 use crate::driver::{
-    BoxFuture, BoxStream, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Result, SandboxSpec,
-    Stats,
+    BoxFuture, BoxStream, Condition, Driver, DriverError, Exit, ImageInfo, Instance, InstanceId, Quarantined,
+    Result, SandboxSpec, Stats,
 };
 use crate::ids;
 use crate::image::host::HostOptions;
@@ -41,6 +45,7 @@ pub(crate) use process::identity;
 use record::{Files, Record};
 use sandcrab_api::sandbox::{Limits, Network};
 use sandcrab_api::units::ByteSize;
+pub(crate) use space::admit;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +59,8 @@ const DEFAULT_MEMORY: u64 = 4 << 30;
 /// limit, so those that close every possible descriptor stay fast. A process that needs more is rare, and what all of a
 /// sandbox's can hold together is what `pids` times this allows.
 const OPEN_FILES: u64 = 4096;
+/// One place for all servers of the machine.
+const MACHINE_DIR: &str = "/run/sandcrab";
 /// A program of one's own to execute, with its leading arguments.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -82,6 +89,8 @@ pub struct Config {
     pub images_of: Option<PathBuf>,
     /// The images that can be built. Default: `python`.
     pub recipes: Vec<Recipe>,
+    /// Where the servers of this machine tell each other which user ids they use.
+    pub machine_dir: PathBuf,
 }
 
 impl Config {
@@ -106,6 +115,7 @@ impl Config {
             host_image_exclude: Vec::new(),
             images_of: None,
             recipes: vec![python::recipe()],
+            machine_dir: MACHINE_DIR.into(),
         }
     }
 }
@@ -143,6 +153,9 @@ struct Shared {
     creating: Mutex<HashMap<InstanceId, String>>,
     /// Instances that this server knows to be whole, with how they ended.
     live: Mutex<HashMap<InstanceId, Live>>,
+    /// Instances that cannot be used, and why.
+    quarantined: Mutex<BTreeMap<InstanceId, String>>,
+    space: space::Space,
     images: images::Images,
 }
 
@@ -161,7 +174,9 @@ struct Machine {
 #[derive(Clone, Debug)]
 struct Live {
     record: Arc<Record>,
+    acknowledged: bool,
     exit: watch::Receiver<Option<Exit>>,
+    condition: watch::Sender<Condition>,
 }
 
 impl Native {
@@ -185,7 +200,7 @@ impl Native {
         need(Feature::Seccomp, (!machine.seccomp).then(|| "the kernel has no seccomp filters".into()))?;
         let agent = if machine.uid == 0 { seccomp::Agent::Apart } else { seccomp::Agent::SameId };
         let seccomp = if machine.seccomp { seccomp::user_filter(agent)? } else { String::new() };
-        let disks = disk::Disks::new(files.scratch_files());
+        let disks = disk::Disks::default();
         let quota = if machine.uid == 0 {
             disks.examine(config.defaults.disk.map_or(DEFAULT_DISK, |disk| disk.0))
         } else {
@@ -199,8 +214,10 @@ impl Native {
             config.recipes.clone(),
         )?;
         let shares = Shares::examine(machine.uid == 0)?;
-        let ids = if machine.uid == 0 { Some(ids::Table::open(files.ids())?) } else { None };
-        Ok(Self {
+        let ids =
+            if machine.uid == 0 { Some(ids::Table::open(files.ids(), &config.machine_dir)?) } else { None };
+        let space = space::Space::open(&config.data_dir)?;
+        let this = Self {
             shared: Arc::new(Shared {
                 config,
                 files,
@@ -213,9 +230,15 @@ impl Native {
                 turns: Arc::default(),
                 creating: Mutex::default(),
                 live: Mutex::default(),
+                quarantined: Mutex::default(),
+                space,
                 images,
             }),
-        })
+        };
+        if this.shared.disks.is_some() {
+            space::watch(&this.shared)?;
+        }
+        Ok(this)
     }
 
     /// Makes an image known under a name, beside `host`.
@@ -259,6 +282,10 @@ impl Shared {
         self.creating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn quarantined(&self) -> MutexGuard<'_, BTreeMap<InstanceId, String>> {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes images of former states of the machine that no instance uses.
     fn collect_images(&self) -> Result<()> {
         // Held until the end: an instance that begins to be created has its image before it has a record.
@@ -268,7 +295,14 @@ impl Shared {
         }
         let mut used = BTreeSet::new();
         for id in self.files.instances()? {
-            used.extend(self.files.read(&id)?.map(|record| record.image.key));
+            match self.files.read(&id) {
+                Ok(record) => used.extend(record.map(|record| record.image.key)),
+                // What it is made of is not known, and may be needed by the one who repairs it.
+                Err(error) => {
+                    tracing::warn!(instance = %id, %error, "old images are kept");
+                    return Ok(());
+                }
+            }
         }
         self.images.collect(&used)
     }
@@ -277,7 +311,8 @@ impl Shared {
     fn instances_by_image(&self) -> Result<BTreeMap<String, usize>> {
         let mut count = BTreeMap::new();
         for id in self.files.instances()? {
-            if let Some(record) = self.files.read(&id)? {
+            // One that cannot be read starts from no image any more.
+            if let Ok(Some(record)) = self.files.read(&id) {
                 *count.entry(record.spec.image).or_default() += 1;
             }
         }
@@ -299,6 +334,7 @@ impl Shared {
 
     /// Creates an instance; blocks. What a failure leaves is taken away before it is returned.
     fn create(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<(Arc<Record>, process::Process)> {
+        self.space.admit()?;
         let stage = launcher::Coming::start(&self.config.launch)?;
         let spec = self.defaults(spec);
         let image = self.images.get(&spec.image)?;
@@ -310,7 +346,7 @@ impl Shared {
             // Nothing else exists yet, and the directory may be that of another instance with the same id.
             self.shares.give_back(id);
             if let (Some(ids), Some(range)) = (&self.ids, range) {
-                ids.give_back(range, id)?;
+                unless_failed(id, ids.give_back(range, id));
             }
             return Err(error);
         }
@@ -321,7 +357,7 @@ impl Shared {
         match self.start(&record, &identity, stage) {
             Ok(process) => Ok((Arc::new(record), process)),
             Err(error) => {
-                self.remove(&record)?;
+                unless_failed(id, self.remove(&record));
                 Err(error)
             }
         }
@@ -350,7 +386,10 @@ impl Shared {
             launch.attached(&attached.path);
         }
         let process = launch.finish()?;
-        self.files.mark_ready(&record.id)?;
+        if let Err(error) = self.files.mark_ready(&record.id) {
+            process.end();
+            return Err(error);
+        }
         if let Some(attached) = attached {
             tokio::task::spawn_blocking(move || attached.settle());
         }
@@ -468,8 +507,7 @@ impl Shared {
 
     /// Ends all processes of an instance and takes away what they lived in; its files stay. Blocks until the kernel
     /// says that it is gone.
-    fn stop(&self, record: &Record) -> Result<()> {
-        let id = &record.id;
+    fn stop(&self, id: &InstanceId) -> Result<()> {
         let group = self.cgroups.group(id.as_str());
         // The kill comes first: nothing that it needs can be used up by a sandbox.
         group.kill();
@@ -478,7 +516,7 @@ impl Shared {
         }
         for pid in group.pids() {
             // Only where the kernel cannot kill a group at once and a launch was cut short.
-            process::kill_stray(pid, id)?;
+            process::kill_stray(pid, id, || group.pids().contains(&pid))?;
         }
         group.remove()?;
         self.files.remove_socket(id)?;
@@ -491,7 +529,7 @@ impl Shared {
 
     /// Takes away all that an instance has or may have; blocks until it is gone.
     fn remove(&self, record: &Record) -> Result<()> {
-        self.stop(record)?;
+        self.stop(&record.id)?;
         self.files.remove(&record.id)?;
         if let (Some(ids), Some(range)) = (&self.ids, record.range) {
             ids.give_back(range, &record.id)?;
@@ -506,13 +544,17 @@ impl Shared {
         if live.exit.borrow().is_none() {
             return Ok(live.instance());
         }
+        self.space.admit()?;
+        if let (Some(ids), Some(range)) = (&self.ids, live.record.range) {
+            ids.keep(range)?;
+        }
         let stage = launcher::Coming::start(&self.config.launch)?;
-        self.stop(&live.record)?;
+        self.stop(id)?;
         self.files.forget_work(id)?;
         match self.start(&live.record, &[], stage) {
             Ok(process) => Ok(self.adopt(live.record, process)),
             Err(error) => {
-                self.stop(&live.record)?;
+                unless_failed(id, self.stop(id));
                 Err(error)
             }
         }
@@ -520,29 +562,46 @@ impl Shared {
 
     /// To be called by who has the instance's turn.
     fn destroy(&self, id: &InstanceId) -> Result<()> {
-        match self.files.read(id)? {
-            Some(record) => self.remove(&record)?,
-            // The record is removed last but for its directory.
-            None => self.files.remove(id)?,
+        match self.files.read(id) {
+            Ok(Some(record)) => self.remove(&record)?,
+            // The record is removed last but for its directory; one that cannot be read hinders nothing. The range is
+            // given back when nothing has its name any more.
+            Ok(None) | Err(_) => {
+                self.stop(id)?;
+                self.files.remove(id)?;
+                self.shares.give_back(id);
+            }
         }
         self.live().remove(id);
+        self.quarantined().remove(id);
         Ok(())
     }
 
     /// Watches a running instance and makes it known.
     fn adopt(&self, record: Arc<Record>, process: process::Process) -> Instance {
-        let instance = record.instance(true);
+        let acknowledged = self.files.is_acknowledged(&record.id);
+        let instance = record.instance(true, acknowledged);
         let (ended, exit) = watch::channel(None);
+        let held = self.cgroups.group(record.id.as_str()).is_frozen();
+        let condition = watch::Sender::new(if held { Condition::Held } else { Condition::Sound });
         tokio::spawn(async move {
             let exit = process.wait().await;
             ended.send_replace(Some(exit));
         });
-        self.live().insert(record.id.clone(), Live { record, exit });
+        self.live().insert(record.id.clone(), Live { record, acknowledged, exit, condition });
         instance
     }
 
     fn find(&self, id: &InstanceId) -> Result<Live> {
         self.live().get(id).cloned().ok_or_else(|| DriverError::NotFound { id: id.clone() })
+    }
+}
+
+/// Logs that a failure could not be cleaned up after: what failed first is what the caller is to hear.
+fn unless_failed(id: &InstanceId, cleaned: Result<()>) {
+    if let Err(error) = cleaned {
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(instance = %id, error, "what a failure left behind was not removed");
     }
 }
 
@@ -563,12 +622,13 @@ impl Driver for Native {
         Box::pin(async move {
             let (shared, id, spec) = (self.shared.clone(), id.clone(), spec.clone());
             let (send, receive) = oneshot::channel();
-            shared.creating().insert(id.clone(), spec.image.clone());
             // Here and not on the thread, which may have to wait for its start: who destroys the instance meanwhile
             // waits for this.
             let turn = shared.turns.try_take(&id);
             tokio::task::spawn_blocking(move || {
                 let _turn = turn.unwrap_or_else(|| shared.turns.take(&id));
+                // Not before this thread: the lock is held while images are removed.
+                shared.creating().insert(id.clone(), spec.image.clone());
                 let created =
                     shared.create(&id, &spec).map(|(record, process)| shared.adopt(record, process));
                 shared.creating().remove(&id);
@@ -651,55 +711,59 @@ impl Driver for Native {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Instance>>> {
         Box::pin(async move {
             let shared = self.shared.clone();
-            let found = blocking(move || {
-                let mut found = Vec::new();
-                for id in shared.files.instances()? {
-                    // Whoever changes it now knows of it.
-                    let Some(_turn) = shared.turns.try_take(&id) else { continue };
-                    if shared.live().contains_key(&id) {
-                        continue;
-                    }
-                    let Some(record) = shared.files.read(&id)? else {
-                        // The server died before it had made anything, or when it had removed all but this.
-                        shared.files.remove(&id)?;
-                        continue;
-                    };
-                    if let Some(share) = record.share {
-                        shared.shares.found(&id, share);
-                    }
-                    if shared.files.is_ready(&id) {
-                        let process = process::find(&shared.files.pid(&id))?;
-                        found.push((Arc::new(record), process));
-                    } else {
-                        shared.remove(&record)?;
-                    }
-                }
-                if let Some(disks) = &shared.disks {
-                    disks.remove_left_overs()?;
-                }
-                shared.collect_images()?;
-                if let Some(ids) = &shared.ids {
-                    ids.give_back_orphans(|id| {
-                        shared.creating().contains_key(id) || shared.files.dir(id).exists()
-                    })?;
-                }
-                Ok(found)
-            })
-            .await?;
-            for (record, process) in found {
-                match process {
-                    Some(process) => {
-                        self.shared.adopt(record, process);
-                    }
-                    None => {
-                        let (_, exit) = watch::channel(Some(Exit::Unknown));
-                        self.shared.live().insert(record.id.clone(), Live { record, exit });
-                    }
-                }
+            for found in blocking(move || shared.find_all()).await? {
+                self.shared.take_up(found);
             }
             let live = self.shared.live();
             Ok(live.values().map(Live::instance).collect())
         })
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        let quarantined = self.shared.quarantined();
+        quarantined
+            .iter()
+            .map(|(id, reason)| Quarantined { id: id.clone(), reason: reason.clone() })
+            .collect()
+    }
+
+    fn tidy(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let shared = self.shared.clone();
+            blocking(move || shared.tidy()).await
+        })
+    }
+
+    fn acknowledge<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (shared, id) = (self.shared.clone(), id.clone());
+            blocking(move || {
+                shared.files.acknowledge(&id)?;
+                if let Some(live) = shared.live().get_mut(&id) {
+                    live.acknowledged = true;
+                }
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn database(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        Box::pin(async move {
+            let shared = self.shared.clone();
+            blocking(move || shared.files.database()).await
+        })
+    }
+
+    fn set_database<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let (shared, id) = (self.shared.clone(), id.to_owned());
+            blocking(move || shared.files.set_database(&id)).await
+        })
+    }
+
+    fn condition(&self, id: &InstanceId) -> Result<watch::Receiver<Condition>> {
+        Ok(self.shared.find(id)?.condition.subscribe())
     }
 
     fn inspect<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Option<Instance>>> {
@@ -777,6 +841,6 @@ impl Driver for Native {
 
 impl Live {
     fn instance(&self) -> Instance {
-        self.record.instance(self.exit.borrow().is_none())
+        self.record.instance(self.exit.borrow().is_none(), self.acknowledged)
     }
 }

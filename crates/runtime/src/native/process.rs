@@ -11,6 +11,9 @@ use std::path::Path;
 /// uninterruptible sleep can take for ever.
 const GONE_TIMEOUT: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 30, tv_nsec: 0 };
 
+/// How often a process is looked at that the kernel does not tell of.
+const UNWATCHED: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A running or ended first process.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -53,11 +56,14 @@ pub(super) fn find(pid_file: &Path) -> Result<Option<Process>> {
     Ok((!process.has_ended()?).then_some(process))
 }
 
-/// Kills a process of a group that no first process answers for, and waits for its end.
-pub(super) fn kill_stray(pid: i32, id: &InstanceId) -> Result<()> {
+/// Kills a process of a group that no first process answers for, and waits for its end. `is_meant` says whether the
+/// group has a process of this id.
+pub(super) fn kill_stray(pid: i32, id: &InstanceId, is_meant: impl FnOnce() -> bool) -> Result<()> {
     let Some(rustix_pid) = Pid::from_raw(pid) else { return Ok(()) };
     match rustix::process::pidfd_open(rustix_pid, PidfdFlags::NONBLOCK) {
-        Ok(pidfd) => Process { pidfd }.kill_and_wait(id),
+        // Asked when the pidfd holds the process: the id may have passed to one of the host's since the group was read.
+        Ok(pidfd) if is_meant() => Process { pidfd }.kill_and_wait(id),
+        Ok(_) => Ok(()),
         Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(DriverError::io("open process", pid)(error)),
     }
@@ -94,16 +100,39 @@ impl Process {
         }
     }
 
+    /// Ends a child of this process that nothing waits for, and takes its status.
+    pub(super) fn end(self) {
+        use rustix::event::{PollFd, PollFlags};
+        // Where it has ended already there is nothing to kill; the rest is the same.
+        let _ended = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let waited = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&GONE_TIMEOUT)));
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let taken = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
+        if !matches!((waited, &taken), (Ok(1), Ok(Some(_)))) {
+            tracing::error!(?waited, ?taken, "the first process of a launch that failed did not end");
+        }
+    }
+
     /// Waits for the process's end and takes its status, if it is ours to take.
     pub(super) async fn wait(self) -> Exit {
-        let Ok(pidfd) = crate::sys::process::watch(self.pidfd) else {
-            return Exit::Unknown;
+        let pidfd = match crate::sys::process::watch(self.pidfd) {
+            Ok(watched) => match watched.readable().await {
+                Ok(_) => watched.into_inner(),
+                Err(_runtime_ends) => return Exit::Unknown,
+            },
+            // The kernel's memory or its bound on watches was used up. That it runs is known all the same.
+            Err((pidfd, error)) => {
+                tracing::warn!(%error, "a first process is looked at now and then, because it cannot be watched");
+                let process = Self { pidfd };
+                while matches!(process.has_ended(), Ok(false)) {
+                    tokio::time::sleep(UNWATCHED).await;
+                }
+                process.pidfd
+            }
         };
-        if pidfd.readable().await.is_err() {
-            return Exit::Unknown;
-        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        match rustix::process::waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), options) {
+        match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Exit::Code(code),
                 (_, Some(signal)) => Exit::Signal(signal),

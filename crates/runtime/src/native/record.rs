@@ -3,11 +3,12 @@
 use crate::driver::{DriverError, Instance, InstanceId, Result, SandboxSpec};
 use crate::image::Image;
 use crate::shares::Share;
+use crate::tree;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// What was asked for, and what was taken for it. Written before anything is made, so that a server that dies in
@@ -26,14 +27,18 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn instance(&self, running: bool) -> Instance {
-        Instance { id: self.id.clone(), spec: self.spec.clone(), running }
+    pub(super) fn instance(&self, running: bool, acknowledged: bool) -> Instance {
+        Instance { id: self.id.clone(), spec: self.spec.clone(), running, acknowledged }
     }
 }
 
 /// The name of an instance's record, and of the file that says that its creation was finished.
 const RECORD: &str = "record.json";
 const READY: &str = "ready";
+/// The name of the file that says that somebody was told of the instance.
+const ACKNOWLEDGED: &str = "acknowledged";
+/// The name of the file, beside the instances, with the id of the database that knows them.
+const DATABASE: &str = "database";
 /// How many bytes of an agent's log an error's message may have.
 const LAST_WORDS: u64 = 2048;
 
@@ -139,28 +144,43 @@ impl Files {
         PathBuf::from(format!("/proc/self/fd/{}/{id}", self.sockets.as_raw_fd()))
     }
 
-    /// Makes an instance's directory with its record. An error if it exists.
+    /// Makes an instance's directory with its record. An error if it exists; a failure leaves nothing.
     pub(super) fn write(&self, record: &Record) -> Result<()> {
         let dir = self.dir(&record.id);
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(DriverError::io("create", dir.display()))?;
         let (temporary, path) = (dir.join("record.new"), dir.join(RECORD));
-        let text = serde_json::to_vec(record)
-            .map_err(|source| DriverError::Record { path: path.clone(), source })?;
-        fs::write(&temporary, text)
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(DriverError::io("write", path.display()))
+        let written = serde_json::to_vec(record)
+            .map_err(|source| DriverError::Record { path: path.clone(), source })
+            .and_then(|text| {
+                fs::write(&temporary, text)
+                    .and_then(|()| fs::rename(&temporary, &path))
+                    .map_err(DriverError::io("write", path.display()))
+            });
+        if written.is_err()
+            && let Err(error) = tree::remove(&dir)
+        {
+            // A left-over for the next start; why there is one is what the caller is to hear.
+            tracing::warn!(dir = %dir.display(), %error, "a creation that failed left something behind");
+        }
+        written
     }
 
     /// An instance's record; none if there is no such instance.
     pub(super) fn read(&self, id: &InstanceId) -> Result<Option<Record>> {
         let path = self.dir(id).join(RECORD);
-        match fs::read(&path) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map(Some).map_err(|source| DriverError::Record { path, source })
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(DriverError::io("read", path.display())(error)),
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DriverError::io("read", path.display())(error)),
+        };
+        let record: Record = serde_json::from_slice(&text)
+            .map_err(|source| DriverError::Record { path: path.clone(), source })?;
+        if record.id != *id {
+            // What is done to this one must not be done to the other.
+            let foreign = io::Error::new(io::ErrorKind::InvalidData, "it is the record of another instance");
+            return Err(DriverError::io("read", path.display())(foreign));
         }
+        Ok(Some(record))
     }
 
     /// Says that an instance's creation is finished.
@@ -171,6 +191,52 @@ impl Files {
 
     pub(super) fn is_ready(&self, id: &InstanceId) -> bool {
         self.dir(id).join(READY).exists()
+    }
+
+    /// Says that somebody is told of the instance: from now on no start of a server takes it for a left-over. When this
+    /// returns, a power cut changes nothing of that.
+    pub(super) fn acknowledge(&self, id: &InstanceId) -> Result<()> {
+        let dir = self.dir(id);
+        let acknowledge = || -> io::Result<()> {
+            // The disk first: it is the most to write.
+            for name in ["disk.img", RECORD, READY] {
+                match fs::File::open(dir.join(name)) {
+                    Ok(file) => file.sync_all()?,
+                    Err(error) if name == "disk.img" && error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            fs::File::create(dir.join(ACKNOWLEDGED))?.sync_all()?;
+            tree::sync(&dir)?;
+            tree::sync(&self.scratch_files())
+        };
+        acknowledge().map_err(DriverError::io("acknowledge", dir.display()))
+    }
+
+    pub(super) fn is_acknowledged(&self, id: &InstanceId) -> bool {
+        self.dir(id).join(ACKNOWLEDGED).exists()
+    }
+
+    /// The id of the database that knows the instances; none if none was written.
+    pub(super) fn database(&self) -> Result<Option<String>> {
+        let path = self.scratch_files().join(DATABASE);
+        match fs::read_to_string(&path) {
+            Ok(id) => Ok(Some(id)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DriverError::io("read", path.display())(error)),
+        }
+    }
+
+    pub(super) fn set_database(&self, id: &str) -> Result<()> {
+        let dir = self.scratch_files();
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&dir)?;
+            file.write_all(id.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(dir.join(DATABASE)).map_err(|error| error.error)?;
+            tree::sync(&dir)
+        };
+        write().map_err(DriverError::io("write the database's id in", dir.display()))
     }
 
     /// All instances that have a directory.
@@ -205,7 +271,7 @@ impl Files {
             for entry in entries {
                 let entry = entry?;
                 if entry.file_name().to_string_lossy().starts_with("work") {
-                    remove_tree(&entry.path())?;
+                    tree::remove(&entry.path())?;
                 }
             }
             Ok(())
@@ -219,45 +285,27 @@ impl Files {
         let dir = self.dir(id);
         let record = dir.join(RECORD);
         let remove = || -> io::Result<()> {
+            let was_acknowledged = self.is_acknowledged(id);
+            ignore_missing(fs::remove_file(dir.join(ACKNOWLEDGED)))?;
             ignore_missing(fs::remove_file(dir.join(READY)))?;
+            if was_acknowledged {
+                // Before the database forgets it: it must not come back as one that only the database lost.
+                tree::sync(&dir)?;
+            }
             let entries = match fs::read_dir(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 entries => entries?,
             };
             for entry in entries {
                 let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    remove_tree(&entry.path())?;
-                } else if entry.file_name() != RECORD {
-                    fs::remove_file(entry.path())?;
+                if entry.file_name() != RECORD {
+                    tree::remove_any(&entry.path())?;
                 }
             }
-            ignore_missing(fs::remove_file(&record))?;
+            ignore_missing(tree::remove_any(&record))?;
             ignore_missing(fs::remove_dir(&dir))
         };
         remove().map_err(DriverError::io("remove", dir.display()))
-    }
-}
-
-/// Removes a tree in which nothing lives any more. A server that is not root meets directories that it may not read,
-/// such as overlayfs's own and any that a sandbox has made: they belong to it, so it can open them first.
-fn remove_tree(dir: &Path) -> io::Result<()> {
-    fn open_up(dir: &Path) -> io::Result<()> {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                open_up(&entry.path())?;
-            }
-        }
-        Ok(())
-    }
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            fs::remove_dir_all(dir)
-        }
-        result => result,
     }
 }
 

@@ -208,10 +208,10 @@ pub(crate) fn new_namespace(kind: i32) -> io::Result<()> {
     if unsafe { libc::unshare(kind) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Watches a pidfd, which becomes readable when its process has ended.
-pub(crate) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Watches a pidfd, which becomes readable when its process has ended. An error gives it back.
+pub(crate) fn watch(pidfd: OwnedFd) -> Result<AsyncFd<OwnedFd>, (OwnedFd, io::Error)> {
     // SAFETY: an OwnedFd answers with the same open descriptor for as long as it lives, and AsyncFd owns it.
-    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(|error| error.into_parts())
 }
 
 /// Whether the kernel knows seccomp filters that kill a whole process.

@@ -200,7 +200,7 @@ impl Store {
         let to = self.dir.join(key);
         if to.exists() {
             // Without image.json: left by someone's hand. Nothing can use it.
-            fs::remove_dir_all(&to).map_err(ImageError::io("remove", &to))?;
+            crate::tree::remove(&to).map_err(ImageError::io("remove", &to))?;
         }
         fs::rename(temporary.keep(), &to).map_err(ImageError::io("publish", &to))
     }
@@ -218,20 +218,20 @@ impl Store {
     pub(super) fn collect(&self, keep: &BTreeSet<String>) -> Result<Vec<String>, ImageError> {
         let _lock = self.lock()?;
         let present = self.present()?.map(|image| image.key);
-        let mut removed = Vec::new();
+        let (mut gone, mut removed) = (Vec::new(), Vec::new());
         for name in entries(&self.dir)? {
-            let path = self.dir.join(&name);
             if name.starts_with(".new-") || name.starts_with(".old-") {
-                fs::remove_dir_all(&path).map_err(ImageError::io("remove", &path))?;
+                gone.push(self.dir.join(&name));
             } else if name.starts_with("host-")
                 && !keep.contains(&name)
                 && present.as_ref() != Some(&name)
                 && let Some(old) = image::put_away(&self.dir, &name)?
             {
-                fs::remove_dir_all(&old).map_err(ImageError::io("remove", &old))?;
+                gone.push(old);
                 removed.push(name);
             }
         }
+        image::discard(gone);
         for state in entries(&self.dir.join("states"))? {
             let path = self.dir.join("states").join(state);
             let key = fs::read_to_string(&path).map_err(ImageError::io("read", &path))?;

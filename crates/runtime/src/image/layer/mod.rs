@@ -131,7 +131,7 @@ impl Store {
         let to = self.dir.join(&key);
         if to.exists() {
             // Without a record that can be read: nothing can use it.
-            fs::remove_dir_all(&to).map_err(ImageError::io("remove", &to))?;
+            crate::tree::remove(&to).map_err(ImageError::io("remove", &to))?;
         }
         fs::rename(temporary.keep(), &to).map_err(ImageError::io("publish", &to))?;
         Ok(layer)
@@ -162,7 +162,7 @@ impl Store {
             }
         }
         removed.retain(|name| !name.starts_with(NEW));
-        discard(gone);
+        super::discard(gone);
         Ok(removed)
     }
 
@@ -177,7 +177,7 @@ impl Store {
         }
         let old = super::put_away(&self.dir, key)?;
         let removed = old.is_some();
-        discard(old.into_iter().collect());
+        super::discard(old.into_iter().collect());
         Ok(removed)
     }
 
@@ -185,7 +185,7 @@ impl Store {
     fn remove_left_overs(&self) -> Result<(), ImageError> {
         for name in super::entries(&self.dir)?.into_iter().filter(|name| name.starts_with(NEW)) {
             let path = self.dir.join(name);
-            fs::remove_dir_all(&path).map_err(ImageError::io("remove", &path))?;
+            crate::tree::remove(&path).map_err(ImageError::io("remove", &path))?;
         }
         Ok(())
     }
@@ -193,22 +193,4 @@ impl Store {
     fn lock(&self) -> Result<File, ImageError> {
         super::lock(&self.dir.join("lock"), FlockOperation::LockExclusive)
     }
-}
-
-/// Removes directories that nothing uses; what a server that ends leaves of them, the next one removes.
-fn discard(gone: Vec<PathBuf>) {
-    if gone.is_empty() {
-        return;
-    }
-    std::thread::spawn(move || {
-        for path in gone {
-            match fs::remove_dir_all(&path) {
-                // Another server removes it as well.
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "an image that nothing uses was not removed");
-                }
-                _ => {}
-            }
-        }
-    });
 }
