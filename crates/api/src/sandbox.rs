@@ -110,6 +110,8 @@ pub enum SandboxStatus {
     Stopped,
     /// Being taken away.
     Destroying,
+    /// Kept as it is, because the server cannot use it: `problem` says why. It can be destroyed.
+    Quarantined,
 }
 
 /// A sandbox as it stands now.
@@ -136,6 +138,9 @@ pub struct SandboxInfo {
     pub created_at: Timestamp,
     /// When its status last changed.
     pub last_change: Timestamp,
+    /// What keeps it from working as it should; absent where nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The caller's sandboxes, by age.

@@ -126,6 +126,9 @@ pub(crate) struct ServeArgs {
     /// Start although this part of the isolation is missing: cgroup, seccomp, landlock, quota
     #[arg(long, value_name = "FEATURE")]
     pub allow_missing: Vec<String>,
+    /// Forget the sandboxes that the database knows and whose files are gone, however many
+    #[arg(long)]
+    pub accept_lost: bool,
     /// Leave this path out of the host image
     #[arg(long, value_name = "PATH")]
     pub host_image_exclude: Vec<PathBuf>,

@@ -228,6 +228,7 @@ fn serve_plan(serve: ServeArgs) -> Result<Plan> {
         allow_missing: serve.allow_missing,
         host_image_exclude: serve.host_image_exclude,
         images_of: None,
+        accept_lost: serve.accept_lost,
     };
     Ok(Plan::Serve { options, logging })
 }

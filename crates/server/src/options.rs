@@ -49,6 +49,8 @@ pub struct ServeOptions {
     pub host_image_exclude: Vec<PathBuf>,
     /// The data directory of another server whose images are used. Default: this one's own.
     pub images_of: Option<PathBuf>,
+    /// Forget the sandboxes that the database knows and that are not there, however many.
+    pub accept_lost: bool,
 }
 
 impl Default for ServeOptions {
@@ -67,6 +69,7 @@ impl Default for ServeOptions {
             allow_missing: Vec::new(),
             host_image_exclude: Vec::new(),
             images_of: None,
+            accept_lost: false,
         }
     }
 }
@@ -93,6 +96,7 @@ pub struct Options {
     pub(crate) allow_missing: Vec<Feature>,
     pub(crate) host_image_exclude: Vec<PathBuf>,
     pub(crate) images_of: Option<PathBuf>,
+    pub(crate) accept_lost: bool,
 }
 
 /// What was typed makes no sense.
@@ -175,6 +179,7 @@ impl ServeOptions {
             allow_missing: allow_missing.collect::<Result<_, _>>()?,
             host_image_exclude: self.host_image_exclude,
             images_of: self.images_of,
+            accept_lost: self.accept_lost,
         })
     }
 }

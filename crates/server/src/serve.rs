@@ -21,7 +21,7 @@ use sandcrab_api::time::Timestamp;
 use sandcrab_runtime::{Driver, DriverError, native};
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -164,7 +164,7 @@ impl Server {
             Some(tls) => Some(Tls::listen(tls).await?),
             None => None,
         };
-        lifecycle::reconcile(&sandboxes).await?;
+        lifecycle::reconcile(&sandboxes, options.accept_lost).await?;
         // Beside the first answers: what is left over may be large, and an image takes its time.
         tokio::spawn(async move {
             if let Err(error) = driver.tidy().await {
@@ -368,7 +368,8 @@ fn prune_events(store: &Store) {
     let store = store.clone();
     tokio::spawn(async move {
         let pruned = async {
-            store.prune_events(before).await?;
+            // In pieces, so that nothing waits long behind it.
+            while store.prune_events(before).await? > 0 {}
             store.shrink().await
         };
         if let Err(error) = pruned.await {
@@ -393,7 +394,13 @@ fn lock(data_dir: &Path) -> Result<File, ServeError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
+        .and_then(|file| {
+            // An earlier release made it readable to all.
+            file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+            Ok(file)
+        })
         .map_err(failed("open", &path))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
@@ -413,14 +420,17 @@ pub fn serve(options: Options, started: impl FnOnce(&Started)) -> Result<(), Ser
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let driver = driver(&options)?;
         let server = Server::start(options, driver).await?;
         let end = signals()?;
         started(server.started());
         server.run(end).await;
         Ok(())
-    })
+    });
+    // What blocks a thread, as the making of an image, is cut off where it is: the next server finds that as after a kill.
+    runtime.shutdown_timeout(GRACE);
+    served
 }
 
 /// Threads that answer requests: half of the CPUs, because the other half of each request is an agent's work. More only

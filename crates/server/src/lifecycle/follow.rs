@@ -25,14 +25,23 @@ pub(super) async fn follow(context: &Context, key: &Key, live: &Live) -> Infalli
     loop {
         let pause = match live.pool.events(after).await {
             Ok(events) => {
-                for event in events.into_iter().take(BATCH) {
-                    after = after.max(event.seq);
-                    let written = context.store.event(key.0, &key.1, bounded(event)).await;
-                    if let Err(error) = written {
-                        tracing::error!(sandbox = %key.1, error = crate::chain(&error), "an event could not be written");
-                    }
+                let events: Vec<_> = events.into_iter().take(BATCH).collect();
+                let last = events.iter().map(|event| event.seq).max();
+                let told = events.into_iter().map(|event| (event.seq, bounded(event))).collect();
+                match last {
+                    None => PACE,
+                    // Only what is written is acknowledged, which the next question does: the agent forgets it then.
+                    Some(last) => match context.store.agent_events(key.0, &key.1, told).await {
+                        Ok(()) => {
+                            after = after.max(last);
+                            PACE
+                        }
+                        Err(error) => {
+                            tracing::error!(sandbox = %key.1, error = crate::chain(&error), "events could not be written");
+                            PAUSE
+                        }
+                    },
                 }
-                PACE
             }
             Err(error) => {
                 tracing::debug!(sandbox = %key.1, error = crate::chain(&error), "an agent did not tell of events");

@@ -84,6 +84,13 @@ pub(crate) struct Ending {
     pub(crate) silent: bool,
 }
 
+impl Default for Ending {
+    /// Of an agent that ended while no server looked.
+    fn default() -> Self {
+        Self { exit: Exit::Unknown, oom: None, silent: false }
+    }
+}
+
 /// Which requests keep a sandbox awake: what a later release decides by when it puts idle sandboxes to sleep.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
@@ -115,11 +122,23 @@ impl Activity {
 pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
     pub(crate) activity: Activity,
-    inbox: mpsc::UnboundedSender<Message>,
+    inbox: mpsc::Sender<Message>,
     view: watch::Receiver<View>,
 }
 
 impl Sandbox {
+    /// Gives a message to the owner. One for which there is no room is answered here; one whose owner has ended comes back.
+    fn tell(&self, message: Message) -> Result<(), Message> {
+        match self.inbox.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                message.fail(owner::busy(&self.id));
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(message)) => Err(message),
+        }
+    }
+
     fn live(&self) -> Option<Arc<Live>> {
         match &self.view.borrow().life {
             Life::Running(live) => Some(live.clone()),
@@ -233,9 +252,9 @@ impl Sandboxes {
     fn send(&self, key: &Key, message: Message) -> Arc<Sandbox> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let message = match entries.get(key) {
-            Some(sandbox) => match sandbox.inbox.send(message) {
+            Some(sandbox) => match sandbox.tell(message) {
                 Ok(()) => return sandbox.clone(),
-                Err(refused) => refused.0,
+                Err(message) => message,
             },
             None => message,
         };
@@ -272,7 +291,7 @@ impl Sandboxes {
             return Ok(Use::new(sandbox, live));
         }
         let (reply, answer) = oneshot::channel();
-        sandbox.inbox.send(Message::Wake(reply)).map_err(|_| unknown())?;
+        sandbox.tell(Message::Wake(reply)).map_err(|_| unknown())?;
         let live = answer.await.map_err(|_| unknown())??;
         Ok(Use::new(sandbox, live))
     }
@@ -296,7 +315,7 @@ impl Sandboxes {
         let unknown = || not_found(&key.1);
         let sandbox = self.find(&key).ok_or_else(unknown)?;
         let (reply, answer) = oneshot::channel();
-        sandbox.inbox.send(Message::Destroy(reply)).map_err(|_| unknown())?;
+        sandbox.tell(Message::Destroy(reply)).map_err(|_| unknown())?;
         answer.await.map_err(|_| unknown())?
     }
 
@@ -352,7 +371,7 @@ impl Sandboxes {
     }
 
     /// Removes an entry whose owner is about to end. Not if a message is waiting: then the owner goes on.
-    fn retire(&self, key: &Key, inbox: &mpsc::UnboundedReceiver<Message>) -> bool {
+    fn retire(&self, key: &Key, inbox: &mpsc::Receiver<Message>) -> bool {
         // Under the lock, because messages to an owner without a sandbox are sent under it.
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         if !inbox.is_empty() {

@@ -16,11 +16,14 @@
 //!                                Condemned
 //! ```
 //!
+//! A sandbox that cannot be used as it was found at a start is Quarantined: it stays until it is destroyed.
+//!
 //! Making, Starting and Destroying hold the future that does the work; the task polls it beside its inbox, so that a
 //! sandbox can be destroyed while it is being made. Messages that a working state cannot answer are deferred and
 //! handled, in order, in the state that follows: that is how concurrent first users share one start.
 //!
-//! The owner writes the store before it answers. It ends when there is no sandbox and nobody waits for one.
+//! The owner writes the store before it answers, with one exception: what is taken away is taken away first, and written
+//! after, because a disk that is full must not keep what fills it. The owner ends when there is no sandbox and nobody waits for one.
 
 use super::follow;
 use super::options::Options;
@@ -32,12 +35,12 @@ use crate::store::{NewEvent, SandboxRow, StoreError, StoredStatus};
 use sandcrab_api::exec::Oom;
 use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus};
 use sandcrab_api::time::Timestamp;
-use sandcrab_api::{ApiError, ErrorCode};
-use sandcrab_runtime::{DriverError, Exit, InstanceId, Stats};
+use sandcrab_api::{ApiError, ErrorCode, SandboxId};
+use sandcrab_runtime::{Condition, DriverError, Exit, InstanceId, Stats};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -46,6 +49,14 @@ type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// How often a running sandbox's count of kills for want of memory is read. A kill of its commands in the last moments
 /// before its agent is killed cannot be told from the agent's own.
 const COUNT_KILLS: Duration = Duration::from_secs(5);
+/// Between two starts that fail: doubled from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Messages that wait for an owner to look, and those that it puts off until its work is done.
+const INBOX: usize = 1024;
+const DEFERRED: usize = 256;
+/// The most bytes of wishes that it puts off.
+const DEFERRED_BYTES: usize = 4 << 20;
 /// Between two attempts to end an agent that no longer answers.
 const END_AGAIN: Duration = Duration::from_secs(10);
 /// The signal by which the kernel kills for want of memory.
@@ -61,15 +72,27 @@ pub(super) enum Message {
     Put(Box<CreateSandbox>, Reply<(Arc<SandboxInfo>, bool)>),
     /// Take it away.
     Destroy(Reply<()>),
+    /// The driver says how the instance fares.
+    Fares(InstanceId, Condition),
 }
 
 impl Message {
-    fn fail(self, error: ApiError) {
+    /// Whether the one who asked has gone.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Ensure(reply) | Self::Wake(reply) => reply.is_closed(),
+            Self::Put(_, reply) => reply.is_closed(),
+            Self::Destroy(_) | Self::Fares(..) => false,
+        }
+    }
+
+    pub(super) fn fail(self, error: ApiError) {
         // An asker who has gone away needs no answer.
         let _gone = match self {
             Self::Ensure(reply) | Self::Wake(reply) => reply.send(Err(error)).is_err(),
             Self::Put(_, reply) => reply.send(Err(error)).is_err(),
             Self::Destroy(reply) => reply.send(Err(error)).is_err(),
+            Self::Fares(..) => false,
         };
     }
 }
@@ -83,6 +106,33 @@ pub(super) struct Identity {
     pub(super) limits: Limits,
     pub(super) created_at: Timestamp,
     pub(super) last_change: Timestamp,
+    /// How the instance fares while it runs.
+    pub(super) condition: Condition,
+    /// How starting it failed lately.
+    pub(super) failed: Option<Failed>,
+}
+
+/// Starts that failed one after the other.
+#[derive(Clone)]
+pub(super) struct Failed {
+    count: u32,
+    /// No further one is begun before.
+    until: Instant,
+    error: ApiError,
+}
+
+impl Failed {
+    fn again(before: Option<Self>, error: ApiError) -> Self {
+        let count = before.map_or(0, |failed| failed.count) + 1;
+        let pause = FIRST_PAUSE.saturating_mul(1 << (count - 1).min(10)).min(LONGEST_PAUSE);
+        Self { count, until: Instant::now() + pause, error }
+    }
+
+    /// The error for those who ask before it is time.
+    fn too_early(&self) -> Option<ApiError> {
+        let left = self.until.checked_duration_since(Instant::now())?;
+        Some(self.error.clone().retry_after(left.as_secs() + 1))
+    }
 }
 
 /// Where the sandbox stands.
@@ -94,6 +144,7 @@ pub(super) enum State {
     Starting { it: Identity, ending: Ending, cause: Cause, work: Work<Result<Started, ApiError>> },
     Destroying { it: Identity, work: Work<Result<(), ApiError>>, waiting: Vec<Reply<()>> },
     Condemned { it: Identity },
+    Quarantined { it: Identity, why: String },
 }
 
 /// Why a sandbox is being started.
@@ -125,13 +176,25 @@ impl State {
             Self::Making { work, .. } | Self::Starting { work, .. } => Progress::Started(work.await),
             Self::Running { exit, .. } => Progress::Ended(exit.await),
             Self::Destroying { work, .. } => Progress::Destroyed(work.await),
-            Self::Absent | Self::Stopped { .. } | Self::Condemned { .. } => std::future::pending().await,
+            Self::Absent | Self::Stopped { .. } | Self::Condemned { .. } | Self::Quarantined { .. } => {
+                std::future::pending().await
+            }
         }
     }
 
     fn view(&self, key: &Key) -> View {
+        let mut problem = None;
         let (life, it, status) = match self {
             Self::Absent => return View { life: Life::Absent, info: None },
+            // Nothing in it moves: whoever would use it is told by its owner.
+            Self::Running { it, .. } if it.condition == Condition::Held => {
+                problem = Some(HELD.to_owned());
+                (Life::Starting, it, SandboxStatus::Running)
+            }
+            Self::Quarantined { it, why } => {
+                problem = Some(why.clone());
+                (Life::Stopped(Ending::default()), it, SandboxStatus::Quarantined)
+            }
             Self::Making { it, .. } | Self::Starting { it, .. } => {
                 (Life::Starting, it, SandboxStatus::Starting)
             }
@@ -141,6 +204,9 @@ impl State {
                 (Life::Destroying, it, SandboxStatus::Destroying)
             }
         };
+        if let (Self::Stopped { .. }, Some(failed)) = (self, &it.failed) {
+            problem = Some(format!("it does not start: {}", failed.error.message));
+        }
         let Identity { options, limits, created_at, last_change, .. } = it.clone();
         let info = SandboxInfo {
             id: key.1.clone(),
@@ -153,34 +219,53 @@ impl State {
             labels: options.labels,
             created_at,
             last_change,
+            problem,
         };
         View { life, info: Some(Arc::new(info)) }
     }
 }
 
+/// Why a sandbox was ended whose disk failed.
+const DAMAGED: &str = "its disk could not take what was written, as where the host's disk is full; it was ended, and its \
+                       disk is put right when it is used again";
+
+/// Why nothing in a sandbox runs.
+const HELD: &str =
+    "the host's disk is about to be full: the sandbox stands still until there is room, and loses nothing";
+
 struct Owner {
     key: Key,
     all: Sandboxes,
     context: Arc<Context>,
-    inbox: mpsc::UnboundedReceiver<Message>,
+    inbox: mpsc::Receiver<Message>,
+    /// For what the owner tells itself.
+    own: mpsc::WeakSender<Message>,
     view: watch::Sender<View>,
     deferred: Vec<Message>,
 }
 
 /// Starts the owner of a sandbox that has this state, with its first message if there is one.
 pub(super) fn spawn(all: &Sandboxes, key: Key, state: State, first: Option<Message>) -> Arc<Sandbox> {
-    let (sender, inbox) = mpsc::unbounded_channel();
+    let (sender, inbox) = mpsc::channel(INBOX);
+    let own = sender.downgrade();
     let (view, seen) = watch::channel(state.view(&key));
     let sandbox = Sandbox { id: key.1.clone(), activity: Activity::default(), inbox: sender, view: seen };
     let deferred = first.into_iter().collect();
-    let owner = Owner { key, all: all.clone(), context: all.context.clone(), inbox, view, deferred };
+    let owner = Owner { key, all: all.clone(), context: all.context.clone(), inbox, own, view, deferred };
     tokio::spawn(owner.run(state));
     Arc::new(sandbox)
 }
 
 /// The state of a sandbox whose agent runs: until it ends, what it tells of is written into the log.
-fn running(context: &Arc<Context>, key: &Key, it: Identity, started: Started) -> State {
+fn running(
+    context: &Arc<Context>,
+    key: &Key,
+    own: &mpsc::WeakSender<Message>,
+    it: Identity,
+    started: Started,
+) -> State {
     let Started { live, limits, mut kills } = started;
+    let own = own.clone();
     let (context, key, agent) = (context.clone(), key.clone(), live.clone());
     let exit = async move {
         let count_kills = async {
@@ -202,10 +287,27 @@ fn running(context: &Arc<Context>, key: &Key, it: Identity, started: Started) ->
             never = count_kills => never,
             never = follow => match never {},
             never = end_silent(&context, &key, &agent) => match never {},
+            never = watch_condition(&context, &own, &agent) => match never {},
         };
         End { exit, kills_before: kills }
     };
-    State::Running { it: Identity { limits, ..it }, live, exit: Box::pin(exit) }
+    let it = Identity { limits, condition: Condition::Sound, failed: None, ..it };
+    State::Running { it, live, exit: Box::pin(exit) }
+}
+
+/// Tells the owner how its instance fares, whenever that changes.
+async fn watch_condition(context: &Context, own: &mpsc::WeakSender<Message>, agent: &Live) -> Infallible {
+    let mut told = Condition::Sound;
+    if let Ok(mut condition) = context.driver.condition(&agent.instance) {
+        // It ends with the instance.
+        while let Ok(now) = condition.wait_for(|now| *now != told).await.map(|now| *now) {
+            told = now;
+            agent.pool.pulse().hold(now == Condition::Held);
+            let Some(own) = own.upgrade() else { break };
+            let _owner_ended = own.send(Message::Fares(agent.instance.clone(), now)).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Ends an agent that no longer answers, with all of its sandbox but the files: then it has ended like any other.
@@ -260,6 +362,27 @@ impl Owner {
 
     async fn handle(&mut self, state: State, message: Message) -> State {
         match (state, message) {
+            (State::Running { mut it, live, exit }, Message::Fares(instance, condition))
+                if it.instance == instance =>
+            {
+                self.note_condition(&mut it, condition).await;
+                State::Running { it, live, exit }
+            }
+            // Of an agent that has ended since.
+            (state, Message::Fares(..)) => state,
+            (State::Quarantined { it, why }, message) => match message {
+                Message::Destroy(reply) => self.destroy(it, vec![reply]).await,
+                message => {
+                    message.fail(quarantined(&self.key, &why));
+                    State::Quarantined { it, why }
+                }
+            },
+            (State::Running { it, live, exit }, message @ (Message::Ensure(_) | Message::Wake(_)))
+                if it.condition == Condition::Held =>
+            {
+                message.fail(held(&self.key));
+                State::Running { it, live, exit }
+            }
             (State::Absent, message @ (Message::Destroy(_) | Message::Wake(_))) => {
                 message.fail(not_found(&self.key.1));
                 State::Absent
@@ -271,7 +394,11 @@ impl Owner {
                 State::Running { it, live, exit }
             }
             (State::Stopped { it, ending }, message @ (Message::Ensure(_) | Message::Wake(_))) => {
-                self.deferred.push(message);
+                if let Some(error) = it.failed.as_ref().and_then(Failed::too_early) {
+                    message.fail(error);
+                    return State::Stopped { it, ending };
+                }
+                self.defer(message);
                 self.start(it, ending)
             }
             (State::Running { mut it, live, exit }, Message::Put(wanted, reply)) => {
@@ -294,7 +421,7 @@ impl Owner {
             (State::Condemned { it }, Message::Destroy(reply)) => self.destroy(it, vec![reply]).await,
             // What could not be taken away is tried again before the id is used for something new.
             (State::Condemned { it }, message) => {
-                self.deferred.push(message);
+                self.defer(message);
                 self.destroy(it, Vec::new()).await
             }
             (State::Making { it, work, first }, Message::Destroy(reply)) => {
@@ -317,7 +444,7 @@ impl Owner {
                 state @ (State::Making { .. } | State::Starting { .. } | State::Destroying { .. }),
                 message @ (Message::Ensure(_) | Message::Wake(_) | Message::Put(..)),
             ) => {
-                self.deferred.push(message);
+                self.defer(message);
                 state
             }
         }
@@ -327,7 +454,7 @@ impl Owner {
         match (state, progress) {
             (State::Making { mut it, first, .. }, Progress::Started(Ok(started))) => {
                 it.last_change = Timestamp::now();
-                let state = running(&self.context, &self.key, it, started);
+                let state = running(&self.context, &self.key, &self.own, it, started);
                 self.publish(&state);
                 match first {
                     Message::Put(_, reply) => {
@@ -367,10 +494,19 @@ impl Owner {
                         }
                     }
                 }
-                running(&self.context, &self.key, it, started)
+                running(&self.context, &self.key, &self.own, it, started)
             }
-            (State::Starting { it, ending, cause, .. }, Progress::Started(Err(error))) => {
+            (State::Starting { mut it, ending, cause, .. }, Progress::Started(Err(error))) => {
                 tracing::warn!(sandbox = %self.key.1, %error, "a sandbox did not come up");
+                // Where it is only room that is missing, the next use may find some.
+                if cause == Cause::Used && error.code != ErrorCode::NoSpace {
+                    let what = event("startFailed", "server", error.message.clone());
+                    let written = self.context.store.event_once(self.key.0, &self.key.1, what).await;
+                    if let Err(error) = written {
+                        log_unwritten(&self.key, &error);
+                    }
+                    it.failed = Some(Failed::again(it.failed, error.clone()));
+                }
                 match cause {
                     Cause::Used => self.fail_deferred(&error),
                     // It ended as the server started. Nobody has asked for a start yet: who waits does so now.
@@ -380,6 +516,8 @@ impl Owner {
             }
             (State::Running { mut it, live, .. }, Progress::Ended(end)) => {
                 let silent = live.pool.pulse().reason();
+                let fares = self.context.driver.condition(&it.instance);
+                let is_damaged = fares.is_ok_and(|fares| *fares.borrow() == Condition::Damaged);
                 let ending = self.ending(&it, end, silent.is_some()).await;
                 it.last_change = Timestamp::now();
                 // Published before it is written: requests whose connection broke wait to hear of it.
@@ -394,6 +532,7 @@ impl Owner {
                         "server",
                         format!("its agent did not answer ({why}); it was ended"),
                     ),
+                    None if is_damaged => event("diskFailed", "server", DAMAGED),
                     None if ending.oom.is_some() => event("oom", "kernel", ended),
                     None => event("stopped", "agent", ended),
                 };
@@ -423,7 +562,7 @@ impl Owner {
     fn make(&mut self, first: Message) -> State {
         let wanted = match &first {
             Message::Put(wanted, _) => (**wanted).clone(),
-            Message::Ensure(_) | Message::Wake(_) | Message::Destroy(_) => CreateSandbox::default(),
+            _ => CreateSandbox::default(),
         };
         let options = Options::new(wanted);
         let now = Timestamp::now();
@@ -433,6 +572,8 @@ impl Owner {
             options,
             created_at: now,
             last_change: now,
+            condition: Condition::Sound,
+            failed: None,
         };
         let work = Box::pin(start::create(self.context.clone(), self.key.clone(), it.clone()));
         State::Making { it, work, first }
@@ -443,21 +584,51 @@ impl Owner {
         State::Starting { it, ending, cause: Cause::Used, work }
     }
 
-    async fn destroy(&mut self, it: Identity, mut waiting: Vec<Reply<()>>) -> State {
-        // Written first: a server that is killed meanwhile must not take the rest for a sandbox.
+    async fn destroy(&mut self, it: Identity, waiting: Vec<Reply<()>>) -> State {
+        // Closed at once: whoever visits it gets nothing more, whatever can be written.
+        self.context.ports.revoke(self.key.0, &self.key.1).await;
+        // Written before the work: a server that is killed meanwhile must not take the rest for a sandbox. Where it
+        // cannot be written the work makes the room.
         let marked =
             self.context.store.set_status(self.key.0, &self.key.1, StoredStatus::Destroying, None).await;
         if let Err(error) = marked {
-            let error = crate::http::internal("destroy", &error);
-            self.fail_deferred(&error);
-            for reply in waiting.drain(..) {
-                let _gone = reply.send(Err(error.clone()));
-            }
-            return State::Condemned { it };
+            log_unwritten(&self.key, &error);
         }
+        // Those that were exposed in between; the store takes no more now.
         self.context.ports.revoke(self.key.0, &self.key.1).await;
         let work = Box::pin(start::destroy(self.context.clone(), self.key.clone(), it.instance.clone()));
         State::Destroying { it, work, waiting }
+    }
+
+    /// Puts a message off until the work is done. Those who have gone are forgotten first; more than a fair number is
+    /// refused.
+    fn defer(&mut self, message: Message) {
+        self.deferred.retain(|message| !message.is_abandoned());
+        let size = |message: &Message| match message {
+            Message::Put(wanted, _) => wanted_size(wanted),
+            _ => 0,
+        };
+        let bytes: usize = self.deferred.iter().chain([&message]).map(size).sum();
+        if self.deferred.len() < DEFERRED && bytes <= DEFERRED_BYTES {
+            self.deferred.push(message);
+        } else {
+            message.fail(busy(&self.key.1));
+        }
+    }
+
+    async fn note_condition(&self, it: &mut Identity, condition: Condition) {
+        let before = std::mem::replace(&mut it.condition, condition);
+        let what = match (before, condition) {
+            (_, Condition::Held) => event("held", "server", HELD),
+            (Condition::Held, Condition::Sound) => {
+                event("released", "server", "there is room on the host's disk")
+            }
+            // Its end, which follows, has an event.
+            (_, Condition::Sound | Condition::Damaged) => return,
+        };
+        if let Err(error) = self.context.store.event(self.key.0, &self.key.1, what).await {
+            log_unwritten(&self.key, &error);
+        }
     }
 
     async fn apply(&self, it: &mut Identity, wanted: CreateSandbox) -> Result<(), ApiError> {
@@ -531,6 +702,38 @@ impl Owner {
         )
         .with("sandboxId", id.as_str())
     }
+}
+
+/// About how much memory a wish takes.
+fn wanted_size(wanted: &CreateSandbox) -> usize {
+    let env =
+        wanted.env.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len()));
+    let labels = wanted.labels.iter().flatten().map(|(name, value)| name.len() + value.len());
+    env.chain(labels).sum()
+}
+
+/// More wait for a sandbox than should.
+pub(super) fn busy(id: &SandboxId) -> ApiError {
+    ApiError::new(
+        ErrorCode::ResourceBusy,
+        format!("too many requests wait for sandbox {id} to come up or to go"),
+    )
+    .with("sandboxId", id.as_str())
+    .retry_after(1)
+}
+
+fn held(key: &Key) -> ApiError {
+    ApiError::new(ErrorCode::NoSpace, format!("sandbox {}: {HELD}", key.1))
+        .with("sandboxId", key.1.as_str())
+        .suggest(
+            "Make room on the disk of the server's data directory, for instance by destroying sandboxes.",
+        )
+}
+
+fn quarantined(key: &Key, why: &str) -> ApiError {
+    ApiError::new(ErrorCode::ContainerUnavailable, format!("sandbox {} cannot be used: {why}", key.1))
+        .with("sandboxId", key.1.as_str())
+        .suggest("Its files are kept. Repair what is named and restart the server, or destroy the sandbox.")
 }
 
 fn log_unwritten(key: &Key, error: &StoreError) {

@@ -5,7 +5,7 @@ use super::{Context, Key, Live, VERDICT, event, exit_text, options::Options};
 use crate::images;
 use crate::preview::Apps;
 use crate::proxy::{Pool, PoolError};
-use crate::store::StoredStatus;
+use crate::store::{NewEvent, StoreError, StoredStatus};
 use sandcrab_api::sandbox::Limits;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::{DriverError, Instance, InstanceId, SandboxSpec};
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// How long a sandbox may take to start. The first one also waits for the host's image to be made.
 const START: Duration = Duration::from_secs(120);
+/// Between two attempts to write that a sandbox is gone: doubled from the first to the longest.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 /// How often an image is built for one sandbox.
 const BUILDS: u32 = 3;
 
@@ -38,7 +41,11 @@ pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Res
     let (made, stored) = tokio::join!(make(&context, &key.1, &it.instance, &spec), stored);
     stored.map_err(|error| crate::http::internal("createSandbox", &error))?;
     let instance = made?;
-    let live = introduce(&context, &key.1, &instance).await?;
+    // From here on it is known: no start of a server takes it for a left-over, not even after a power cut.
+    let marked = async { context.driver.acknowledge(&it.instance).await };
+    let (live, marked) = tokio::join!(introduce(&context, &key.1, &instance), marked);
+    let live = live?;
+    marked.map_err(|error| refused(&key.1, &error))?;
     // Not waited for: a server that starts takes `starting` with a running instance for what it is.
     let written = context.store.set_status(key.0, &key.1, StoredStatus::Running, None);
     tokio::spawn(async move {
@@ -74,12 +81,29 @@ async fn make(
 
 /// Takes away what a failed creation may have left.
 pub(super) async fn undo(context: &Arc<Context>, key: &Key, instance: &InstanceId) -> Result<(), ApiError> {
-    let destroyed = context.driver.destroy(instance).await.map_err(|error| undestroyed(&key.1, &error));
-    if destroyed.is_ok() {
-        let removed = context.store.remove(key.0, &key.1, instance, None).await;
-        removed.map_err(|error| crate::http::internal("createSandbox", &error))?;
-    }
-    destroyed
+    context.driver.destroy(instance).await.map_err(|error| undestroyed(&key.1, &error))?;
+    forget(context, key, instance, None).await;
+    Ok(())
+}
+
+/// Has the store forget a sandbox that is gone. A store that cannot, as on a disk that is full, is asked again and again:
+/// for the caller it is gone, and a server that starts meanwhile finds that it is.
+async fn forget(context: &Arc<Context>, key: &Key, instance: &InstanceId, last: Option<NewEvent>) {
+    let removed = context.store.remove(key.0, &key.1, instance, last.clone()).await;
+    let Err(error) = removed else { return };
+    tracing::error!(sandbox = %key.1, error = crate::chain(&error), "a sandbox is gone, and this could not be written yet");
+    let (context, key, instance) = (context.clone(), key.clone(), instance.clone());
+    tokio::spawn(async move {
+        let mut pause = AGAIN;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_AT_MOST);
+            match context.store.remove(key.0, &key.1, &instance, last.clone()).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(error) => tracing::debug!(sandbox = %key.1, error = crate::chain(&error), "not yet"),
+            }
+        }
+    });
 }
 
 /// Starts a stopped sandbox again on its files.
@@ -88,6 +112,9 @@ pub(super) async fn start(
     key: Key,
     instance: InstanceId,
 ) -> Result<Started, ApiError> {
+    let noted = context.store.new_agent(key.0, &key.1).await;
+    noted
+        .map_err(|error| crate::http::internal("ensureSandbox", &error).with("sandboxId", key.1.as_str()))?;
     let started = tokio::time::timeout(START, context.driver.start(&instance)).await;
     let instance = started.map_err(|_| took_too_long(&key.1))?.map_err(|error| refused(&key.1, &error))?;
     meet(context, key.1, instance).await
@@ -113,9 +140,8 @@ pub(super) async fn kills(context: &Context, instance: &InstanceId) -> u64 {
 /// Takes a sandbox away and forgets it.
 pub(super) async fn destroy(context: Arc<Context>, key: Key, instance: InstanceId) -> Result<(), ApiError> {
     context.driver.destroy(&instance).await.map_err(|error| undestroyed(&key.1, &error))?;
-    let last = event("destroyed", "api", "asked for");
-    let removed = context.store.remove(key.0, &key.1, &instance, Some(last)).await;
-    removed.map_err(|error| crate::http::internal("destroy", &error))
+    forget(&context, &key, &instance, Some(event("destroyed", "api", "asked for"))).await;
+    Ok(())
 }
 
 /// Meets the agent of an instance: opens a connection and asks for its version and features.

@@ -7,7 +7,7 @@
 use super::pool::{Pool, PoolError};
 use std::pin::pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -36,6 +36,8 @@ pub(crate) struct Pulse {
     failures: AtomicU32,
     doubt: Notify,
     lost: CancellationToken,
+    /// The sandbox is made to stand still: that it does not answer says nothing.
+    held: AtomicBool,
     /// Why it was given up.
     reason: OnceLock<String>,
 }
@@ -51,6 +53,11 @@ impl Pulse {
 
     pub(crate) fn end_use(&self) {
         self.uses.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Says whether the sandbox is made to stand still.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Has the agent asked soon.
@@ -112,8 +119,13 @@ impl Pool {
 
     /// Asks the agent whether it can work, again and again for as long as it may fail to say so.
     async fn examine(&self) -> Result<(), String> {
-        let deadline = Instant::now() + SILENCE;
+        let mut deadline = Instant::now() + SILENCE;
         loop {
+            if self.pulse().held.load(Ordering::Relaxed) {
+                deadline = Instant::now() + SILENCE;
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             let why =
                 match tokio::time::timeout_at(deadline.min(Instant::now() + QUESTION), self.probe()).await {
                     Ok(Ok(())) => return Ok(()),

@@ -62,6 +62,23 @@ CREATE TABLE ports (
     FOREIGN KEY (account, sandbox) REFERENCES sandboxes (account, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 ",
+    "
+-- What is one for the whole database: its own id, which lies beside the instances too, whether it does by now, and a
+-- number that no event of an id without a mark has had.
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO facts VALUES ('database', lower(hex(randomblob(16)))), ('placed', '0'), ('eventFloor', '0');
+
+-- The last number that an event of an id had, and the last one that its present agent gave. Both only go up while
+-- somebody may follow: an event may be removed, its number is not used again.
+CREATE TABLE event_marks (
+    account INTEGER NOT NULL,
+    sandbox TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    agent_seq INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (account, sandbox)
+) STRICT, WITHOUT ROWID;
+INSERT INTO event_marks (account, sandbox, seq) SELECT account, sandbox, max(seq) FROM events GROUP BY account, sandbox;
+",
 ];
 
 /// Brings the database to the latest version.

@@ -7,10 +7,13 @@
 mod compact;
 mod migrations;
 mod ports;
+mod reserve;
 mod tables;
 
 pub(crate) use ports::PortRow;
 pub(crate) use tables::{AccountId, Event, NewEvent, SandboxRow, StoredStatus};
+
+use reserve::Reserve;
 
 use rusqlite::Connection;
 use sandcrab_api::SandboxId;
@@ -64,6 +67,20 @@ pub enum StoreError {
         /// Why it failed.
         source: Arc<rusqlite::Error>,
     },
+    /// The room on the disk could not be looked at.
+    #[error("look for room beside the database {path:?}")]
+    Room {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// A fault in the server's own code; nothing of the job was written.
+    #[error("{operation} in the database: a fault of the server")]
+    Panicked {
+        /// What was asked.
+        operation: &'static str,
+    },
     /// The store has ended.
     #[error("the store has ended")]
     Closed,
@@ -96,7 +113,10 @@ struct Task<T> {
 
 impl<T: Send> Job for Task<T> {
     fn run(&mut self, connection: &Connection) -> bool {
-        self.outcome = self.work.take().map(|work| work(connection));
+        let Some(work) = self.work.take() else { return false };
+        // The thread is everyone's: a fault in one job is that job's.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(connection)));
+        self.outcome = done.ok();
         matches!(self.outcome, Some(Ok(_)))
     }
 
@@ -106,7 +126,8 @@ impl<T: Send> Job for Task<T> {
             (Some(Ok(value)), Ok(())) => Ok(value),
             (Some(Err(source)), _) => Err(StoreError::Job { operation, source: Arc::new(source) }),
             (Some(Ok(_)), Err(source)) => Err(StoreError::Job { operation, source }),
-            (None, _) => Err(StoreError::Closed),
+            (None, Ok(())) => Err(StoreError::Panicked { operation }),
+            (None, Err(source)) => Err(StoreError::Job { operation, source }),
         };
         if let Some((listeners, news)) = self.news
             && answer.is_ok()
@@ -122,13 +143,15 @@ impl<T: Send> Job for Task<T> {
 impl Store {
     /// Opens or makes the database and brings it to the current version.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let room = |source| StoreError::Room { path: path.to_owned(), source: Arc::new(source) };
+        let mut reserve = Reserve::open(path.parent().unwrap_or(Path::new("."))).map_err(room)?;
+        make_private(path).map_err(room)?;
         let failed = |source| StoreError::Open { path: path.to_owned(), source: Arc::new(source) };
-        let mut connection = Connection::open(path).map_err(failed)?;
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                 PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;",
-            )
+        let mut connection = connect(path, "NORMAL")
+            .or_else(|error| {
+                tracing::error!(%error, "the database is opened without the file that others would need beside it");
+                connect(path, "EXCLUSIVE")
+            })
             .map_err(failed)?;
         compact::prepare(&connection).map_err(failed)?;
         migrations::run(&mut connection)?;
@@ -136,7 +159,7 @@ impl Store {
         let (news, _) = broadcast::channel(NEWS);
         std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || work(&connection, &inbox))
+            .spawn(move || work(&connection, &inbox, &mut reserve))
             .map_err(|error| StoreError::Thread(Arc::new(error)))?;
         Ok(Self { jobs, news })
     }
@@ -191,34 +214,72 @@ impl Store {
     }
 }
 
+/// Makes the file if it is missing, and takes it from everyone else where an earlier release did not.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+/// Opens the database. In the mode `EXCLUSIVE` nobody else can look at it meanwhile, and it needs no file `-shm` beside it,
+/// for which a full disk may have no room.
+fn connect(path: &Path, mode: &str) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(&format!(
+        "PRAGMA locking_mode = {mode}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY;
+         SELECT count(*) FROM sqlite_schema;"
+    ))?;
+    Ok(connection)
+}
+
 /// The thread's loop; ends when the last handle is gone.
-fn work(connection: &Connection, inbox: &mpsc::Receiver<Box<dyn Job>>) {
+fn work(connection: &Connection, inbox: &mpsc::Receiver<Box<dyn Job>>, reserve: &mut Reserve) {
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
         batch.extend(inbox.try_iter().take(BATCH - 1));
-        let committed = commit(connection, &mut batch).map_err(Arc::new);
-        if committed.is_err() && !connection.is_autocommit() {
-            // A failed COMMIT (a full disk) leaves the transaction open: nothing of it may stay.
-            if let Err(error) = connection.execute_batch("ROLLBACK") {
-                tracing::error!(%error, "the store could not roll back");
+        while !batch.is_empty() {
+            reserve.attend();
+            let (ran, committed) = commit(connection, &mut batch);
+            let committed = committed.map_err(Arc::new);
+            if let Err(error) = &committed {
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+                    reserve.give_up();
+                }
+                // A failed COMMIT (a full disk) leaves the transaction open: nothing of it may stay.
+                if !connection.is_autocommit()
+                    && let Err(error) = connection.execute_batch("ROLLBACK")
+                {
+                    tracing::error!(%error, "the store could not roll back");
+                }
             }
-        }
-        for job in batch {
-            job.answer(committed.clone());
+            // Those behind the one that failed have not been tried: they get a transaction of their own.
+            for job in batch.drain(..ran) {
+                job.answer(committed.clone());
+            }
         }
     }
 }
 
-fn commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    connection.execute_batch("BEGIN IMMEDIATE")?;
-    for job in batch {
-        connection.execute_batch("SAVEPOINT job")?;
-        if !job.run(connection) {
-            connection.execute_batch("ROLLBACK TO job")?;
-        }
-        connection.execute_batch("RELEASE job")?;
+/// Runs the jobs in one transaction; how many of them were tried, and whether it was committed.
+fn commit(connection: &Connection, batch: &mut [Box<dyn Job>]) -> (usize, rusqlite::Result<()>) {
+    if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+        return (batch.len(), Err(error));
     }
-    connection.execute_batch("COMMIT")
+    for (before, job) in batch.iter_mut().enumerate() {
+        let mut step = || {
+            connection.execute_batch("SAVEPOINT job")?;
+            if !job.run(connection) {
+                connection.execute_batch("ROLLBACK TO job")?;
+            }
+            connection.execute_batch("RELEASE job")
+        };
+        // SQLite itself rolls everything back where the disk is full: there is no transaction any more.
+        if let Err(error) = step() {
+            return (before + 1, Err(error));
+        }
+    }
+    (batch.len(), connection.execute_batch("COMMIT"))
 }
 
 #[cfg(test)]
@@ -278,5 +339,55 @@ mod tests {
         let path = dir.path().join("test.db");
         Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 999").unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 999, .. })));
+    }
+
+    /// SQLite ends the whole transaction by itself when a page cannot be written; what is behind that has done nothing wrong.
+    #[tokio::test]
+    async fn e13_a_rollback_of_sqlites_own_fails_only_the_jobs_that_it_undid() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let add = |name: &'static str| {
+            store.run("add an account", move |db| {
+                db.execute("INSERT INTO accounts (name, created_at) VALUES (?, 0)", [name])
+            })
+        };
+        let rolled_back = store.run::<(), _>("fail", |db| {
+            db.execute_batch("ROLLBACK")?;
+            Err(rusqlite::Error::QueryReturnedNoRows)
+        });
+        let panicked = store.run::<(), _>("panic", |_| panic!("on purpose"));
+        let (first, undone, after, panicked, last) =
+            tokio::join!(add("a"), rolled_back, add("b"), panicked, add("c"));
+        assert!(undone.is_err());
+        assert!(matches!(panicked, Err(StoreError::Panicked { operation: "panic" })), "{panicked:?}");
+        let names = store.run("list", |db| {
+            db.prepare("SELECT name FROM accounts WHERE id > 1 ORDER BY id")?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<Vec<String>>>()
+        });
+        let mut told: Vec<&str> = Vec::new();
+        for (name, answer) in [("a", first), ("b", after), ("c", last)] {
+            match answer {
+                Ok(_) => told.push(name),
+                Err(error) => assert!(matches!(error, StoreError::Job { .. }), "{error}"),
+            }
+        }
+        assert!(told.ends_with(&["b", "c"]), "{told:?}");
+        assert_eq!(names.await.unwrap(), told, "what was acknowledged is there, and nothing else");
+    }
+
+    #[test]
+    fn c12_the_database_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let store = open(&dir);
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+        }
+        drop(store);
     }
 }

@@ -185,6 +185,21 @@ impl Driver for Slow {
     > {
         self.inner.list()
     }
+    fn acknowledge<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
+        self.inner.acknowledge(id)
+    }
+    fn database(&self) -> BoxFuture<'_, Result<Option<String>>> {
+        self.inner.database()
+    }
+    fn set_database<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.inner.set_database(id)
+    }
+    fn condition(
+        &self,
+        id: &InstanceId,
+    ) -> Result<tokio::sync::watch::Receiver<sandcrab_runtime::Condition>> {
+        self.inner.condition(id)
+    }
     fn inspect<'a>(
         &'a self,
         id: &'a InstanceId,
@@ -306,4 +321,36 @@ async fn l08_events_say_what_happened_why_who_and_when() {
         }
     }
     assert_eq!(events.len(), 2);
+}
+
+/// Clients that come and go while a sandbox is being made: only so many are waited with, and those who have gone cost
+/// nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e16_those_who_wait_for_one_sandbox_are_bounded() {
+    let (creating, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let slow = Slow { inner: peers::good(Shared::default()), creating: creating.clone(), go: go.clone() };
+    let server = Arc::new(TestServer::start(slow).await);
+    let ask = |label: String| {
+        let server = server.clone();
+        tokio::spawn(async move { server.put("/v1/sandboxes/a", json!({ "labels": { "n": label } })).await })
+    };
+    let first = ask("first".into());
+    within("the creation", creating.acquire()).await.unwrap().forget();
+    let waiting: Vec<_> = (0..300).map(|n| ask(n.to_string())).collect();
+    let mut refused = Vec::new();
+    let mut patient = Vec::new();
+    for asked in waiting {
+        // Those that are refused are so at once; the others wait for the creation.
+        match tokio::time::timeout(std::time::Duration::from_millis(20), &mut { asked }).await {
+            Ok(answer) => refused.push(answer.unwrap()),
+            Err(_waits) => patient.push(()),
+        }
+    }
+    assert!(refused.len() >= 40 && !patient.is_empty(), "{} refused", refused.len());
+    for answer in &refused {
+        assert_eq!(answer.failure(), (409, "RESOURCE_BUSY".into()));
+    }
+    go.add_permits(1);
+    within("the first", first).await.unwrap().ok();
+    server.exec("a", "true").await.ok();
 }

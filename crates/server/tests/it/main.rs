@@ -36,6 +36,8 @@ mod restart;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod starts;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod wire;

@@ -88,7 +88,7 @@ struct Sandbox {
     dir: std::path::PathBuf,
 }
 
-async fn serve(start: AgentStart, shared: Shared) -> i32 {
+pub(crate) async fn serve(start: AgentStart, shared: Shared) -> i32 {
     let (_thawed, frozen) = tokio::sync::watch::channel(false);
     serve_unless(start, shared, frozen).await
 }
