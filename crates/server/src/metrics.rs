@@ -84,6 +84,7 @@ impl Metrics {
             (SandboxStatus::Running, "running"),
             (SandboxStatus::Stopped, "stopped"),
             (SandboxStatus::Destroying, "destroying"),
+            (SandboxStatus::Quarantined, "quarantined"),
         ] {
             let count = by_status.get(&status).copied().unwrap_or(0);
             self.sandboxes.get_or_create(&KindLabels { kind }).set(count);

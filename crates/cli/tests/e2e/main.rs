@@ -15,6 +15,8 @@ mod exhaustion;
 #[cfg(test)]
 mod forgery;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod image;
 #[cfg(test)]
 mod life;

@@ -1,5 +1,5 @@
 //! What lives leave behind: for the next of their name (C09, C11), on the host (B06), of a server that ends badly or has
-//! no room (E09).
+//! no room (E09, which full_disk.rs has).
 
 use crate::rig::{Rig, Server, alone, block_on, client, data_dir, tool};
 use sandcrab_client::SandboxOptions;
@@ -220,75 +220,4 @@ fn e09_many_lives_and_a_server_killed_in_the_middle_leave_nothing() {
         destroy_all(&client).await;
     });
     assert_eq!(held(&data_dir(), &known.lock().unwrap()), Vec::<String>::new());
-}
-
-/// A file system of its own, unmounted at the end.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn new(megabytes: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
-        let this = Self(dir);
-        std::fs::create_dir(this.at()).unwrap();
-        run(tool("mkfs.ext4").arg("-q").arg(&image));
-        run(tool("mount").args(["-o", "loop"]).arg(&image).arg(this.at()));
-        this
-    }
-
-    fn at(&self) -> std::path::PathBuf {
-        self.0.path().join("disk")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let output = tool("umount").arg(self.at()).output().unwrap();
-        // A test that has failed already leaves sandboxes on it.
-        assert!(output.status.success() || std::thread::panicking(), "{output:?}");
-    }
-}
-
-#[track_caller]
-fn run(command: &mut std::process::Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-#[test]
-fn e09_a_server_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
-    let disk = Disk::new(400);
-    let data = disk.at().join("data");
-    let server = Server::start_with("127.0.0.1:0", &[("SANDCRAB_DATA_DIR", data.to_str().unwrap())]);
-    block_on(async {
-        let client = client(&server.url);
-        let of = |name: &str| client.sandbox(name, SandboxOptions::default()).unwrap();
-        let old = of("old");
-        assert!(old.exec("kept=1").await.unwrap().success());
-        // To the last block.
-        let filler = disk.at().join("filler");
-        let filled =
-            tool("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", filler.display())).output();
-        assert!(String::from_utf8_lossy(&filled.unwrap().stderr).contains("No space left"));
-        let mut refused = 0;
-        for n in 0..5 {
-            match of(&format!("new{n}")).exec("head -c 2M /dev/urandom > x; sync x").await {
-                Ok(_) => {}
-                Err(error) => {
-                    assert_eq!(error.code(), Some(ErrorCode::NoSpace), "{error:?}");
-                    refused += 1;
-                }
-            }
-        }
-        assert!(refused > 0, "there was room after all");
-        // What runs already does.
-        assert_eq!(old.exec("echo $kept").await.unwrap().stdout_text(), "1\n");
-        std::fs::remove_file(filler).unwrap();
-        let new = of("late");
-        assert!(new.exec("head -c 2M /dev/urandom > x; sync x").await.unwrap().success());
-        destroy_all(&client).await;
-        assert_eq!(instances(&data), Vec::<String>::new());
-    });
-    drop(server);
 }

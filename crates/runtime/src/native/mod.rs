@@ -334,7 +334,7 @@ impl Shared {
 
     /// Creates an instance; blocks. What a failure leaves is taken away before it is returned.
     fn create(&self, id: &InstanceId, spec: &SandboxSpec) -> Result<(Arc<Record>, process::Process)> {
-        self.space.admit()?;
+        self.space.admit(|| self.promised())?;
         let stage = launcher::Coming::start(&self.config.launch)?;
         let spec = self.defaults(spec);
         let image = self.images.get(&spec.image)?;
@@ -544,7 +544,7 @@ impl Shared {
         if live.exit.borrow().is_none() {
             return Ok(live.instance());
         }
-        self.space.admit()?;
+        self.space.admit(|| self.promised())?;
         if let (Some(ids), Some(range)) = (&self.ids, live.record.range) {
             ids.keep(range)?;
         }

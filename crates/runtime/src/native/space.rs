@@ -2,7 +2,7 @@
 //!
 //! A sandbox's disk is sparse: its file system says yes to a write for which the host may have no room when the kernel
 //! writes it out, and what was said yes to would be lost. So the server looks ahead. What is left is counted without what
-//! the kernel has yet to write. Below a floor, no sandbox is made or started, and those that write are held, the one with
+//! the kernel has yet to write for the sandboxes; what others write has its room already. Below a floor, no sandbox is made or started, and those that write are held, the one with
 //! the most first: nothing in them runs, so nothing more is promised, and what was promised fits into what is left. When
 //! there is room again they go on as if nothing had happened. See docs/decisions/0027-a-full-disk.md.
 
@@ -43,7 +43,7 @@ pub(super) struct Space {
 /// How things stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Room {
-    /// What can still be promised: free bytes without those that the kernel has yet to write somewhere.
+    /// What can still be promised: free bytes without those that the kernel has yet to write for sandboxes.
     left: u64,
     floor: u64,
 }
@@ -53,19 +53,22 @@ impl Space {
         Ok(Self { at: File::open(data_dir).map_err(DriverError::io("open", data_dir.display()))? })
     }
 
-    fn room(&self) -> Result<Room> {
+    /// `promised` is how much sandboxes have written that the kernel has not. It is asked only where it can matter.
+    fn room(&self, promised: impl FnOnce() -> u64) -> Result<Room> {
         let failed = || DriverError::io::<io::Error, _>("look for room in", "the data directory");
         let disk = rustix::fs::fstatvfs(&self.at).map_err(|error| failed()(error.into()))?;
+        let free = disk.f_bavail * disk.f_frsize;
+        let floor = (disk.f_blocks * disk.f_frsize / PART).clamp(LEAST, MOST);
+        // All that is unwritten on the machine, which takes one file to know.
         let meminfo = fs::read_to_string("/proc/meminfo").map_err(failed())?;
-        Ok(Room {
-            left: (disk.f_bavail * disk.f_frsize).saturating_sub(unwritten(&meminfo)),
-            floor: (disk.f_blocks * disk.f_frsize / PART).clamp(LEAST, MOST),
-        })
+        let at_most = unwritten(&meminfo);
+        let taken = if free.saturating_sub(at_most) >= floor * ENOUGH { at_most } else { promised() };
+        Ok(Room { left: free.saturating_sub(taken), floor })
     }
 
     /// An error if no sandbox may be made or started now.
-    pub(super) fn admit(&self) -> Result<()> {
-        let Room { left, floor } = self.room()?;
+    pub(super) fn admit(&self, promised: impl FnOnce() -> u64) -> Result<()> {
+        let Room { left, floor } = self.room(promised)?;
         if left >= floor {
             return Ok(());
         }
@@ -77,7 +80,7 @@ impl Space {
 
 /// An error if the disk of a directory has too little room for one more sandbox.
 pub(crate) fn admit(at: &Path) -> Result<()> {
-    Space::open(at)?.admit()
+    Space::open(at)?.admit(|| 0)
 }
 
 /// What the kernel has taken and not written yet, in bytes.
@@ -125,7 +128,7 @@ impl Watch {
             self.errors = Instant::now();
             shared.end_damaged();
         }
-        let room = match shared.space.room() {
+        let room = match shared.space.room(|| shared.promised()) {
             Ok(room) => room,
             Err(error) => {
                 tracing::error!(
@@ -166,6 +169,12 @@ impl Watch {
 }
 
 impl Shared {
+    /// What sandboxes have written and the kernel has not, in bytes.
+    pub(super) fn promised(&self) -> u64 {
+        let running: Vec<InstanceId> = self.live().keys().cloned().collect();
+        running.iter().map(|id| self.cgroups.group(id.as_str()).unwritten()).sum()
+    }
+
     fn running(&self, condition: Condition) -> Vec<(InstanceId, Live)> {
         let is_one = |live: &Live| live.exit.borrow().is_none() && *live.condition.borrow() == condition;
         self.live()
@@ -227,8 +236,11 @@ mod tests {
         assert_eq!(unwritten(meminfo), 1224 * 1024);
         assert_eq!(unwritten(""), 0);
         let dir = tempfile::tempdir().unwrap();
-        let room = Space::open(dir.path()).unwrap().room().unwrap();
+        let room = Space::open(dir.path()).unwrap().room(|| 0).unwrap();
         assert!(room.left > 0 && (LEAST..=MOST).contains(&room.floor), "{room:?}");
+        let full = Space::open(dir.path()).unwrap().room(|| u64::MAX).unwrap();
+        // Where there is plenty nobody asks what was promised.
+        assert!(full.left == 0 || full.left >= full.floor * ENOUGH, "{full:?}");
     }
 
     #[test]
