@@ -1220,7 +1220,7 @@ export interface components {
          * @description Where a sandbox stands in its life.
          * @enum {string}
          */
-        SandboxStatus: "starting" | "running" | "stopped" | "destroying";
+        SandboxStatus: "starting" | "running" | "stopped" | "destroying" | "quarantined";
         /** @description The answer to deleting a session. */
         SessionDeleted: {
             /** @description The id that is free again. */
