@@ -117,6 +117,8 @@ fn e09_e13_an_operator_whose_disk_is_full_has_what_frees_it_and_nothing_is_lost(
         let client = crate::rig::client(&server.url);
         let (old, third) = (of(&client, "old"), of(&client, "third"));
         assert_eq!(client.sandboxes(&[]).await.unwrap().len(), 2);
+        until_held(&old, true).await;
+        assert_eq!(old.exec("echo 1").await.unwrap_err().code(), Some(ErrorCode::NoSpace));
         third.destroy().await.unwrap();
         assert_eq!((instances(&data), count(&data.join("ids"))), (1, 1));
         assert_eq!(of(&client, "new").exec("true").await.unwrap_err().code(), Some(ErrorCode::NoSpace));
@@ -128,7 +130,7 @@ fn e09_e13_an_operator_whose_disk_is_full_has_what_frees_it_and_nothing_is_lost(
         drop_caches();
         assert_eq!(old.exec("sha256sum < /workspace/file").await.unwrap().stdout_text(), sum);
         let told = kinds(&old).await;
-        assert!(told.contains(&"held".to_owned()) && told.last().unwrap() == "released", "{told:?}");
+        assert!(told.contains(&"held".to_owned()) && told.last().unwrap() == "recovered", "{told:?}");
         assert!(of(&client, "late").exec("head -c 2M /dev/urandom > x; sync x").await.unwrap().success());
         for sandbox in [&old, &of(&client, "late")] {
             sandbox.destroy().await.unwrap();

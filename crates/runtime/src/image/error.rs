@@ -51,6 +51,11 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Whether something was not there, as what a package manager has just removed.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// For `map_err`: names the operation and its subject.
     pub(crate) fn io<E: Into<io::Error>>(
         operation: &'static str,

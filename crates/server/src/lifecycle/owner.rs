@@ -204,8 +204,14 @@ impl State {
                 (Life::Destroying, it, SandboxStatus::Destroying)
             }
         };
-        if let (Self::Stopped { .. }, Some(failed)) = (self, &it.failed) {
-            problem = Some(format!("it does not start: {}", failed.error.message));
+        match self {
+            Self::Stopped { it: Identity { failed: Some(failed), .. }, .. } => {
+                problem = Some(format!("it does not start: {}", failed.error.message));
+            }
+            Self::Starting { it: Identity { condition: Condition::Held, .. }, .. } => {
+                problem = Some(HELD.to_owned());
+            }
+            _ => {}
         }
         let Identity { options, limits, created_at, last_change, .. } = it.clone();
         let info = SandboxInfo {
@@ -441,6 +447,13 @@ impl Owner {
             }
 
             (
+                State::Starting { it, ending, cause, work },
+                message @ (Message::Ensure(_) | Message::Wake(_)),
+            ) if self.is_held(&it) => {
+                message.fail(held(&self.key));
+                State::Starting { it, ending, cause, work }
+            }
+            (
                 state @ (State::Making { .. } | State::Starting { .. } | State::Destroying { .. }),
                 message @ (Message::Ensure(_) | Message::Wake(_) | Message::Put(..)),
             ) => {
@@ -614,6 +627,11 @@ impl Owner {
         } else {
             message.fail(busy(&self.key.1));
         }
+    }
+
+    fn is_held(&self, it: &Identity) -> bool {
+        let fares = self.context.driver.condition(&it.instance);
+        fares.is_ok_and(|fares| *fares.borrow() == Condition::Held)
     }
 
     async fn note_condition(&self, it: &mut Identity, condition: Condition) {

@@ -287,6 +287,7 @@ async fn take_up(
             let written = context.store.set_status(row.account, &row.id, StoredStatus::Running, None);
             log_unwritten(written.await);
         }
+        it.condition = context.driver.condition(&row.instance).map(|now| *now.borrow()).unwrap_or_default();
         let work = Box::pin(start::meet(context.clone(), row.id.clone(), instance));
         State::Starting { it, ending: Ending::default(), cause: Cause::Found, work }
     } else {

@@ -8,7 +8,7 @@ use crate::proxy::{Pool, PoolError};
 use crate::store::{NewEvent, StoreError, StoredStatus};
 use sandcrab_api::sandbox::Limits;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
-use sandcrab_runtime::{DriverError, Instance, InstanceId, SandboxSpec};
+use sandcrab_runtime::{Condition, DriverError, Instance, InstanceId, SandboxSpec};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,6 +126,10 @@ pub(super) async fn meet(
     id: SandboxId,
     instance: Instance,
 ) -> Result<Started, ApiError> {
+    if let Ok(mut condition) = context.driver.condition(&instance.id) {
+        // One that is made to stand still says nothing until it goes on. It ends with the instance.
+        let _gone = condition.wait_for(|now| *now != Condition::Held).await;
+    }
     let live = introduce(&context, &id, &instance).await?;
     let kills = kills(&context, &instance.id).await;
     Ok(Started { live, limits: instance.spec.limits, kills })

@@ -28,6 +28,14 @@ pub(super) struct Store {
     exclude: BTreeSet<OsString>,
 }
 
+/// What an image is to be made of.
+struct Planned {
+    state: String,
+    plan: Plan,
+    /// Whether the host stood still while it was planned.
+    is_steady: bool,
+}
+
 impl Store {
     pub(super) fn new(root: &Path, data_dir: &Path, options: &HostOptions) -> Result<Self, ImageError> {
         let host = Host::open(root)?;
@@ -54,9 +62,29 @@ impl Store {
         }
         let _lock = self.lock()?;
         // Whoever held the lock before may have made it.
-        match self.known(&self.state()?) {
-            Some(image) => Ok(image),
-            None => self.load(&self.build()?),
+        if let Some(image) = self.known(&self.state()?) {
+            return Ok(image);
+        }
+        let planned = self.plan_steadily();
+        let last = self.last();
+        let built = match (planned, &last) {
+            // A package manager is at work: half of what it does is no image.
+            (Ok(Planned { is_steady: false, .. }), Some(_)) => Err(None),
+            (planned, _) => planned.and_then(|planned| self.write_out(&planned)).map_err(Some),
+        };
+        match (built, last) {
+            (Ok(key), _) => self.load(&key),
+            (Err(why), Some(image)) => {
+                let why = why.as_ref().map(|error| error as &dyn std::error::Error);
+                tracing::warn!(
+                    why,
+                    key = image.key,
+                    "the host's image cannot be made now: the last one serves"
+                );
+                Ok(image)
+            }
+            (Err(Some(error)), None) => Err(error),
+            (Err(None), None) => unreachable!("without a last one, the plan is carried out"),
         }
     }
 
@@ -68,7 +96,19 @@ impl Store {
     /// Makes the image for the present state even if the cheap look found one; its key.
     pub(super) fn refresh(&self) -> Result<String, ImageError> {
         let _lock = self.lock()?;
-        self.build()
+        self.write_out(&self.plan_steadily()?)
+    }
+
+    /// The image that was made last with these options.
+    fn last(&self) -> Option<Image> {
+        self.known(&self.last_name())
+    }
+
+    /// Where its key is kept, among the states.
+    fn last_name(&self) -> String {
+        let mut hasher = Sha256::new();
+        self.feed_options(&mut hasher);
+        format!("last-{}", hex(hasher))
     }
 
     /// The image that was recorded for a state. One that cannot be read is made again, under the lock.
@@ -87,37 +127,54 @@ impl Store {
         Ok(image)
     }
 
-    /// Called with the lock held.
-    fn build(&self) -> Result<String, ImageError> {
-        let mut state = self.state()?;
-        let mut plan = self.plan()?;
-        for _ in 1..MAX_TRIES {
-            let now = self.state()?;
-            if now == state {
-                break;
+    /// Plans until the host stands still meanwhile, or often enough. What is gone by the time that it is looked at is a
+    /// change like any other.
+    fn plan_steadily(&self) -> Result<Planned, ImageError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let state = self.state();
+            let plan = self.plan();
+            let is_last = tries == MAX_TRIES;
+            match (state, plan) {
+                (Ok(state), Ok(plan)) => {
+                    let is_steady = self.state().is_ok_and(|now| now == state);
+                    if is_steady || is_last {
+                        return Ok(Planned { state, plan, is_steady });
+                    }
+                }
+                (Err(error), _) | (_, Err(error)) if is_last || !error.is_missing() => return Err(error),
+                _ => {}
             }
             tracing::info!("the host changed while its image was planned; planning again");
-            state = now;
-            plan = self.plan()?;
         }
-        let key = self.key(&state, &plan);
+    }
+
+    /// Called with the lock held; the key.
+    fn write_out(&self, planned: &Planned) -> Result<String, ImageError> {
+        let key = self.key(&planned.state, &planned.plan);
         if !self.dir.join(&key).join("image.json").exists() {
-            self.write(&key, &plan)?;
+            self.write(&key, &planned.plan)?;
         }
-        self.publish(&key, Path::new("states"), &state)?;
+        self.publish(&key, Path::new("states"), &planned.state)?;
+        self.publish(&key, Path::new("states"), &self.last_name())?;
         Ok(key)
     }
 
     /// A hash of what the cheap look sees.
     fn state(&self) -> Result<String, ImageError> {
         let mut hasher = Sha256::new();
-        hasher.update(VERSION.to_le_bytes());
-        for path in &self.exclude {
-            plan::field(&mut hasher, path.as_encoded_bytes());
-        }
-        plan::field(&mut hasher, self.host.absolute(Path::new("")).as_os_str().as_encoded_bytes());
+        self.feed_options(&mut hasher);
         state::feed(&self.host, &mut hasher)?;
         Ok(hex(hasher))
+    }
+
+    fn feed_options(&self, hasher: &mut Sha256) {
+        hasher.update(VERSION.to_le_bytes());
+        for path in &self.exclude {
+            plan::field(hasher, path.as_encoded_bytes());
+        }
+        plan::field(hasher, self.host.absolute(Path::new("")).as_os_str().as_encoded_bytes());
     }
 
     fn key(&self, state: &str, plan: &Plan) -> String {
@@ -217,7 +274,8 @@ impl Store {
 
     pub(super) fn collect(&self, keep: &BTreeSet<String>) -> Result<Vec<String>, ImageError> {
         let _lock = self.lock()?;
-        let present = self.present()?.map(|image| image.key);
+        // The last one serves where the next cannot be made.
+        let present = self.present()?.or_else(|| self.last()).map(|image| image.key);
         let (mut gone, mut removed) = (Vec::new(), Vec::new());
         for name in entries(&self.dir)? {
             if name.starts_with(".new-") || name.starts_with(".old-") {

@@ -359,11 +359,47 @@ fn collecting_removes_what_is_not_kept_and_interrupted_builds() {
     assert!(fake.store(&[]).collect(&BTreeSet::from([first.key.clone()])).unwrap().is_empty(), "in use");
     let removed = fake.store(&[]).collect(&BTreeSet::new()).unwrap();
     assert_eq!(removed, [first.key]);
-    assert_eq!(entries(&dir).unwrap(), [second.key.as_str(), "lock", "states"]);
-    assert_eq!(entries(&dir.join("states")).unwrap().len(), 1);
+    // In the background, from under names that nothing finds.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while entries(&dir).unwrap() != [second.key.as_str(), "lock", "states"] {
+        assert!(std::time::Instant::now() < deadline, "{:?}", entries(&dir));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(entries(&dir.join("states")).unwrap().len(), 2, "its state, and that it is the last");
     assert_eq!(fake.store(&[]).ensure().unwrap(), second);
     fake.file("usr/bin/newer", "");
+    assert!(
+        fake.store(&[]).collect(&BTreeSet::new()).unwrap().is_empty(),
+        "it serves until there is another"
+    );
+    fake.store(&[]).ensure().unwrap();
     assert_eq!(fake.store(&[]).collect(&BTreeSet::new()).unwrap(), [second.key.as_str()]);
+}
+
+#[test]
+fn the_last_good_image_serves_while_the_next_cannot_be_made() {
+    let fake = Fake::new();
+    let states = fake.data.path().join("images/host/states");
+    let (store, strict) = (fake.store(&[]), fake.store(&["/usr/bin/python3"]));
+    let good = store.ensure().unwrap();
+    fake.file("usr/bin/new", "");
+    // Nothing can be written down any more, as on a full disk.
+    let kept = fs::read_dir(&states)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| entry.file_name().to_string_lossy().starts_with("last-"));
+    let kept = kept.unwrap().path();
+    let state = store.state().unwrap();
+    fs::create_dir(states.join(&state)).unwrap();
+    fs::write(states.join(&state).join("in-the-way"), "").unwrap();
+    assert_eq!(store.ensure().unwrap(), good);
+    // Not for other options: what they hide must stay hidden.
+    let other = strict.state().unwrap();
+    fs::create_dir_all(states.join(other).join("in-the-way")).unwrap();
+    strict.ensure().unwrap_err();
+    fs::remove_dir_all(states.join(&state)).unwrap();
+    assert_ne!(store.ensure().unwrap(), good);
+    assert_ne!(fs::read_to_string(kept).unwrap(), good.key);
 }
 
 #[test]
