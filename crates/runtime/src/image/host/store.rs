@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// A hash of what the cheap look sees.
-    fn state(&self) -> Result<String, ImageError> {
+    pub(super) fn state(&self) -> Result<String, ImageError> {
         let mut hasher = Sha256::new();
         self.feed_options(&mut hasher);
         state::feed(&self.host, &mut hasher)?;
