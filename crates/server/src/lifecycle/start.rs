@@ -34,6 +34,8 @@ pub(super) async fn create(context: Arc<Context>, key: Key, it: Identity) -> Res
     let began = Instant::now();
     let spec = it.options.spec(&key.1);
     let row = owner::row(&key, &it)?;
+    // Those of an earlier life whose end could not be written, as this server found them when it started.
+    context.ports.revoke(key.0, &key.1).await;
     // The record is made beside the sandbox, not before it: the next server takes away an instance without a record
     // and a record without an instance, and nothing is acknowledged before both are there.
     // It is begun behind the sandbox: the thread that writes would have the CPU of the one that makes.
