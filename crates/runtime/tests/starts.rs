@@ -1,5 +1,6 @@
 //! What a start of the driver makes of whatever it finds.
 #![expect(clippy::tests_outside_test_module, reason = "a test program is all tests")]
+#![expect(clippy::unwrap_used, reason = "a test program is all tests")]
 
 #[expect(dead_code, reason = "shared with test programs that use the rest of it")]
 mod common;

@@ -1206,6 +1206,8 @@ export interface components {
             limits: components["schemas"]["Limits"];
             /** @description Its network. */
             network: components["schemas"]["Network"];
+            /** @description What keeps it from working as it should; absent where nothing does. */
+            problem?: string;
             /** @description Idle time until it sleeps, in seconds. */
             sleepAfter: components["schemas"]["IdleTime"];
             /** @description Where it stands. */
@@ -1327,6 +1329,7 @@ export interface components {
         Timestamp: string;
         /** @description Bytes that did not fit `maxOutputBytes`, per stream. */
         Truncated: {
+            /** @description Why bytes are gone that were within the bound; none if all are gone because of it. */
             reason?: components["schemas"]["LostReason"];
             /**
              * Format: int64
