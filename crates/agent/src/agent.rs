@@ -77,6 +77,9 @@ pub enum StartError {
     /// The identity of user code cannot be taken.
     #[error("prepare the identity of user code")]
     Identity(#[source] crate::spawn::IdentityError),
+    /// The agent's threads cannot be told from user code.
+    #[error("keep the agent's threads apart from user code")]
+    Threads(#[source] std::io::Error),
     /// The image has no shell.
     #[error("find a shell")]
     Shell(#[source] std::io::Error),
@@ -143,6 +146,9 @@ impl Agent {
             let detail = serde_json::Value::Null;
             context.events.add(AgentEventKind::StartHindered, reason.clone(), detail);
         }
+        if !config.identity.can_switch && rustix::process::getpid().is_init() {
+            context.spawner.keep_threads_apart().map_err(StartError::Threads)?;
+        }
         // First: it comes up on another CPU while the agent does the rest.
         spare::prepare(&context);
         let this = Arc::new_cyclic(|agent| Self {
@@ -164,6 +170,14 @@ impl Agent {
             tokio::spawn(async move {
                 let Err(error) = spawner.reap_orphans().await;
                 tracing::error!(%error, "orphans are no longer reaped");
+            });
+        }
+        if let Some(fd) = config.ptrace_fd {
+            let listener = take(fd)?;
+            tokio::spawn(async move {
+                let Err(error) = crate::ptrace::serve(listener).await;
+                // Requests wait until their makers are killed, or fail once nothing of this process is left.
+                tracing::error!(%error, "requests to trace exits are no longer answered");
             });
         }
         Ok(this)

@@ -74,6 +74,16 @@ pub(crate) fn close_elsewhere(descriptors: impl IntoIterator<Item = OwnedFd>) {
     }
 }
 
+/// Starts all threads that will ever be needed. For an agent that can have none later.
+pub(crate) fn start_all() -> io::Result<()> {
+    let closers = Closers::get()?;
+    while closers.threads.load(Ordering::Relaxed) < THREADS {
+        closers.start()?;
+        closers.threads.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
 impl Closers {
     fn get() -> io::Result<&'static Self> {
         static CLOSERS: OnceLock<Closers> = OnceLock::new();
@@ -86,12 +96,16 @@ impl Closers {
         Ok(CLOSERS.get_or_init(|| Self { send, receive, threads, busy }))
     }
 
+    fn start(&'static self) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("closes".into()).stack_size(STACK);
+        thread.spawn(|| self.work()).map(drop)
+    }
+
     fn take(&'static self, descriptors: &[OwnedFd]) -> io::Result<()> {
         let threads = self.threads.load(Ordering::Relaxed);
         if threads < THREADS && self.busy.load(Ordering::Relaxed) >= threads {
             self.threads.fetch_add(1, Ordering::Relaxed);
-            let thread = std::thread::Builder::new().name("closes".into()).stack_size(STACK);
-            if let Err(error) = thread.spawn(|| self.work()) {
+            if let Err(error) = self.start() {
                 self.threads.fetch_sub(1, Ordering::Relaxed);
                 if threads == 0 {
                     return Err(error);

@@ -17,11 +17,13 @@ mod null;
 mod persona;
 pub mod ports;
 mod processes;
+mod ptrace;
 mod room;
 mod session;
 pub mod shell;
 pub mod spawn;
 mod sys;
+mod threads;
 
 pub use agent::{Agent, StartError};
 pub use persona::main;

@@ -8,9 +8,13 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Threads for file operations at the most: enough to hide a slow disk, few enough for a small sandbox.
 const MAX_BLOCKING_THREADS: usize = 8;
+
+/// How long an idle one of them stays.
+const POOL_KEEPS: Duration = Duration::from_secs(10);
 
 /// Why the agent's process ends.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +58,18 @@ fn run(arguments: &[OsString]) -> Result<Infallible, PersonaError> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(PersonaError::Dumpable)?;
     let listener = UnixListener::from(take(config.listen_fd)?);
+    let alone = config.identity.can_switch;
+    let keep_alive = if alone { POOL_KEEPS } else { Duration::MAX };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_keep_alive(keep_alive)
         .build()
         .map_err(PersonaError::Runtime)?;
     runtime.block_on(async {
+        if !alone {
+            crate::threads::start_pool(MAX_BLOCKING_THREADS).await;
+        }
         let agent = Agent::start(&config)?;
         Ok::<_, PersonaError>(agent.serve(listener).await?)
     })

@@ -33,6 +33,7 @@ fn agent(dir: &tempfile::TempDir) -> std::sync::Arc<Agent> {
         spool_fd: spool.as_raw_fd(),
         memory_cgroup_fd: None,
         hindered: Vec::new(),
+        ptrace_fd: None,
     };
     Agent::start(&config).unwrap()
 }

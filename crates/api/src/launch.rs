@@ -7,6 +7,10 @@ use crate::ids::SandboxId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Ids up to this one are the agent's alone below a rootless server, where user code has the agent's uid. The agent starts
+/// all its threads before any user code.
+pub const AGENT_THREADS: u32 = 16;
+
 /// Everything that an agent is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentConfig {
@@ -28,6 +32,10 @@ pub struct AgentConfig {
     /// What the launch stage could not prepare because the sandbox's own files are in the way, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hindered: Vec<String>,
+    /// The seccomp listener at which the sandbox's processes ask to be told of another's exit (ptrace(2)); none where
+    /// they may not, or where nothing keeps them from it.
+    #[serde(default)]
+    pub ptrace_fd: Option<i32>,
 }
 
 /// The identity and confinement of user code. The agent puts each process that it starts into it before the exec.

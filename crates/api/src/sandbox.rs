@@ -45,6 +45,58 @@ pub enum Network {
     Host,
 }
 
+/// What a sandbox's code may ask of the kernel beyond what every program needs. A missing field takes its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Isolation {
+    /// Debuggers: `ptrace`, `process_vm_readv`, `process_vm_writev`, `pidfd_getfd`, on processes of the same user.
+    /// Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debugging: Option<bool>,
+    /// The kernel's lists of the sandbox's own sockets (`NETLINK_SOCK_DIAG`), as `ss` shows them. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_lists: Option<bool>,
+    /// Asynchronous file I/O by libaio (`io_setup`): all users of the machine share a fixed number of requests.
+    /// Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub async_io: Option<bool>,
+    /// Sockets for `ping`; what they receive is outside the memory limit. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping: Option<bool>,
+}
+
+impl Isolation {
+    /// Whether debuggers work.
+    pub fn debugging(&self) -> bool {
+        self.debugging.unwrap_or(true)
+    }
+
+    /// Whether the sandbox's sockets can be listed.
+    pub fn socket_lists(&self) -> bool {
+        self.socket_lists.unwrap_or(true)
+    }
+
+    /// Whether libaio works.
+    pub fn async_io(&self) -> bool {
+        self.async_io.unwrap_or(false)
+    }
+
+    /// Whether `ping` works.
+    pub fn ping(&self) -> bool {
+        self.ping.unwrap_or(false)
+    }
+
+    /// The same with every default filled in.
+    pub fn resolved(&self) -> Self {
+        Self {
+            debugging: Some(self.debugging()),
+            socket_lists: Some(self.socket_lists()),
+            async_io: Some(self.async_io()),
+            ping: Some(self.ping()),
+        }
+    }
+}
+
 /// How to make a sandbox, or what to change of one that exists. Every field may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -63,6 +115,13 @@ pub struct CreateSandbox {
     /// Default `loopback`. Fixed at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// What its code may ask of the kernel. Fixed at creation.
+    #[serde(
+        default,
+        deserialize_with = "crate::object::deserialize",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub isolation: Option<Isolation>,
     /// The sandbox's variables at its creation; later changes go through `setEnvVars`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = EnvironmentChanges)]
@@ -126,6 +185,9 @@ pub struct SandboxInfo {
     pub image: String,
     /// Its network.
     pub network: Network,
+    /// What its code may ask of the kernel, every default filled in.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// The limits in force.
     pub limits: Limits,
     /// Idle time until it sleeps, in seconds.

@@ -175,6 +175,9 @@ pub(crate) struct RunArgs {
     /// loopback (its own, and nothing else) or host (no isolation of the network) [default: loopback]
     #[arg(long)]
     pub network: Option<String>,
+    /// What its code may ask of the kernel: debugging, socket-lists [default: on], async-io, ping [default: off]
+    #[arg(long, value_name = "NAME=on|off", value_delimiter = ',')]
+    pub isolation: Vec<String>,
     /// Where no server runs: go on although this part of the isolation is missing: cgroup, seccomp, landlock, quota
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     pub allow_missing: Vec<String>,

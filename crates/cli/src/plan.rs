@@ -12,7 +12,7 @@ use crate::setup::Setup;
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
 use sandcrab_client::api::code::CodeLanguage;
-use sandcrab_client::api::sandbox::{Limits, Network};
+use sandcrab_client::api::sandbox::{Isolation, Limits, Network};
 use sandcrab_client::api::units::{ByteSize, IdleTime};
 use sandcrab_client::api::{ContextId, ProcessId, SandboxId, SessionId};
 use sandcrab_client::{ExposeOptions, SandboxOptions};
@@ -238,6 +238,27 @@ fn tls_plan(listen: Option<String>, cert: Option<PathBuf>, key: Option<PathBuf>)
     Some(TlsOptions { listen: listen?, cert: cert?, key: key? })
 }
 
+/// `--isolation NAME=on|off`, in any number.
+fn isolation(given: &[String]) -> Result<Isolation> {
+    let mut isolation = Isolation::default();
+    for text in given {
+        let (name, state) = text.split_once('=').unwrap_or((text, ""));
+        let field = match name {
+            "debugging" => &mut isolation.debugging,
+            "socket-lists" => &mut isolation.socket_lists,
+            "async-io" => &mut isolation.async_io,
+            "ping" => &mut isolation.ping,
+            _ => bail!("--isolation {name:?} is none of debugging, socket-lists, async-io, ping"),
+        };
+        *field = match state {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => bail!("--isolation {text:?} must be {name}=on or {name}=off"),
+        };
+    }
+    Ok(isolation)
+}
+
 fn run_action(run: RunArgs) -> Result<Action> {
     let limits = Limits {
         memory: size("--memory", run.memory.as_deref())?,
@@ -252,10 +273,12 @@ fn run_action(run: RunArgs) -> Result<Action> {
         Some("host") => Some(Network::Host),
         Some(other) => bail!("--network {other:?} is neither loopback nor host"),
     };
+    let isolation = isolation(&run.isolation)?;
     let options = SandboxOptions {
         image: run.image,
         limits: (limits != Limits::default()).then_some(limits),
         network,
+        isolation: (isolation != Isolation::default()).then_some(isolation),
         // It lives exactly as long as its command.
         keep_alive: Some(true),
         ..SandboxOptions::default()
@@ -498,6 +521,8 @@ mod tests {
             (&["exec", "root", "true"], "reserved"),
             (&["run", "--memory", "lots", "true"], "--memory"),
             (&["run", "--network", "bridge", "true"], "neither loopback nor host"),
+            (&["run", "--isolation", "gdb=on", "true"], "none of debugging"),
+            (&["run", "--isolation", "ping", "true"], "ping=on or ping=off"),
             (&["run", "--allow-missing", "walls", "true"], "--allow-missing"),
             (&["run", "--timeout", "soon", "true"], "--timeout"),
             (&["run", "--timeout", "0", "true"], "more than 0"),

@@ -45,6 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         image: "test".into(),
         limits: Default::default(),
         network: Default::default(),
+        isolation: Default::default(),
         env: Default::default(),
     };
     spec.limits.disk = disk;

@@ -4,7 +4,7 @@
 //! exit is something that one waits for.
 
 use sandcrab_api::ids::SandboxId;
-use sandcrab_api::sandbox::{Limits, Network};
+use sandcrab_api::sandbox::{Isolation, Limits, Network};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -92,6 +92,9 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// What the sandbox can reach.
     pub network: Network,
+    /// What its code may ask of the kernel.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// Variables that every session starts with, over those of the image.
     pub env: BTreeMap<String, String>,
 }

@@ -328,6 +328,7 @@ mod tests {
             image: "host".into(),
             limits: Default::default(),
             network: Default::default(),
+            isolation: Default::default(),
             env: Default::default(),
         }
     }

@@ -33,6 +33,18 @@ export interface SandboxSetup {
   env?: types.Env | undefined;
   /** `"loopback"` (default): its own and nothing else; `"host"`: the host's, without isolation. Fixed at creation. */
   network?: "loopback" | "host" | undefined;
+  /**
+   * What its code may ask of the kernel beyond what every program needs. Debuggers and lists of its own sockets (`ss`):
+   * default true; libaio and `ping`: default false. Fixed at creation.
+   */
+  isolation?:
+    | {
+        debugging?: boolean | undefined;
+        socketLists?: boolean | undefined;
+        asyncIo?: boolean | undefined;
+        ping?: boolean | undefined;
+      }
+    | undefined;
 }
 
 /** Options of `getSandbox`. */

@@ -25,6 +25,7 @@ use rustix::fd::{AsRawFd, BorrowedFd};
 use sandcrab_api::{ApiError, ErrorCode};
 use std::ffi::{CStr, CString, c_char};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A process could not be started.
@@ -165,6 +166,8 @@ struct Inner {
     identity: Identity,
     table: reaper::Table,
     stack: Mutex<Option<Stack>>,
+    /// Whether each start first makes sure that the agent's threads cannot be taken for user code.
+    apart: AtomicBool,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -176,7 +179,23 @@ impl std::fmt::Debug for Spawner {
 impl Spawner {
     /// A spawner whose processes take `identity`.
     pub fn new(identity: Identity) -> Self {
-        Self(Arc::new(Inner { identity, table: reaper::Table::default(), stack: Mutex::new(None) }))
+        Self(Arc::new(Inner {
+            identity,
+            table: reaper::Table::default(),
+            stack: Mutex::new(None),
+            apart: AtomicBool::new(false),
+        }))
+    }
+
+    /// Takes the ids that are the agent's alone where user code has its uid; no process is started any more once a thread
+    /// of the agent has another one. For PID 1, before it has started anything.
+    pub(crate) fn keep_threads_apart(&self) -> io::Result<()> {
+        let mut stack = self.0.stack.lock().unwrap_or_else(PoisonError::into_inner);
+        *stack = Some(Stack::new()?);
+        crate::closing::start_all()?;
+        crate::threads::use_up_ids()?;
+        self.0.apart.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Who the processes are.
@@ -193,6 +212,9 @@ impl Spawner {
             return Err(agent("more descriptors than a process can be given")(
                 io::ErrorKind::InvalidInput.into(),
             ));
+        }
+        if self.0.apart.load(Ordering::Relaxed) {
+            crate::threads::check().map_err(agent("looking at the agent's own threads"))?;
         }
         let identity = &self.0.identity;
         let argv = pointers(spec.args);

@@ -1,6 +1,7 @@
 //! The only folder of this crate that holds `unsafe`: system calls that no safe wrapper offers.
 
 pub(crate) mod child;
+pub(crate) mod notify;
 pub(crate) mod paths;
 #[cfg(test)]
 mod walls;

@@ -99,6 +99,7 @@ impl Sandbox {
             spool_fd: spool.as_raw_fd(),
             memory_cgroup_fd: None,
             hindered: Vec::new(),
+            ptrace_fd: None,
         };
         let agent = Agent::start(&config).unwrap();
         Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir, cgroup }

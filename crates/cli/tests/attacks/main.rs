@@ -25,3 +25,5 @@ mod lives;
 mod modes;
 #[cfg(test)]
 mod paths;
+#[cfg(test)]
+mod ptrace;

@@ -52,6 +52,9 @@ const NEW_ROOT: &str = "root";
 pub(super) const NOTHING: &str = "nothing";
 pub(super) const EMPTY: &str = "empty";
 
+/// The name under which the listener of the guard of ptrace is held.
+const PTRACE: &str = "ptrace";
+
 /// What steps have made and hold.
 struct Executor<'a> {
     /// Mounts and namespaces without a path, by name.
@@ -407,6 +410,11 @@ impl Executor<'_> {
                     super::landlock::confirm(outside.as_fd()).map_err(Reason::Words)?;
                 }
             }
+            Op::GuardPtrace => {
+                if let Some(listener) = crate::seccomp::install_guard()? {
+                    self.held.insert(PTRACE.into(), listener);
+                }
+            }
         }
         Ok(())
     }
@@ -465,7 +473,13 @@ impl Executor<'_> {
 
     /// Becomes the agent. Returns why it could not.
     fn exec(mut self, plan: &LaunchPlan) -> Failure {
-        let config = match config_file(plan, std::mem::take(&mut self.hindered)) {
+        let ptrace = self.held.remove(PTRACE);
+        let config = AgentConfig {
+            hindered: std::mem::take(&mut self.hindered),
+            ptrace_fd: ptrace.as_ref().map(|_| fds::PTRACE),
+            ..plan.config.clone()
+        };
+        let config = match config_file(&config) {
             Ok(config) => config,
             Err(error) => return failure("write the agent's configuration", error.into()),
         };
@@ -476,6 +490,7 @@ impl Executor<'_> {
             (fds::CGROUP, self.handed.cgroup),
             (fds::MEMORY_CGROUP, self.handed.memory_cgroup),
             (fds::SPOOL, self.held.remove(SPOOL)),
+            (fds::PTRACE, ptrace),
         ];
         table.sort_by_key(|(number, _)| *number);
         let argv: Result<Vec<CString>, _> = plan.argv.iter().map(|arg| CString::new(arg.as_str())).collect();
@@ -495,12 +510,11 @@ impl Executor<'_> {
 }
 
 /// The agent's configuration in memory that nobody can change any more.
-fn config_file(plan: &LaunchPlan, hindered: Vec<String>) -> io::Result<OwnedFd> {
+fn config_file(config: &AgentConfig) -> io::Result<OwnedFd> {
     use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
-    let config = AgentConfig { hindered, ..plan.config.clone() };
     let file = rustix::fs::memfd_create("config", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut writer = std::fs::File::from(file);
-    io::Write::write_all(&mut writer, &serde_json::to_vec(&config)?)?;
+    io::Write::write_all(&mut writer, &serde_json::to_vec(config)?)?;
     rustix::fs::seek(&writer, SeekFrom::Start(0))?;
     rustix::fs::fcntl_add_seals(
         &writer,

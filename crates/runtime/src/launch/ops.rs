@@ -118,6 +118,8 @@ pub enum Op {
     /// Reads back from the kernel that capabilities and `no_new_privs` are in force as they were set, and with `landlock`
     /// that a directory outside cannot be opened.
     Confirm { capabilities: u64, landlock: bool },
+    /// Processes ask the agent before they can hold up another's exit (PTRACE_O_TRACEEXIT).
+    GuardPtrace,
 }
 
 /// A character device that every program may read and write.
@@ -211,6 +213,7 @@ impl fmt::Display for Op {
             Self::BoundCapabilities { keep } => write!(f, "keep capabilities {keep:#x}"),
             Self::NoNewPrivileges => write!(f, "set no_new_privs"),
             Self::Confirm { .. } => write!(f, "read back what is in force"),
+            Self::GuardPtrace => write!(f, "guard ptrace"),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod fds {
     pub(crate) const CGROUP: i32 = 6;
     pub(crate) const MEMORY_CGROUP: i32 = 7;
     pub(crate) const SPOOL: i32 = 8;
+    pub(crate) const PTRACE: i32 = 9;
 }
 
 /// The name under which the launch stage holds the namespace of the people in the sandbox.
@@ -298,15 +299,17 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     }
     if spec.network == Network::Loopback {
         inside.push(Op::LoopbackUp);
-        inside.push(Op::Write {
-            path: "/proc/sys/net/ipv4/ip_unprivileged_port_start".into(),
-            text: "0".into(),
-        });
-        let last = if root { ID_COUNT } else { 0 };
-        inside.push(Op::Write {
-            path: "/proc/sys/net/ipv4/ping_group_range".into(),
-            text: format!("{user} {last}"),
-        });
+        for (name, value) in NETWORK_SETTINGS {
+            inside.push(Op::Write { path: Path::new("/proc/sys/net").join(name), text: (*value).into() });
+        }
+        // A new network's range is empty.
+        if spec.isolation.ping() {
+            let last = if root { ID_COUNT } else { 0 };
+            inside.push(Op::Write {
+                path: "/proc/sys/net/ipv4/ping_group_range".into(),
+                text: format!("{user} {last}"),
+            });
+        }
     }
     inside.push(Op::HostName { name: host_name(spec.sandbox.as_str()) });
     inside.push(Op::ProveWritable);
@@ -349,6 +352,9 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
     inside.push(Op::BoundCapabilities { keep });
     inside.push(Op::NoNewPrivileges);
     inside.push(Op::Confirm { capabilities: keep, landlock: setting.landlock });
+    if spec.isolation.debugging() && !setting.seccomp.is_empty() {
+        inside.push(Op::GuardPtrace);
+    }
 
     let (uid_map, gid_map) = match setting.ids {
         Ids::Range { first, agent } => {
@@ -397,6 +403,20 @@ fn program(ops: &mut Vec<Op>, setting: &Setting<'_>) {
 fn spool(owner: u32) -> Op {
     Op::HoldDirectory { name: SPOOL.into(), path: "disk/spool".into(), uid: owner, gid: owner, mode: 0o700 }
 }
+/// Settings of the sandbox's own network, below /proc/sys/net. What sockets hold for a reader that does not come is outside
+/// the memory limit, and what outlives its process is counted for the whole machine.
+const NETWORK_SETTINGS: &[(&str, &str)] = &[
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    // Loopback is not slower for it: what is bounded is how far a sender runs ahead of its reader.
+    ("ipv4/tcp_rmem", "4096 65536 262144"),
+    // Connections that are not accepted yet are charged to no one.
+    ("core/somaxconn", "128"),
+    ("ipv4/tcp_max_syn_backlog", "128"),
+    // Closed sockets whose peer does not read or does not close, and what is kept of connections that ended.
+    ("ipv4/tcp_orphan_retries", "1"),
+    ("ipv4/tcp_fin_timeout", "10"),
+    ("ipv4/tcp_max_tw_buckets", "4096"),
+];
 
 /// The overlays of the image: layers in short relative paths, because the kernel takes no option longer than 255 bytes.
 fn layers(ops: &mut Vec<Op>, setting: &Setting<'_>, owner: u32) {
@@ -491,6 +511,8 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
         spool_fd: fds::SPOOL,
         memory_cgroup_fd: setting.memory_cgroup.then_some(fds::MEMORY_CGROUP),
         hindered: Vec::new(),
+        // Known when the listener is there.
+        ptrace_fd: None,
     }
 }
 

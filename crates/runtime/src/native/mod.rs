@@ -68,8 +68,8 @@ struct Shared {
     machine: Machine,
     /// None where disks cannot be had, and need not.
     disks: Option<disk::Disks>,
-    /// The filter of user code.
-    seccomp: String,
+    /// The filters of user code; none where the kernel has none, and need not.
+    seccomp: Option<seccomp::Filters>,
     turns: Arc<turns::Turns>,
     /// Instances that this server is creating now, with the names of their images.
     creating: Mutex<HashMap<InstanceId, String>>,
@@ -121,7 +121,7 @@ impl Native {
         need(Feature::Landlock, (!machine.landlock).then(|| "the kernel has no Landlock".into()))?;
         need(Feature::Seccomp, (!machine.seccomp).then(|| "the kernel has no seccomp filters".into()))?;
         let agent = if machine.uid == 0 { seccomp::Agent::Apart } else { seccomp::Agent::SameId };
-        let seccomp = if machine.seccomp { seccomp::user_filter(agent)? } else { String::new() };
+        let seccomp = machine.seccomp.then(|| seccomp::Filters::new(agent));
         let disks = disk::Disks::default();
         let quota = if machine.uid == 0 {
             disks.examine(config.defaults.disk.map_or(DEFAULT_DISK, |disk| disk.0))
@@ -354,6 +354,8 @@ impl Shared {
             None => self.shares.take(id, record.spec.limits.pids)?,
         };
         let pid_file = self.files.pid(id);
+        let isolation = &record.spec.isolation;
+        let seccomp = self.seccomp.as_ref().map(|filters| filters.get(isolation)).transpose()?;
         let setting = Setting {
             image: &record.image,
             identity,
@@ -371,7 +373,7 @@ impl Shared {
             open_files: self.machine.open_files,
             user_open_files: self.user_open_files(record)?,
             share: &share,
-            seccomp: &self.seccomp,
+            seccomp: seccomp.as_deref().unwrap_or_default(),
             landlock: self.machine.landlock,
             boot_id: &boot_id(),
             program: (&agent.directory, &agent.name),

@@ -28,6 +28,7 @@ pub(super) const RETURN: u16 = 0x06;
 pub(super) const ALLOW: u32 = 0x7fff_0000;
 pub(super) const KILL_PROCESS: u32 = 0x8000_0000;
 pub(super) const ERRNO: u32 = 0x0005_0000;
+pub(super) const ASK: u32 = 0x7fc0_0000;
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
@@ -41,23 +42,48 @@ const OWN_ARCHITECTURE: u32 = 0xc000_00b7;
 /// Numbers from here on are x32 calls of x86-64, which no other architecture has.
 const X32: u32 = 0x4000_0000;
 
+/// What a call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Allow,
+    /// It fails with this number; with 0 it succeeds and does nothing.
+    Errno(u16),
+    /// The listener's owner decides.
+    Ask,
+}
+
 /// What happens to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    Allow,
-    Errno(u16),
-    /// Allowed if any of the tests holds.
-    AllowIf(Vec<Vec<Test>>, u16),
-    /// Allowed unless any of the tests holds.
-    AllowUnless(Vec<Vec<Test>>, u16),
+    Always(Answer),
+    /// The answer of the first case whose tests all hold; if there is none, the last one.
+    Cases(Vec<(Vec<Test>, Answer)>, Answer),
 }
 
-/// The low 32 bits of an argument, masked, are equal to a value. Tests in one list must all hold.
+/// Half of an argument, masked, compared with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Test {
     pub(super) argument: u8,
+    pub(super) half: Half,
     pub(super) mask: u32,
+    pub(super) compare: Compare,
     pub(super) value: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare {
+    Equal,
+    AtLeast,
+    Below,
+}
+
+/// Which 32 bits of an argument.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Half {
+    #[default]
+    Low,
+    High,
 }
 
 /// A program that is written from its end to its beginning, since a jump only leads forward: what it leads to stands already.
@@ -95,26 +121,30 @@ impl Writer {
             return *place;
         }
         let place = match action {
-            Action::Allow => self.put(RETURN, ALLOW),
-            Action::Errno(number) => self.put(RETURN, ERRNO | u32::from(*number)),
-            Action::AllowIf(tests, number) => self.tests(tests, &Action::Allow, &Action::Errno(*number)),
-            Action::AllowUnless(tests, number) => self.tests(tests, &Action::Errno(*number), &Action::Allow),
+            Action::Always(Answer::Allow) => self.put(RETURN, ALLOW),
+            Action::Always(Answer::Errno(number)) => self.put(RETURN, ERRNO | u32::from(*number)),
+            Action::Always(Answer::Ask) => self.put(RETURN, ASK),
+            Action::Cases(cases, otherwise) => self.cases(cases, *otherwise),
         };
         self.answers.push((action.clone(), place));
         place
     }
 
-    fn tests(&mut self, tests: &[Vec<Test>], held: &Action, otherwise: &Action) -> usize {
-        let (held, mut next) = (self.answer(held), self.answer(otherwise));
-        for all in tests.iter().rev() {
+    fn cases(&mut self, cases: &[(Vec<Test>, Answer)], otherwise: Answer) -> usize {
+        let mut next = self.answer(&Action::Always(otherwise));
+        for (all, answer) in cases.iter().rev() {
             let failed = next;
-            next = held;
+            next = self.answer(&Action::Always(*answer));
             for test in all.iter().rev() {
-                self.branch(JUMP_EQUAL, test.value, next, failed);
+                match test.compare {
+                    Compare::Equal => self.branch(JUMP_EQUAL, test.value, next, failed),
+                    Compare::AtLeast => self.branch(JUMP_AT_LEAST, test.value, next, failed),
+                    Compare::Below => self.branch(JUMP_AT_LEAST, test.value, failed, next),
+                };
                 if test.mask != u32::MAX {
                     self.put(AND, test.mask);
                 }
-                next = self.put(LOAD, 16 + 8 * u32::from(test.argument) + low_word());
+                next = self.put(LOAD, 16 + 8 * u32::from(test.argument) + test.half.offset());
             }
         }
         next
@@ -136,10 +166,12 @@ impl Writer {
     }
 }
 
-/// Compiles rules, which are sorted by number; what has no rule fails with `default`.
-pub(super) fn compile(rules: &[(u32, Action)], default: u16) -> Vec<Instruction> {
+/// Compiles rules, which are sorted by number. What has no rule gets `default`, and so do the calls of x32; a call of
+/// another architecture returns `foreign`.
+pub(super) fn compile(rules: &[(u32, Action)], default: Answer, foreign: u32) -> Vec<Instruction> {
+    let default = Action::Always(default);
     // Stretches of numbers with the same answer, beginning at 0.
-    let mut stretches: Vec<(u32, Action)> = vec![(0, Action::Errno(default))];
+    let mut stretches: Vec<(u32, Action)> = vec![(0, default.clone())];
     let mut next = 0;
     let mut add = |start: u32, action: Action| {
         if stretches.last().is_some_and(|(_, last)| *last == action) {
@@ -150,28 +182,33 @@ pub(super) fn compile(rules: &[(u32, Action)], default: u16) -> Vec<Instruction>
     };
     for (number, action) in rules {
         if *number > next {
-            add(next, Action::Errno(default));
+            add(next, default.clone());
         }
         add(*number, action.clone());
         next = number + 1;
     }
-    add(next, Action::Errno(default));
+    add(next, default.clone());
 
     let mut writer = Writer::default();
     let native = writer.bisect(&stretches, next);
-    let unknown = writer.answer(&Action::Errno(default));
+    let unknown = writer.answer(&default);
     writer.branch(JUMP_AT_LEAST, X32, unknown, native);
     let native = writer.put(LOAD, NUMBER);
-    let killed = writer.put(RETURN, KILL_PROCESS);
-    writer.branch(JUMP_EQUAL, OWN_ARCHITECTURE, native, killed);
+    let foreign = writer.put(RETURN, foreign);
+    writer.branch(JUMP_EQUAL, OWN_ARCHITECTURE, native, foreign);
     writer.put(LOAD, ARCHITECTURE);
     writer.reversed.reverse();
     writer.reversed
 }
 
-/// Where the low half of a 64-bit argument lies.
-const fn low_word() -> u32 {
-    if cfg!(target_endian = "big") { 4 } else { 0 }
+impl Half {
+    /// Where it lies in the argument.
+    const fn offset(self) -> u32 {
+        match (self, cfg!(target_endian = "big")) {
+            (Self::Low, false) | (Self::High, true) => 0,
+            (Self::High, false) | (Self::Low, true) => 4,
+        }
+    }
 }
 
 /// Runs a program as the kernel would; for tests.
@@ -180,7 +217,8 @@ pub(super) fn run(program: &[Instruction], architecture: u32, number: u32, argum
     let load = |offset: u32| match offset {
         NUMBER => number,
         ARCHITECTURE => architecture,
-        argument => arguments[(argument as usize - 16) / 8] as u32,
+        argument if argument % 8 == Half::Low.offset() => arguments[(argument as usize - 16) / 8] as u32,
+        argument => (arguments[(argument as usize - 16) / 8] >> 32) as u32,
     };
     let (mut at, mut accumulator) = (0, 0);
     loop {

@@ -3,8 +3,12 @@
 mod bpf;
 mod names;
 
-use bpf::{Action, Test};
+use bpf::{Action, Answer, Compare, Half, Test};
+use sandcrab_api::launch::AGENT_THREADS;
+use sandcrab_api::sandbox::Isolation;
 use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whose uid the agent has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +25,8 @@ struct Policy {
     #[serde(rename = "about")]
     _about: String,
     allow: Vec<Allow>,
-    allow_unless_single_id: Vec<AllowUnlessSingleId>,
+    optional: Vec<Optional>,
+    by_process_id: Vec<ByProcessId>,
     conditional: Vec<Conditional>,
     refuse: Vec<Refuse>,
 }
@@ -36,12 +41,27 @@ struct Allow {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AllowUnlessSingleId {
+struct Optional {
+    #[serde(rename = "why")]
+    _why: String,
+    option: Choice,
+    errno: Word,
+    calls: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ByProcessId {
     #[serde(rename = "why")]
     _why: String,
     /// Which argument is the process id.
     argument: u8,
     calls: Vec<String>,
+    /// What would be the agent whatever the id is.
+    #[serde(default)]
+    everyone: Option<Condition>,
+    #[serde(default)]
+    cases: Vec<Case>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,11 +70,8 @@ struct Conditional {
     #[serde(rename = "why")]
     _why: String,
     calls: Vec<String>,
-    errno: Errno,
-    #[serde(default)]
-    when: Vec<Condition>,
-    #[serde(default)]
-    unless: Vec<Condition>,
+    cases: Vec<Case>,
+    otherwise: Word,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,8 +79,19 @@ struct Conditional {
 struct Refuse {
     #[serde(rename = "why")]
     _why: String,
-    errno: Errno,
+    errno: Word,
     calls: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// The case is there only where this is chosen.
+    #[serde(default)]
+    option: Option<Choice>,
+    #[serde(rename = "if")]
+    condition: Condition,
+    answer: Word,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,18 +99,36 @@ struct Refuse {
 struct Condition {
     argument: u8,
     #[serde(default)]
+    half: Half,
+    #[serde(default)]
     mask: Option<String>,
     value: String,
     #[serde(default)]
     and: Option<Box<Condition>>,
 }
 
+/// An isolation option that decides on a rule.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Choice {
+    Debugging,
+    SocketLists,
+    AsyncIo,
+}
+
+/// An answer as the policy writes it.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-enum Errno {
+enum Word {
+    Allow,
+    Ignore,
     Enosys,
     Eperm,
+    Enomem,
+    Einval,
+    Enoprotoopt,
     Eafnosupport,
+    Eprotonosupport,
 }
 
 /// A policy that cannot be compiled.
@@ -102,13 +148,30 @@ pub enum PolicyError {
     Number(String),
 }
 
-impl Errno {
-    fn number(self) -> u16 {
-        (match self {
-            Self::Enosys => libc::ENOSYS,
-            Self::Eperm => libc::EPERM,
-            Self::Eafnosupport => libc::EAFNOSUPPORT,
-        }) as u16
+impl Choice {
+    fn holds(self, isolation: &Isolation) -> bool {
+        match self {
+            Self::Debugging => isolation.debugging(),
+            Self::SocketLists => isolation.socket_lists(),
+            Self::AsyncIo => isolation.async_io(),
+        }
+    }
+}
+
+impl Word {
+    fn answer(self) -> Answer {
+        let errno = |number: i32| Answer::Errno(number as u16);
+        match self {
+            Self::Allow => Answer::Allow,
+            Self::Ignore => errno(0),
+            Self::Enosys => errno(libc::ENOSYS),
+            Self::Eperm => errno(libc::EPERM),
+            Self::Enomem => errno(libc::ENOMEM),
+            Self::Einval => errno(libc::EINVAL),
+            Self::Enoprotoopt => errno(libc::ENOPROTOOPT),
+            Self::Eafnosupport => errno(libc::EAFNOSUPPORT),
+            Self::Eprotonosupport => errno(libc::EPROTONOSUPPORT),
+        }
     }
 }
 
@@ -123,7 +186,9 @@ fn number(text: &str) -> Result<u32, PolicyError> {
 impl Condition {
     fn tests(&self) -> Result<Vec<Test>, PolicyError> {
         let mask = self.mask.as_deref().map_or(Ok(u32::MAX), number)?;
-        let mut tests = vec![Test { argument: self.argument, mask, value: number(&self.value)? }];
+        let value = number(&self.value)?;
+        let mut tests =
+            vec![Test { argument: self.argument, half: self.half, mask, compare: Compare::Equal, value }];
         if let Some(and) = &self.and {
             tests.extend(and.tests()?);
         }
@@ -131,8 +196,42 @@ impl Condition {
     }
 }
 
+impl ByProcessId {
+    /// What is refused because it would be done to the agent.
+    fn protected(&self, agent: Agent) -> Result<Vec<(Vec<Test>, Answer)>, PolicyError> {
+        if agent == Agent::Apart {
+            return Ok(Vec::new());
+        }
+        let refused = Word::Eperm.answer();
+        let compared = |compare, value| Test {
+            argument: self.argument,
+            half: Half::Low,
+            mask: u32::MAX,
+            compare,
+            value,
+        };
+        // 0 is the caller.
+        let threads = vec![compared(Compare::AtLeast, 1), compared(Compare::Below, AGENT_THREADS + 1)];
+        let mut cases = vec![(threads, refused)];
+        if let Some(everyone) = &self.everyone {
+            cases.push((everyone.tests()?, refused));
+        }
+        Ok(cases)
+    }
+}
+
+/// Cases in their order, without those whose option is not chosen.
+fn cases(cases: &[Case], isolation: &Isolation) -> Result<Vec<(Vec<Test>, Answer)>, PolicyError> {
+    let chosen = cases.iter().filter(|case| case.option.is_none_or(|option| option.holds(isolation)));
+    chosen.map(|case| Ok((case.condition.tests()?, case.answer.answer()))).collect()
+}
+
+fn action(cases: Vec<(Vec<Test>, Answer)>, otherwise: Answer) -> Action {
+    if cases.is_empty() { Action::Always(otherwise) } else { Action::Cases(cases, otherwise) }
+}
+
 impl Policy {
-    fn rules(&self, agent: Agent) -> Result<Vec<(u32, Action)>, PolicyError> {
+    fn rules(&self, agent: Agent, isolation: &Isolation) -> Result<Vec<(u32, Action)>, PolicyError> {
         let mut rules: Vec<(u32, Action)> = Vec::new();
         let mut add = |calls: &[String], action: &Action| {
             for call in calls {
@@ -148,30 +247,22 @@ impl Policy {
             Ok(())
         };
         for rule in &self.allow {
-            add(&rule.calls, &Action::Allow)?;
+            add(&rule.calls, &Action::Always(Answer::Allow))?;
         }
-        for rule in &self.allow_unless_single_id {
-            let agents_pid = Test { argument: rule.argument, mask: u32::MAX, value: 1 };
-            let action = match agent {
-                Agent::Apart => Action::Allow,
-                Agent::SameId => Action::AllowUnless(vec![vec![agents_pid]], Errno::Eperm.number()),
-            };
-            add(&rule.calls, &action)?;
+        for rule in &self.optional {
+            let chosen = rule.option.holds(isolation);
+            add(&rule.calls, &Action::Always(if chosen { Answer::Allow } else { rule.errno.answer() }))?;
+        }
+        for rule in &self.by_process_id {
+            let mut all = rule.protected(agent)?;
+            all.extend(cases(&rule.cases, isolation)?);
+            add(&rule.calls, &action(all, Answer::Allow))?;
         }
         for rule in &self.conditional {
-            let tests = |conditions: &[Condition]| -> Result<Vec<_>, _> {
-                conditions.iter().map(Condition::tests).collect()
-            };
-            let errno = rule.errno.number();
-            let action = if rule.unless.is_empty() {
-                Action::AllowIf(tests(&rule.when)?, errno)
-            } else {
-                Action::AllowUnless(tests(&rule.unless)?, errno)
-            };
-            add(&rule.calls, &action)?;
+            add(&rule.calls, &action(cases(&rule.cases, isolation)?, rule.otherwise.answer()))?;
         }
         for rule in &self.refuse {
-            add(&rule.calls, &Action::Errno(rule.errno.number()))?;
+            add(&rule.calls, &Action::Always(rule.errno.answer()))?;
         }
         rules.sort_by_key(|(number, _)| *number);
         Ok(rules)
@@ -182,18 +273,16 @@ fn policy() -> Result<Policy, PolicyError> {
     serde_json::from_str(include_str!("policy.json")).map_err(PolicyError::Syntax)
 }
 
-fn program(agent: Agent) -> Result<Vec<bpf::Instruction>, PolicyError> {
-    Ok(bpf::compile(&policy()?.rules(agent)?, Errno::Enosys.number()))
+fn program(agent: Agent, isolation: &Isolation) -> Result<Vec<bpf::Instruction>, PolicyError> {
+    let rules = policy()?.rules(agent, isolation)?;
+    Ok(bpf::compile(&rules, Word::Enosys.answer(), bpf::KILL_PROCESS))
 }
 
 /// The filter for user code, as an array of `struct sock_filter` in base64.
-///
-/// # Errors
-/// Only if this build's own policy is broken, which a test would have shown.
-pub(crate) fn user_filter(agent: Agent) -> Result<String, PolicyError> {
+fn user_filter(agent: Agent, isolation: &Isolation) -> Result<String, PolicyError> {
     use base64::Engine;
     let mut bytes = Vec::new();
-    for instruction in program(agent)? {
+    for instruction in program(agent, isolation)? {
         bytes.extend(instruction.code.to_ne_bytes());
         bytes.extend([instruction.jump_true, instruction.jump_false]);
         bytes.extend(instruction.value.to_ne_bytes());
@@ -201,125 +290,72 @@ pub(crate) fn user_filter(agent: Agent) -> Result<String, PolicyError> {
     Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::LazyLock;
+/// The filters for user code, each made when it is first wanted.
+#[derive(Debug)]
+pub(crate) struct Filters {
+    agent: Agent,
+    made: Mutex<HashMap<Isolation, Arc<str>>>,
+}
 
-    static PROGRAMS: LazyLock<[Vec<bpf::Instruction>; 2]> =
-        LazyLock::new(|| [Agent::Apart, Agent::SameId].map(|agent| program(agent).unwrap()));
-
-    fn verdict(agent: Agent, call: &str, arguments: &[u64]) -> u32 {
-        let mut all = [0; 6];
-        all[..arguments.len()].copy_from_slice(arguments);
-        bpf::run(&PROGRAMS[agent as usize], bpf::NATIVE, names::number(call).unwrap(), all)
+impl Filters {
+    pub(crate) fn new(agent: Agent) -> Self {
+        Self { agent, made: Mutex::default() }
     }
 
-    fn errno(number: i32) -> u32 {
-        bpf::ERRNO | number as u32
-    }
-
-    #[test]
-    fn every_known_call_stands_in_one_rule() {
-        let rules = policy().unwrap().rules(Agent::Apart).unwrap();
-        let missing: Vec<_> =
-            names::all().filter(|(_, number)| rules.iter().all(|(other, _)| other != number)).collect();
-        assert_eq!(missing, []);
-        assert_eq!(rules.len(), names::all().count());
-    }
-
-    #[test]
-    fn each_call_gets_its_own_answer() {
-        for (number, action) in policy().unwrap().rules(Agent::Apart).unwrap() {
-            let seen = bpf::run(&PROGRAMS[0], bpf::NATIVE, number, [0; 6]);
-            match action {
-                Action::Allow => assert_eq!(seen, bpf::ALLOW, "{number}"),
-                Action::Errno(expected) => assert_eq!(seen, errno(expected.into()), "{number}"),
-                Action::AllowIf(..) | Action::AllowUnless(..) => {}
-            }
+    /// The filter of a sandbox with these options.
+    ///
+    /// # Errors
+    /// Only if this build's own policy is broken, which a test would have shown.
+    pub(crate) fn get(&self, isolation: &Isolation) -> Result<Arc<str>, PolicyError> {
+        // Options that say the same are the same.
+        let isolation = isolation.resolved();
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(filter) = made.get(&isolation) {
+            return Ok(Arc::clone(filter));
         }
-    }
-
-    #[test]
-    fn a10_new_namespaces_are_refused_by_any_way() {
-        for flag in
-            [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
-        {
-            assert_eq!(verdict(Agent::Apart, "clone", &[flag | 17]), errno(libc::EPERM), "{flag:#x}");
-            assert_eq!(verdict(Agent::Apart, "unshare", &[flag]), errno(libc::EPERM), "{flag:#x}");
-        }
-        assert_eq!(verdict(Agent::Apart, "unshare", &[0x80]), errno(libc::EPERM), "CLONE_NEWTIME");
-        let thread =
-            libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
-        assert_eq!(verdict(Agent::Apart, "clone", &[thread as u64]), bpf::ALLOW);
-        assert_eq!(verdict(Agent::Apart, "unshare", &[libc::CLONE_FS as u64]), bpf::ALLOW);
-        assert_eq!(verdict(Agent::Apart, "clone3", &[]), errno(libc::ENOSYS));
-    }
-
-    #[test]
-    fn sockets_are_of_the_listed_families() {
-        let allowed = [(1, 0), (2, 0), (2, 6), (10, 0), (16, 0), (16, 4)];
-        for family in 0..46 {
-            for protocol in 0..22 {
-                let seen = verdict(Agent::Apart, "socket", &[family, 1, protocol]);
-                let expected =
-                    allowed.contains(&(family, protocol)) || (family != 16 && allowed.contains(&(family, 0)));
-                let expected = if expected { bpf::ALLOW } else { errno(libc::EAFNOSUPPORT) };
-                assert_eq!(seen, expected, "family {family} protocol {protocol}");
-            }
-        }
-    }
-
-    #[test]
-    fn a21_terminals_take_no_foreign_input() {
-        for request in [0x5412_u64, 0x541c, 0x541d, 0xdead_beef_0000_5412] {
-            assert_eq!(verdict(Agent::Apart, "ioctl", &[0, request]), errno(libc::EPERM), "{request:#x}");
-        }
-        assert_eq!(verdict(Agent::Apart, "ioctl", &[0, 0x5401]), bpf::ALLOW, "TCGETS");
-    }
-
-    #[test]
-    fn a28_with_one_id_the_agent_is_not_addressed() {
-        for call in ["kill", "tgkill", "tkill", "prlimit64", "sched_setaffinity", "pidfd_open"] {
-            assert_eq!(verdict(Agent::SameId, call, &[1]), errno(libc::EPERM), "{call}");
-            assert_eq!(verdict(Agent::SameId, call, &[2]), bpf::ALLOW, "{call}");
-            assert_eq!(verdict(Agent::Apart, call, &[1]), bpf::ALLOW, "{call}");
-        }
-        assert_eq!(verdict(Agent::SameId, "setpriority", &[0, 1]), errno(libc::EPERM));
-        assert_eq!(verdict(Agent::SameId, "setpriority", &[1, 0]), bpf::ALLOW);
-    }
-
-    #[test]
-    fn a20_other_architectures_end_the_process_and_x32_does_not_exist() {
-        let program = program(Agent::Apart).unwrap();
-        assert_eq!(bpf::run(&program, 0x4000_0003, 1, [0; 6]), bpf::KILL_PROCESS, "i386");
-        assert_eq!(bpf::run(&program, bpf::NATIVE, 0x4000_0001, [0; 6]), errno(libc::ENOSYS), "x32");
-        assert_eq!(bpf::run(&program, bpf::NATIVE, 999, [0; 6]), errno(libc::ENOSYS), "newer than this list");
-    }
-
-    #[test]
-    fn jumps_reach_their_ends_in_long_programs() {
-        let test = |value| Test { argument: 0, mask: u32::MAX, value };
-        let rules: Vec<_> = (0..400)
-            .map(|number| {
-                (number, Action::AllowIf(vec![vec![test(number)], vec![test(7)]], number as u16 + 1))
-            })
-            .collect();
-        let program = bpf::compile(&rules, 38);
-        assert!(program.len() > 1024, "{}", program.len());
-        for number in 0..400 {
-            let run = |argument| bpf::run(&program, bpf::NATIVE, number, [argument, 0, 0, 0, 0, 0]);
-            assert_eq!(run(u64::from(number)), bpf::ALLOW, "{number}");
-            assert_eq!(run(7), bpf::ALLOW, "{number}");
-            assert_eq!(run(1000), errno(number as i32 + 1), "{number}");
-        }
-        assert_eq!(bpf::run(&program, bpf::NATIVE, 400, [0; 6]), errno(38));
-        assert_eq!(bpf::run(&program, 0, 3, [3; 6]), bpf::KILL_PROCESS);
-    }
-
-    #[test]
-    fn the_program_is_short_and_flat() {
-        let program = program(Agent::SameId).unwrap();
-        assert!(program.len() < 256, "{}", program.len());
+        let filter: Arc<str> = user_filter(self.agent, &isolation)?.into();
+        made.insert(isolation, Arc::clone(&filter));
+        Ok(filter)
     }
 }
+
+/// Requests of ptrace(2) that set options: PTRACE_SETOPTIONS, PTRACE_SEIZE, and the first one's older number.
+const SETS_OPTIONS: [u32; 3] = [0x4200, 0x4206, 21];
+const TRACE_EXIT: u32 = 0x40;
+
+/// The filter that every process of a sandbox has, the agent too: a request to be told of another's exit
+/// (PTRACE_O_TRACEEXIT), without which no process can hold up another's end, gets `answer`.
+fn guard(answer: Answer) -> Vec<bpf::Instruction> {
+    let low =
+        |argument, mask, value| Test { argument, half: Half::Low, mask, compare: Compare::Equal, value };
+    let case = |request| (vec![low(0, u32::MAX, request), low(3, TRACE_EXIT, TRACE_EXIT)], answer);
+    let cases = SETS_OPTIONS.map(case).to_vec();
+    let ptrace = (libc::SYS_ptrace as u32, Action::Cases(cases, Answer::Allow));
+    bpf::compile(&[ptrace], Answer::Allow, bpf::ALLOW)
+}
+
+/// Installs the guard of ptrace in the calling process, which needs no_new_privs. Returns the descriptor through which
+/// its requests are decided on; none where the server itself runs below such a listener, since a process can have one
+/// only: there they are refused.
+pub(crate) fn install_guard() -> std::io::Result<Option<std::os::fd::OwnedFd>> {
+    match crate::sys::seccomp::install(&kernels(&guard(Answer::Ask)), true) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            let refuse = kernels(&guard(Word::Eperm.answer()));
+            crate::sys::seccomp::install(&refuse, false)
+        }
+        installed => installed,
+    }
+}
+
+fn kernels(program: &[bpf::Instruction]) -> Vec<libc::sock_filter> {
+    let convert = |i: &bpf::Instruction| libc::sock_filter {
+        code: i.code,
+        jt: i.jump_true,
+        jf: i.jump_false,
+        k: i.value,
+    };
+    program.iter().map(convert).collect()
+}
+
+#[cfg(test)]
+mod tests;

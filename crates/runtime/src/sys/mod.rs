@@ -5,3 +5,4 @@ pub(crate) mod loopdev;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod seccomp;

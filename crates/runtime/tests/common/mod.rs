@@ -73,6 +73,7 @@ pub(crate) fn spec(name: &str) -> SandboxSpec {
         image: "test".into(),
         limits: Default::default(),
         network: Default::default(),
+        isolation: Default::default(),
         env: Default::default(),
     }
 }

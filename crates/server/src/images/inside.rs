@@ -50,6 +50,7 @@ impl Made {
             image: image.to_owned(),
             limits: Default::default(),
             network,
+            isolation: Default::default(),
             env: BTreeMap::new(),
         };
         self.driver.create(&instance, &spec).await?;

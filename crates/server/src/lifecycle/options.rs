@@ -1,6 +1,6 @@
 //! What a caller asked of a sandbox, and what follows from it.
 
-use sandcrab_api::sandbox::{CreateSandbox, Limits, Network};
+use sandcrab_api::sandbox::{CreateSandbox, Isolation, Limits, Network};
 use sandcrab_api::units::IdleTime;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId, limits};
 use sandcrab_runtime::SandboxSpec;
@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// As asked for; the driver says which are in force.
     pub(crate) limits: Limits,
     pub(crate) network: Network,
+    /// As asked for. Sandboxes made before there was a choice have the defaults.
+    #[serde(default)]
+    pub(crate) isolation: Isolation,
     /// As of its creation. The driver keeps them; the store does not, because each change of a label writes all that it
     /// keeps. Rows of earlier releases have them.
     #[serde(default, skip_serializing)]
@@ -40,6 +43,7 @@ impl Options {
             image: wanted.image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned()),
             limits: wanted.limits.unwrap_or_default(),
             network: wanted.network.unwrap_or_default(),
+            isolation: wanted.isolation.unwrap_or_default(),
             env_digest: Some(digest(&env)),
             env,
             sleep_after: wanted
@@ -57,6 +61,7 @@ impl Options {
             image: self.image.clone(),
             limits: self.limits.clone(),
             network: self.network,
+            isolation: self.isolation,
             env: self.env.clone(),
         }
     }
@@ -89,6 +94,13 @@ impl Options {
             fixed(id, "limits.pids", &self.limits.pids, limits.pids.map(Some).as_ref())?;
             let open_files = limits.open_files.map(Some);
             fixed(id, "limits.openFiles", &self.limits.open_files, open_files.as_ref())?;
+        }
+        if let Some(wanted) = &wanted.isolation {
+            let is = self.isolation.resolved();
+            fixed(id, "isolation.debugging", &is.debugging, wanted.debugging.map(Some).as_ref())?;
+            fixed(id, "isolation.socketLists", &is.socket_lists, wanted.socket_lists.map(Some).as_ref())?;
+            fixed(id, "isolation.asyncIo", &is.async_io, wanted.async_io.map(Some).as_ref())?;
+            fixed(id, "isolation.ping", &is.ping, wanted.ping.map(Some).as_ref())?;
         }
         let env = (!wanted.env.is_empty()).then(|| digest(&set_variables(wanted.env)));
         let is = self.env_digest.clone().unwrap_or_else(|| digest(&self.env));
@@ -142,6 +154,8 @@ mod tests {
         for (field, json) in [
             ("image", serde_json::json!({"image": "python"})),
             ("network", serde_json::json!({"network": "host"})),
+            ("isolation.debugging", serde_json::json!({"isolation": {"debugging": false}})),
+            ("isolation.ping", serde_json::json!({"isolation": {"debugging": true, "ping": true}})),
             ("limits.memory", serde_json::json!({"limits": {"memory": "65m"}})),
             ("limits.cpu", serde_json::json!({"limits": {"cpu": 1}})),
             ("env", serde_json::json!({"env": {"A": "2"}, "keepAlive": true})),
@@ -151,7 +165,7 @@ mod tests {
             assert_eq!((error.http_status, error.context["field"].as_str()), (409, Some(field)));
             assert_eq!(options, before);
         }
-        let same = serde_json::json!({"image": "host", "limits": {"memory": 67_108_864}, "env": {"A": "1"}});
+        let same = serde_json::json!({"image": "host", "isolation": {"debugging": true, "ping": false}, "limits": {"memory": 67_108_864}, "env": {"A": "1"}});
         assert!(!options.apply(wanted(same), &id).unwrap());
         let change = serde_json::json!({"keepAlive": true, "sleepAfter": "1h", "labels": {}});
         assert!(options.apply(wanted(change), &id).unwrap());

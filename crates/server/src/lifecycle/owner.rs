@@ -219,6 +219,7 @@ impl State {
             status,
             image: options.image,
             network: options.network,
+            isolation: options.isolation.resolved(),
             limits,
             sleep_after: options.sleep_after,
             keep_alive: options.keep_alive,

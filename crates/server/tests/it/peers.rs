@@ -76,6 +76,7 @@ pub(crate) fn real() -> Fake {
             spool_fd: spool.as_raw_fd(),
             memory_cgroup_fd: None,
             hindered: Vec::new(),
+            ptrace_fd: None,
         };
         let agent = sandcrab_agent::Agent::start(&config).unwrap();
         match agent.serve(start.listener).await.unwrap() {}

@@ -79,6 +79,7 @@ fn spec() -> SandboxSpec {
         image: "host".into(),
         limits: Default::default(),
         network: Default::default(),
+        isolation: Default::default(),
         env: Default::default(),
     }
 }

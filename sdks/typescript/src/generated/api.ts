@@ -219,6 +219,8 @@ export interface components {
              *     sandbox that is made of it waits for. Fixed at creation.
              */
             image?: string;
+            /** @description What its code may ask of the kernel. Fixed at creation. */
+            isolation?: components["schemas"]["Isolation"];
             /** @description Never sleep. Default false. */
             keepAlive?: boolean;
             /** @description Labels for people and for filters. Given labels replace the old ones. */
@@ -684,6 +686,23 @@ export interface components {
          * @enum {string}
          */
         ImageStatus: "ready" | "building" | "unbuilt";
+        /** @description What a sandbox's code may ask of the kernel beyond what every program needs. A missing field takes its default. */
+        Isolation: {
+            /**
+             * @description Asynchronous file I/O by libaio (`io_setup`): all users of the machine share a fixed number of requests.
+             *     Default false.
+             */
+            asyncIo?: boolean;
+            /**
+             * @description Debuggers: `ptrace`, `process_vm_readv`, `process_vm_writev`, `pidfd_getfd`, on processes of the same user.
+             *     Default true.
+             */
+            debugging?: boolean;
+            /** @description Sockets for `ping`; what they receive is outside the memory limit. Default false. */
+            ping?: boolean;
+            /** @description The kernel's lists of the sandbox's own sockets (`NETLINK_SOCK_DIAG`), as `ss` shows them. Default true. */
+            socketLists?: boolean;
+        };
         /** @description How a process is to end. */
         KillProcess: {
             /**
@@ -1194,6 +1213,8 @@ export interface components {
             id: components["schemas"]["SandboxId"];
             /** @description Its image. */
             image: string;
+            /** @description What its code may ask of the kernel, every default filled in. */
+            isolation?: components["schemas"]["Isolation"];
             /** @description Whether it never sleeps. */
             keepAlive: boolean;
             /** @description Its labels. */

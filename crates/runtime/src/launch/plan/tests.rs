@@ -24,6 +24,7 @@ fn spec(network: Network) -> SandboxSpec {
         image: "host".into(),
         limits: Limits { memory: Some(ByteSize(512 << 20)), ..Limits::default() },
         network,
+        isolation: Default::default(),
         env: [("API_KEY".to_owned(), "k".to_owned())].into(),
     }
 }
