@@ -88,7 +88,8 @@ fn held(rig: &Rig, instances: &BTreeSet<String>) -> Held {
         loops: loops.count(),
         groups: groups(instances),
         processes: processes.count(),
-        instances: entries(&data.join("instances")).len(),
+        // Beside them lies the file that names the database.
+        instances: entries(&data.join("instances")).into_iter().filter(|path| path.is_dir()).count(),
         sockets: entries(&data.join("sockets")).len(),
         ids: entries(&data.join("ids")).len(),
         descriptors: entries(&server.join("fd")).len(),
@@ -100,10 +101,8 @@ fn held(rig: &Rig, instances: &BTreeSet<String>) -> Held {
 async fn live(client: &Client, id: String, data: &Path, seen: &Mutex<BTreeSet<String>>) {
     let sandbox = client.sandbox(&id, SandboxOptions::default()).unwrap();
     sandbox.exec(HOSTILE).await.unwrap_or_else(|error| panic!("{id}: {error}"));
-    let names = entries(&data.join("instances"));
-    seen.lock()
-        .unwrap()
-        .extend(names.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()));
+    let names = entries(&data.join("instances")).into_iter().filter(|path| path.is_dir());
+    seen.lock().unwrap().extend(names.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()));
     sandbox.destroy().await.unwrap_or_else(|error| panic!("{id}: {error}"));
 }
 
