@@ -63,14 +63,21 @@ impl Drop for Suspect {
 
 /// Closes descriptors on another thread. Never waits.
 pub(crate) fn close_elsewhere(descriptors: impl IntoIterator<Item = OwnedFd>) {
-    let descriptors: Vec<_> = descriptors.into_iter().collect();
-    if descriptors.is_empty() {
-        return;
-    }
-    if let Err(error) = Closers::get().and_then(|closers| closers.take(&descriptors)) {
-        // Held for ever rather than waited for: only a sandbox that keeps all threads busy comes here.
-        tracing::warn!(%error, count = descriptors.len(), "descriptors that a sandbox sent stay open");
-        descriptors.into_iter().for_each(std::mem::forget);
+    let mut descriptors = descriptors.into_iter().peekable();
+    while descriptors.peek().is_some() {
+        let batch: Vec<_> = descriptors.by_ref().take(MAX_DESCRIPTORS - 1).collect();
+        match Closers::get().and_then(|closers| closers.take(&batch)) {
+            // In this order: whoever closes a descriptor last waits, and that must be the other thread.
+            Ok(gate) => {
+                drop(batch);
+                drop(gate);
+            }
+            Err(error) => {
+                // Held for ever rather than waited for: only a sandbox that keeps all threads busy comes here.
+                tracing::warn!(%error, count = batch.len(), "descriptors that a sandbox sent stay open");
+                batch.into_iter().for_each(std::mem::forget);
+            }
+        }
     }
 }
 
@@ -101,7 +108,8 @@ impl Closers {
         thread.spawn(|| self.work()).map(drop)
     }
 
-    fn take(&'static self, descriptors: &[OwnedFd]) -> io::Result<()> {
+    /// Hands over fewer than [`MAX_DESCRIPTORS`]. The thread closes them once the returned pipe end is closed.
+    fn take(&'static self, descriptors: &[OwnedFd]) -> io::Result<OwnedFd> {
         let threads = self.threads.load(Ordering::Relaxed);
         if threads < THREADS && self.busy.load(Ordering::Relaxed) >= threads {
             self.threads.fetch_add(1, Ordering::Relaxed);
@@ -112,15 +120,14 @@ impl Closers {
                 }
             }
         }
-        for batch in descriptors.chunks(MAX_DESCRIPTORS) {
-            let batch: Vec<_> = batch.iter().map(AsFd::as_fd).collect();
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            ancillary.push(SendAncillaryMessage::ScmRights(&batch));
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            rustix::io::retry_on_intr(|| sendmsg(&self.send, &[IoSlice::new(b"x")], &mut ancillary, flags))?;
-        }
-        Ok(())
+        let (closed, gate) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let batch: Vec<_> = std::iter::once(&closed).chain(descriptors).map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&batch));
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::io::retry_on_intr(|| sendmsg(&self.send, &[IoSlice::new(b"x")], &mut ancillary, flags))?;
+        Ok(gate)
     }
 
     /// Closes what comes, for ever.
@@ -141,8 +148,15 @@ impl Closers {
             }
             self.busy.fetch_add(1, Ordering::Relaxed);
             for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                    descriptors.for_each(drop);
+                if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                    let gate = descriptors.next();
+                    let rest: Vec<_> = descriptors.collect();
+                    // Its end: the agent's own descriptors of these are closed.
+                    while let Some(gate) = &gate
+                        && matches!(rustix::io::read(gate, &mut [0]), Err(Errno::INTR) | Ok(1..))
+                    {
+                    }
+                    drop(rest);
                 }
             }
             self.busy.fetch_sub(1, Ordering::Relaxed);

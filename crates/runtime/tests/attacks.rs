@@ -5,6 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test program is all tests")]
 
 mod common;
+#[macro_use]
+#[path = "common/modes.rs"]
+mod modes;
 
 use common::{Home, Mode, ROOT, chain, on_host, python, spec};
 use sandcrab_api::sandbox::Network;
@@ -12,25 +15,6 @@ use sandcrab_runtime::image::Image;
 use sandcrab_runtime::{Driver, InstanceId, SandboxSpec};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-
-/// Makes a module of each attack's name with a test for each kind of driver.
-macro_rules! in_each_mode {
-    ($($attack:ident),+ $(,)?) => {
-        $(
-            mod $attack {
-                #[test]
-                fn root() {
-                    crate::common::as_root(super::$attack);
-                }
-
-                #[test]
-                fn rootless() {
-                    crate::common::as_an_ordinary_user(concat!(stringify!($attack), "::rootless"), super::$attack);
-                }
-            }
-        )+
-    };
-}
 
 in_each_mode! {
     a02_no_descriptor_of_the_host_is_open_at_the_start,

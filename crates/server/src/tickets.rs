@@ -136,7 +136,7 @@ fn sandbox(app: &App, path: &str) -> Result<SandboxId, ApiError> {
     let opens = match app.routes.find(&Method::GET, rest) {
         Found::Route(route, _) => route.allows(StatusCode::SWITCHING_PROTOCOLS),
         Found::Invalid(_, error) => return Err(ApiError::invalid("path", error.message)),
-        Found::WrongMethod(_) | Found::Unknown => crate::ports::is_connect(rest),
+        Found::WrongMethod(_) | Found::Unknown => crate::ports::connected(rest)?.is_some(),
     };
     if !opens {
         return Err(invalid());

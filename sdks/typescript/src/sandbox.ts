@@ -227,4 +227,5 @@ const STATUS: Record<wire.SandboxInfo["status"], types.SandboxState["status"]> =
   running: "healthy",
   destroying: "stopping",
   stopped: "stopped",
+  quarantined: "stopped",
 };

@@ -100,6 +100,7 @@ async fn result(State(agent): State<Arc<Agent>>, Path(id): Path<RunId>) -> Answe
 #[into_params(parameter_in = Query)]
 struct StreamQuery {
     /// The id of the last event that came. Default 0, or what the header `Last-Event-ID` says.
+    #[serde(default, deserialize_with = "crate::http::extract::offset")]
     offset: Option<u64>,
 }
 

@@ -105,8 +105,10 @@ async fn result(
 #[into_params(parameter_in = Query)]
 struct StreamQuery {
     /// Raw byte offset in stdout. Default 0, or what the header `Last-Event-ID` says.
+    #[serde(default, deserialize_with = "crate::http::extract::offset")]
     stdout_offset: Option<u64>,
     /// Raw byte offset in stderr. Default 0, or what the header `Last-Event-ID` says.
+    #[serde(default, deserialize_with = "crate::http::extract::offset")]
     stderr_offset: Option<u64>,
     /// Default `utf8`.
     #[serde(default)]

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request};
 use axum::http::{Extensions, HeaderMap, Method, Uri, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sandcrab_api::{ApiError, ErrorCode, limits};
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 
 /// A JSON body.
@@ -185,6 +186,17 @@ fn require_text(query: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// A byte offset of a query: one that the document's `int64` has.
+pub(crate) fn offset<'a, D: serde::Deserializer<'a>>(value: D) -> Result<Option<u64>, D::Error> {
+    let offset = Option::<u64>::deserialize(value)?;
+    match offset {
+        Some(offset) if i64::try_from(offset).is_err() => {
+            Err(serde::de::Error::custom(format!("must be at most {}", i64::MAX)))
+        }
+        _ => Ok(offset),
+    }
+}
+
 /// Reads a query string; an error names the field.
 pub(crate) fn parse_query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     require_text(uri.query().unwrap_or_default())?;
@@ -258,6 +270,20 @@ mod tests {
         );
         // Where it is no JSON at all, the place is all there is to say.
         assert_eq!(message("{\"command\":\"a\",}"), "body: trailing comma at line 1 column 16");
+    }
+
+    #[test]
+    fn x02_an_offset_is_one_that_the_document_has() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Resume {
+            #[serde(default, deserialize_with = "offset")]
+            offset: Option<u64>,
+        }
+        let parse = |uri: &'static str| parse_query::<Resume>(&Uri::from_static(uri));
+        assert_eq!(parse("/").unwrap().offset, None);
+        assert_eq!(parse("/?offset=9223372036854775807").unwrap().offset, Some(i64::MAX as u64));
+        let error = parse("/?offset=9223372036854775808").unwrap_err();
+        assert_eq!(error.message, "offset: must be at most 9223372036854775807");
     }
 
     #[test]

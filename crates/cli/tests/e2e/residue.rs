@@ -131,14 +131,17 @@ fn held(data: &Path, instances: &BTreeSet<String>) -> Vec<String> {
     held.extend(
         groups.lines().filter(|line| instances.iter().any(|name| line.contains(name))).map(str::to_owned),
     );
-    let left = std::fs::read_dir(Path::new(data).join("instances")).unwrap().flatten();
-    held.extend(left.map(|entry| entry.path().display().to_string()));
+    held.extend(self::instances(Path::new(data)).iter().map(|name| format!("{data}/instances/{name}")));
     held
 }
 
+/// Beside them lies the file that names the database.
 fn instances(data: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(data.join("instances")).unwrap().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    entries
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
 }
 
 /// Destroys all that there is. What a server that ended had begun to destroy is listed until the next one has finished

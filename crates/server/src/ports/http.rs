@@ -242,10 +242,13 @@ fn sandbox_id(id: Result<Path<String>, Refusal>) -> Result<SandboxId, ApiError> 
     SandboxId::parse(&text).map_err(|error| ApiError::invalid("id", error.to_string()))
 }
 
-/// Whether a path below a sandbox is that of a WebSocket to one of its ports.
-pub(crate) fn is_connect(rest: &str) -> bool {
+/// The port whose WebSocket a path below a sandbox is; none if it is another path.
+///
+/// # Errors
+/// The port is none that can be connected to.
+pub(crate) fn connected(rest: &str) -> Result<Option<u16>, ApiError> {
     let port = rest.strip_prefix("/ports/").and_then(|rest| rest.strip_suffix("/connect"));
-    port.and_then(|port| port.parse().ok()).is_some_and(|port| ports::port(port).is_ok())
+    port.and_then(|port| port.parse().ok()).map(ports::port).transpose()
 }
 
 fn sandbox_and_port(path: Result<Path<(String, String)>, Refusal>) -> Result<(SandboxId, u16), ApiError> {

@@ -9,7 +9,7 @@
 
 mod http;
 
-pub(crate) use http::{is_connect, is_own, operation, require_own_network, router};
+pub(crate) use http::{connected, is_own, operation, require_own_network, router};
 
 use crate::lifecycle::not_found;
 use crate::preview::Destination;

@@ -138,7 +138,7 @@ describe("writeFile and readFile", () => {
         { code: "FILE_NOT_FOUND", httpStatus: 404, path: "/no/file" },
         () => sandbox.readFile("/no/file"),
       ],
-      [FileNotFoundError, { operation: "readFile" }, () => sandbox.readFile("/no/file", { encoding: "none" })],
+      [FileNotFoundError, { operation: "readFileContent" }, () => sandbox.readFile("/no/file", { encoding: "none" })],
       [FileNotFoundError, {}, () => sandbox.deleteFile("/no/file")],
       [FileNotFoundError, {}, () => sandbox.listFiles("/no/dir")],
       [IsDirectoryError, { code: "IS_DIRECTORY", httpStatus: 400, path: "/tmp" }, () => sandbox.deleteFile("/tmp")],
