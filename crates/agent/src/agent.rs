@@ -172,6 +172,9 @@ impl Agent {
                 tracing::error!(%error, "orphans are no longer reaped");
             });
         }
+        if let Some(bound) = config.socket_bound {
+            tokio::spawn(crate::sockets::watch(bound, Arc::clone(&this.context.events)));
+        }
         if let Some(fd) = config.ptrace_fd {
             let listener = take(fd)?;
             tokio::spawn(async move {

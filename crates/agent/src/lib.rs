@@ -21,6 +21,7 @@ mod ptrace;
 mod room;
 mod session;
 pub mod shell;
+mod sockets;
 pub mod spawn;
 mod sys;
 mod threads;

@@ -34,6 +34,7 @@ fn agent(dir: &tempfile::TempDir) -> std::sync::Arc<Agent> {
         memory_cgroup_fd: None,
         hindered: Vec::new(),
         ptrace_fd: None,
+        socket_bound: None,
     };
     Agent::start(&config).unwrap()
 }

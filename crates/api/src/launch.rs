@@ -29,6 +29,10 @@ pub struct AgentConfig {
     pub spool_fd: i32,
     /// The cgroup (v1 or v2) from which the memory limit and OOM counters are read, as open directory; none if there is no limit.
     pub memory_cgroup_fd: Option<i32>,
+    /// How many bytes the queues of the sandbox's sockets may hold together, which its memory limit does not count; none
+    /// where the network is not the sandbox's own.
+    #[serde(default)]
+    pub socket_bound: Option<u64>,
     /// What the launch stage could not prepare because the sandbox's own files are in the way, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hindered: Vec<String>,

@@ -301,6 +301,8 @@ pub enum AgentEventKind {
     OutputLost,
     /// Processes were killed and do not end: a tracer or the kernel holds them.
     Unkillable,
+    /// Queues of sockets held more memory than the sandbox may have outside its limit: the largest holder was ended.
+    SocketMemory,
 }
 
 impl AgentEventKind {
@@ -313,6 +315,7 @@ impl AgentEventKind {
             Self::StartHindered => "startHindered",
             Self::OutputLost => "outputLost",
             Self::Unkillable => "unkillable",
+            Self::SocketMemory => "socketMemory",
         }
     }
 }

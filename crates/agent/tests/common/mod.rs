@@ -100,6 +100,7 @@ impl Sandbox {
             memory_cgroup_fd: None,
             hindered: Vec::new(),
             ptrace_fd: None,
+            socket_bound: None,
         };
         let agent = Agent::start(&config).unwrap();
         Self { app: sandcrab_agent::http::app(Arc::clone(&agent)), agent, dir, cgroup }

@@ -27,3 +27,5 @@ mod modes;
 mod paths;
 #[cfg(test)]
 mod ptrace;
+#[cfg(test)]
+mod sockets;

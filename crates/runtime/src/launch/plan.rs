@@ -510,10 +510,18 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
         workspace: "/workspace".into(),
         spool_fd: fds::SPOOL,
         memory_cgroup_fd: setting.memory_cgroup.then_some(fds::MEMORY_CGROUP),
+        socket_bound: (spec.network == Network::Loopback).then(|| socket_bound(spec)),
         hindered: Vec::new(),
         // Known when the listener is there.
         ptrace_fd: None,
     }
+}
+
+/// How much the queues of a sandbox's sockets may hold together, in bytes: an eighth of its memory, because that is what it
+/// has beside its limit; at least what a server of some hundred slow connections holds.
+fn socket_bound(spec: &crate::SandboxSpec) -> u64 {
+    let memory = spec.limits.memory.map_or(u64::MAX, |memory| memory.0);
+    (memory / 8).clamp(32 << 20, 512 << 20)
 }
 
 /// A host name made of a sandbox's id: letters, digits, `-` and `.`, at most 63 bytes as HOST_NAME_MAX allows.

@@ -77,6 +77,7 @@ pub(crate) fn real() -> Fake {
             memory_cgroup_fd: None,
             hindered: Vec::new(),
             ptrace_fd: None,
+            socket_bound: None,
         };
         let agent = sandcrab_agent::Agent::start(&config).unwrap();
         match agent.serve(start.listener).await.unwrap() {}
