@@ -96,25 +96,30 @@ async fn e11_what_is_counted_per_user_is_charged_to_the_sandbox_alone() {
     }
 }
 
-#[test]
-fn e11_sandboxes_of_one_user_leave_something_for_each_other_and_the_server_rootless() {
-    const NAME: &str = "e11_sandboxes_of_one_user_leave_something_for_each_other_and_the_server_rootless";
-    common::as_an_ordinary_user(NAME, async |home| {
-        let greedy = home.create("greedy").await;
-        let took = take_all(&home, &greedy, ROOT).await;
-        assert!(took.values().all(|(_, refused)| *refused != 0), "{took:?}");
-        assert!(took["inotify"].0 > 4, "{took:?}");
-        host_has_one_of_each();
-        let neighbour = home.create("neighbour").await;
-        let left = take_all(&home, &neighbour, ROOT).await;
-        for (what, (count, _)) in &left {
-            assert!(*count > 0 && *count * 2 > took[what].0, "{what}: {left:?} after {took:?}");
-        }
-        host_has_one_of_each();
-        for id in [&greedy, &neighbour] {
-            destroyed_soon(&home, id).await;
-        }
-    });
+mod e11_sandboxes_of_one_user_leave_something_for_each_other_and_the_server {
+    #[test]
+    fn rootless() {
+        const NAME: &str =
+            "e11_sandboxes_of_one_user_leave_something_for_each_other_and_the_server::rootless";
+        crate::common::as_an_ordinary_user(NAME, super::one_user);
+    }
+}
+
+async fn one_user(home: Home) {
+    let greedy = home.create("greedy").await;
+    let took = take_all(&home, &greedy, ROOT).await;
+    assert!(took.values().all(|(_, refused)| *refused != 0), "{took:?}");
+    assert!(took["inotify"].0 > 4, "{took:?}");
+    host_has_one_of_each();
+    let neighbour = home.create("neighbour").await;
+    let left = take_all(&home, &neighbour, ROOT).await;
+    for (what, (count, _)) in &left {
+        assert!(*count > 0 && *count * 2 > took[what].0, "{what}: {left:?} after {took:?}");
+    }
+    host_has_one_of_each();
+    for id in [&greedy, &neighbour] {
+        destroyed_soon(&home, id).await;
+    }
 }
 
 /// What programs go by that size themselves: the memory's limit and the CPUs.
