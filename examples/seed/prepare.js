@@ -45,11 +45,14 @@ export async function prepareRepository(sandbox, { withFolder = true } = {}) {
     `cd ${tree} && git init -q -b main && git add . &&
      git -c user.name=seed -c user.email=seed@localhost commit -q -m 'A package' &&
      git clone -q --bare . /srv/git/user/repo.git &&
-     git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr --detach &&
      git config --system url.git://127.0.0.1/.insteadOf https://github.com/`,
     { sessionId: "preparation" },
   );
   if (exitCode !== 0) throw new Error(`the repository could not be served: ${stderr}`);
+  const daemon = await sandbox.startProcess("git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr", {
+    sessionId: "preparation",
+  });
+  await daemon.waitForPort(9418);
 }
 
 /** /workspace/script.py, which writes down what it finds in its environment. */

@@ -19,13 +19,16 @@ export async function serveGit(sandbox: Sandbox): Promise<void> {
      python3 /tmp/server.py /srv/git --port 8080 </tmp/in >/tmp/plain 2>/tmp/errors &
      exec 6</tmp/plain; read -r line <&6; echo $line; cat <&6 >/tmp/requests &
      python3 /tmp/server.py /srv/git --port 8443 --tls </tmp/idle >/tmp/tls 2>>/tmp/errors &
-     exec 7</tmp/tls; read -r word file <&7; cp $file /srv/ca.pem; read -r line <&7; echo $line; cat <&7 >/dev/null &
-     git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr --detach`,
+     exec 7</tmp/tls; read -r word file <&7; cp $file /srv/ca.pem; read -r line <&7; echo $line; cat <&7 >/dev/null &`,
     { sessionId: "host" },
   );
   if (exitCode !== 0 || stdout !== "listening 8080\nlistening 8443") {
     throw new Error(`the git host did not start: ${stdout} ${stderr}`);
   }
+  const daemon = await sandbox.startProcess("git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr", {
+    sessionId: "host",
+  });
+  await daemon.waitForPort(9418);
 }
 
 /** Waits until the host has had a request for this. */
