@@ -6,6 +6,8 @@
 mod rig;
 
 #[cfg(test)]
+mod aliases;
+#[cfg(test)]
 mod alive;
 #[cfg(test)]
 mod apart;
