@@ -241,9 +241,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             outside.push(Op::IdMap { name: "layers".into(), first, count: ID_COUNT });
             layers(&mut outside, setting, first);
             outside.push(spool(agent));
-            if spec.network == Network::Host {
-                outside.push(Op::HoldMount { name: "sys".into(), source: "/sys".into() });
-            }
+            file_systems::hold_sys(&mut outside, spec);
             file_systems::outside(&mut outside, spec, first, agent);
             outside.push(Op::ChargeTo { uid: agent });
             inside.push(Op::BecomeRoot { clear_groups: true });
@@ -260,9 +258,7 @@ pub fn plan(spec: &crate::SandboxSpec, setting: &Setting<'_>) -> LaunchPlan {
             program(&mut inside, setting);
             layers(&mut inside, setting, 0);
             inside.push(spool(0));
-            if spec.network == Network::Host {
-                inside.push(Op::HoldMount { name: "sys".into(), source: "/sys".into() });
-            }
+            file_systems::hold_sys(&mut inside, spec);
         }
     }
     // The people's root, as the sandbox's first process sees it.

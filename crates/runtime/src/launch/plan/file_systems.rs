@@ -59,6 +59,20 @@ pub(super) fn outside(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, first: u32, 
     }
 }
 
+/// The parts of /sys that a sandbox in the host's network is shown. A sysfs of its own shows the network of whoever mounts
+/// it, and needs rights over that one; these are the host's. Without root only a directory with no other mount below it
+/// can be copied, so that the whole of /sys cannot.
+const SYS: [&str; 5] = ["bus", "class", "dev", "devices", "module"];
+
+/// Keeps the host's /sys for a sandbox in its network.
+pub(super) fn hold_sys(ops: &mut Vec<Op>, spec: &crate::SandboxSpec) {
+    if spec.network == Network::Host {
+        for part in SYS {
+            ops.push(Op::HoldMount { name: format!("sys/{part}"), source: Path::new("/sys").join(part) });
+        }
+    }
+}
+
 /// /proc, /sys, /dev, /run.
 pub(super) fn mounts(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, user: u32) {
     let mount = |ops: &mut Vec<Op>, fs: &str, at: &str, options: Vec<_>, attributes| {
@@ -91,7 +105,15 @@ pub(super) fn mounts(ops: &mut Vec<Op>, spec: &crate::SandboxSpec, user: u32) {
     tmpfs(ops, &run);
     mount(ops, "mqueue", "/dev/mqueue", vec![], Attributes::DATA);
     if spec.network == Network::Host {
-        ops.push(Op::Attach { name: "sys".into(), at: "/sys".into(), attributes: Attributes::READ_ONLY });
+        let bounds = vec![option("size", &"4k"), option("nr_inodes", &16), option("mode", &"555")];
+        mount(ops, "tmpfs", "/sys", bounds, Attributes::DATA);
+        for part in SYS.into_iter().chain(["fs", "fs/cgroup"]) {
+            ops.push(Op::Directory { path: Path::new("/sys").join(part), uid: user, gid: user, mode: 0o555 });
+        }
+        for part in SYS {
+            let (name, at) = (format!("sys/{part}"), Path::new("/sys").join(part));
+            ops.push(Op::Attach { name, at, attributes: Attributes::READ_ONLY });
+        }
     }
     if !root {
         // Only root can make nodes.
