@@ -1,6 +1,6 @@
 //! Connections to what listens inside one sandbox.
 
-use crate::proxy::{Broken, Crumbs, Link, Pace, Pool, PoolError, PortError, Upload};
+use crate::proxy::{Broken, Crumbs, Link, Pool, PoolError, PortError, Upload};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use std::collections::HashMap;
@@ -24,8 +24,6 @@ struct Inner {
     pool: Pool,
     state: Mutex<State>,
     open: Arc<Semaphore>,
-    /// How soon the sandbox's servers answer.
-    pace: Pace,
     crumbs: Crumbs,
 }
 
@@ -76,7 +74,6 @@ impl Apps {
             pool,
             state: Mutex::default(),
             open: Arc::new(Semaphore::new(OPEN)),
-            pace: Pace::default(),
             crumbs: Crumbs::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -115,7 +112,7 @@ impl Apps {
                     continue;
                 }
                 let again = copy(&request);
-                match self.inner.pace.wait(link.exchange(request)).await {
+                match link.exchange(request).await {
                     Ok(answer) => return Ok((answer, Lease { link, port, permit })),
                     Err(Broken::Unsent(..) | Broken::Sent(_)) => request = again,
                 }

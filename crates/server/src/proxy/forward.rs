@@ -121,7 +121,7 @@ type Sent = Result<(Response<Incoming>, Lease), Unanswered>;
 /// Sends a request; bounded where its answer waits for nothing.
 async fn send(app: &App, used: &Use, route: &Route, request: Request<Upload>) -> Result<Sent, ApiError> {
     let pulse = used.live.pool.pulse();
-    let sent = pulse.attend(used.live.pool.send(&route.operation, request));
+    let sent = pulse.attend(used.live.pool.send(request));
     let attended = if route.may_wait {
         sent.await
     } else {

@@ -2,7 +2,6 @@
 //! head of every answer itself and bounds what they can make it wait for or hold (attack B10).
 
 mod body;
-mod eager;
 mod first;
 mod forward;
 mod joined;
@@ -12,7 +11,6 @@ mod pulse;
 mod routes;
 
 pub(crate) use body::Upload;
-pub(crate) use eager::Pace;
 pub(crate) use forward::{forward, sandbox_id};
 pub(crate) use joined::{Crumbs, Joined};
 pub(crate) use link::{Broken, Link};

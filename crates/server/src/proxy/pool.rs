@@ -1,7 +1,6 @@
 //! Idle connections to one agent.
 
 use super::body::Upload;
-use super::eager::Pace;
 use super::joined::Crumbs;
 use super::link::{Broken, Link};
 use super::pulse::Pulse;
@@ -18,7 +17,6 @@ use sandcrab_api::sandbox::{AgentEvent, AgentHello};
 use sandcrab_runtime::driver::BoxStream;
 use sandcrab_runtime::{Driver, DriverError, InstanceId};
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -58,9 +56,6 @@ struct Inner {
     open: Arc<Semaphore>,
     opening: Semaphore,
     pulse: Pulse,
-    /// How soon callers' requests are answered, by operation: to make a session is done at once, its first command waits
-    /// for its shell.
-    paces: Mutex<HashMap<Arc<str>, Arc<Pace>>>,
     crumbs: Crumbs,
 }
 
@@ -178,7 +173,6 @@ impl Pool {
             open: Arc::new(Semaphore::new(OPEN)),
             opening: Semaphore::new(OPENING),
             pulse: Pulse::default(),
-            paces: Mutex::default(),
             crumbs: Crumbs::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -220,19 +214,8 @@ impl Pool {
     /// had gone stale is sent once more, over a new link; nothing else is (contract X04).
     pub(super) async fn send(
         &self,
-        operation: &Arc<str>,
         request: Request<Upload>,
     ) -> Result<(Response<Incoming>, Lease), Unanswered> {
-        self.pace(operation).wait(self.exchange(request)).await
-    }
-
-    fn pace(&self, operation: &Arc<str>) -> Arc<Pace> {
-        let mut paces = self.inner.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        let pace = paces.entry(Arc::clone(operation)).or_insert_with(|| Arc::new(Pace::of(operation)));
-        Arc::clone(pace)
-    }
-
-    async fn exchange(&self, request: Request<Upload>) -> Result<(Response<Incoming>, Lease), Unanswered> {
         let Ok(open) = self.inner.open.clone().try_acquire_owned() else {
             return Err(Unanswered { error: PoolError::Full, unsent: None });
         };
@@ -374,7 +357,7 @@ impl Pool {
     ) -> Result<StatusCode, PoolError> {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("sandbox"));
         let (answer, mut lease) =
-            self.exchange(request.map(Upload::new)).await.map_err(|unanswered| unanswered.error)?;
+            self.send(request.map(Upload::new)).await.map_err(|unanswered| unanswered.error)?;
         let status = answer.status();
         read_body(answer.into_body(), &mut lease.link, to, bound).await?;
         to.flush().await.map_err(PoolError::Keep)?;
