@@ -102,7 +102,9 @@ pub struct SessionDeleted {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SetEnv {
-    /// Text sets, `null` unsets.
+    /// Text sets, `null` unsets. In a shell the variable is an ordinary exported one from then on, with this very value,
+    /// whatever the session had declared it to be. Those that the shell makes itself (`PWD`, `UID`, `RANDOM`, `_`, ...) are
+    /// refused.
     #[schema(value_type = EnvironmentChanges)]
     pub env: EnvChanges,
 }

@@ -6,7 +6,7 @@ use crate::exec::ExecRequest;
 use crate::limits;
 use crate::process::{Restart, StartProcess, StatusRange, WaitForExit, WaitForLog, WaitForPort};
 use crate::sandbox::{CreateSandbox, Limits};
-use crate::session::{CreateSession, EnvChanges};
+use crate::session::{CreateSession, EnvChanges, SetEnv};
 
 type Checked = Result<(), ApiError>;
 
@@ -41,6 +41,62 @@ pub fn mode(mode: Option<u32>) -> Checked {
 /// Names and values that an environment can hold.
 pub fn env(changes: &EnvChanges) -> Checked {
     env_of("env", changes)
+}
+
+/// Variables that a shell which runs already makes for itself, or never lets go of (bash(1), "Shell Variables"): a value that
+/// is given to one of them would not be there.
+const MADE_BY_THE_SHELL: [&str; 33] = [
+    "BASH",
+    "BASHOPTS",
+    "BASHPID",
+    "BASH_ALIASES",
+    "BASH_ARGC",
+    "BASH_ARGV",
+    "BASH_ARGV0",
+    "BASH_CMDS",
+    "BASH_COMMAND",
+    "BASH_EXECUTION_STRING",
+    "BASH_LINENO",
+    "BASH_MONOSECONDS",
+    "BASH_SOURCE",
+    "BASH_SUBSHELL",
+    "BASH_VERSINFO",
+    "BASH_VERSION",
+    "DIRSTACK",
+    "EPOCHREALTIME",
+    "EPOCHSECONDS",
+    "EUID",
+    "FUNCNAME",
+    "GROUPS",
+    "HISTCMD",
+    "LINENO",
+    "PIPESTATUS",
+    "PPID",
+    "PWD",
+    "RANDOM",
+    "SECONDS",
+    "SHELLOPTS",
+    "SRANDOM",
+    "UID",
+    "_",
+];
+
+/// Variables to change in shells that run.
+pub fn set_env(request: &SetEnv) -> Checked {
+    env(&request.env)?;
+    refuse(
+        &request.env,
+        &MADE_BY_THE_SHELL,
+        "the shell makes this variable itself and would not keep the value",
+    )
+}
+
+/// Refuses some variables by name.
+fn refuse(changes: &EnvChanges, names: &[&str], why: &str) -> Checked {
+    match changes.keys().find(|name| names.contains(&name.as_str())) {
+        Some(name) => Err(ApiError::invalid(&format!("env.{name}"), why)),
+        None => Ok(()),
+    }
 }
 
 fn env_of(parent: &str, changes: &EnvChanges) -> Checked {
@@ -146,6 +202,13 @@ pub fn exec(request: &ExecRequest) -> Checked {
     timeout("timeout", request.timeout, 1)?;
     timeout("queueTimeout", request.queue_timeout, 0)?;
     env(&request.env)?;
+    if !request.fresh {
+        refuse(
+            &request.env,
+            &["BASHOPTS", "SHELLOPTS"],
+            "options of a shell that runs: use `set` and `shopt`",
+        )?;
+    }
     request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
 }
 
@@ -304,6 +367,20 @@ mod tests {
         let env = [("A=B".to_owned(), Some("1".to_owned()))].into();
         assert_eq!(field(exec(&ExecRequest { env, ..command("true") })), "env.A=B");
         assert!(exec(&command("true")).is_ok());
+    }
+
+    #[test]
+    fn s11_a_variable_that_would_not_keep_its_value_is_refused_by_name() {
+        let change = |name: &str| SetEnv { env: [(name.to_owned(), Some("1".to_owned()))].into() };
+        for name in MADE_BY_THE_SHELL {
+            assert_eq!(field(set_env(&change(name))), format!("env.{name}"));
+        }
+        for name in ["PATH", "IFS", "OPTIND", "OLDPWD", "BASH_ENV", "SHLVL"] {
+            assert!(set_env(&change(name)).is_ok(), "{name}");
+        }
+        let given = ExecRequest { env: change("SHELLOPTS").env, ..command("true") };
+        assert_eq!(field(exec(&given)), "env.SHELLOPTS");
+        assert!(exec(&ExecRequest { fresh: true, ..given }).is_ok());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sandcrab_api::files::{
 };
 use sandcrab_api::git::GitCheckout;
 use sandcrab_api::process::KillProcess;
-use sandcrab_api::session::SetEnv;
+
 use sandcrab_api::{ApiError, validate};
 use serde::de::DeserializeOwned;
 
@@ -27,7 +27,7 @@ type Checked = Result<(), ApiError>;
 pub fn check(operation: &str, request: &Request<impl AsRef<[u8]>>) -> Checked {
     match operation {
         "createSession" => json(request, validate::create_session),
-        "setEnvVars" | "setSessionEnv" => json(request, |wanted: &SetEnv| validate::env(&wanted.env)),
+        "setEnvVars" | "setSessionEnv" => json(request, validate::set_env),
         "exec" | "execStream" => json(request, validate::exec),
         "startProcess" => json(request, validate::start_process),
         "waitForExit" => json(request, validate::wait_for_exit),

@@ -70,7 +70,7 @@ async fn set_session_env(
     Path(id): Path<SessionId>,
     Json(request): Json<SetEnv>,
 ) -> Answer<axum::Json<Done>> {
-    validate::env(&request.env).map_err(|error| error.during("setSessionEnv"))?;
+    validate::set_env(&request).map_err(|error| error.during("setSessionEnv"))?;
     agent.sessions.set_session_env(&id, request.env).map_err(|error| error.during("setSessionEnv"))?;
     Ok(axum::Json(Done::now()))
 }
@@ -79,7 +79,7 @@ async fn set_session_env(
 #[utoipa::path(patch, path = "/env", tag = "sessions", operation_id = "setEnvVars",
     request_body = SetEnv, responses((status = 200, body = Done), Errors))]
 async fn set_env(State(agent): State<Arc<Agent>>, Json(request): Json<SetEnv>) -> Answer<axum::Json<Done>> {
-    validate::env(&request.env).map_err(|error| error.during("setEnvVars"))?;
+    validate::set_env(&request).map_err(|error| error.during("setEnvVars"))?;
     agent.sessions.set_env(&request.env).map_err(|error| error.during("setEnvVars"))?;
     Ok(axum::Json(Done::now()))
 }

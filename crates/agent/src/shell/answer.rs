@@ -8,7 +8,6 @@ use crate::spawn::Exit;
 pub(super) enum Answer {
     Completed {
         status: i32,
-        refused: Vec<String>,
     },
     /// It completed the command, said so on the page and left.
     CompletedAndLeft {

@@ -65,8 +65,6 @@ pub struct RunOutcome {
     pub dropped: Vec<Dropped>,
     /// What is known of processes that were killed and do not end, held by a tracer or by the kernel.
     pub unkillable: Vec<String>,
-    /// Variables that were to be changed before this command but are readonly in the session.
-    pub refused_env: Vec<String>,
 }
 
 /// A part of the state that a new shell does not have.

@@ -123,9 +123,10 @@ impl Standing {
 
 /// Whether a variable is to bash as any other, so that one in its environment and one that is exported later are the same.
 /// Bash reads some at its start only, makes others for itself, and does things when some are assigned (variables.c of
-/// 5.2: `special_vars`, `initialize_shell_variables`).
+/// 5.2: `special_vars`, `initialize_shell_variables`); so do the C library and the dynamic linker (ld.so(8), mallopt(3)), and
+/// Debian's bash runs ~/.bashrc where an SSH client is named.
 pub(super) fn is_ordinary(name: &str) -> bool {
-    const OTHERS: [&str; 29] = [
+    const OTHERS: [&str; 31] = [
         "CHILD_MAX",
         "COLUMNS",
         "DIRSTACK",
@@ -152,11 +153,13 @@ pub(super) fn is_ordinary(name: &str) -> bool {
         "SHELLOPTS",
         "SHLVL",
         "SRANDOM",
+        "SSH2_CLIENT",
+        "SSH_CLIENT",
         "TMOUT",
         "UID",
         "ignoreeof",
     ];
-    let families = ["BASH", "COMP_", "EPOCH", "HIST", "MAIL", "OPT", "_"];
+    let families = ["BASH", "COMP_", "EPOCH", "GLIBC_", "HIST", "LD_", "MAIL", "MALLOC_", "OPT", "_"];
     !OTHERS.contains(&name) && !families.iter().any(|family| name.starts_with(family))
 }
 
@@ -239,6 +242,16 @@ impl Layers {
             given.clear();
         }
         all
+    }
+
+    /// In what the environment of a shell that is started now, with these variables of its session, differs from the one
+    /// that the present shell was started in.
+    pub(super) fn later_than_the_shell(&self, own: &Changes) -> Changes {
+        let (before, now) = (&self.applied.variables, self.sandbox.snapshot().variables);
+        let names = before.keys().chain(now.keys()).filter(|name| before.get(*name) != now.get(*name));
+        let mut later: Changes = names.map(|name| (name.clone(), now.get(name).cloned())).collect();
+        later.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
+        later
     }
 
     /// Gives variables to the session. They win over the sandbox's from now on.

@@ -112,8 +112,6 @@ pub(super) enum Reply {
         status: i32,
         /// Whether more about its state follows.
         settles_later: bool,
-        /// Names of readonly variables that could not be changed.
-        refused: Vec<String>,
     },
     /// The command changed nothing that a state holds.
     Settled,
@@ -283,15 +281,7 @@ fn decode(datagram: &[u8], fd: Option<OwnedFd>) -> Option<Message> {
     let extra = &datagram[REPLY_HEAD..];
     let reply = match word(4) {
         1 => Reply::Hello,
-        2 => Reply::Status {
-            status: word(24).cast_signed(),
-            settles_later: word(28) != 0,
-            refused: extra
-                .split(|b| *b == 0)
-                .filter(|name| !name.is_empty())
-                .map(|name| String::from_utf8_lossy(name).into_owned())
-                .collect(),
-        },
+        2 => Reply::Status { status: word(24).cast_signed(), settles_later: word(28) != 0 },
         3 => Reply::Settled,
         4 => Reply::State(match fd {
             Some(fd) => StateBytes::File(fd),

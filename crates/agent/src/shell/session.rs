@@ -212,18 +212,12 @@ impl Session {
             };
             break match answer {
                 Err(reason) => self.stopped(reason).await?,
-                Ok(Answer::Completed { status, refused }) => {
-                    self.outcome(status, None, Ended::Completed, false, refused)
-                }
-                Ok(Answer::CompletedAndLeft { status }) => {
-                    self.outcome(status, None, Ended::Completed, true, Vec::new())
-                }
+                Ok(Answer::Completed { status }) => self.outcome(status, None, Ended::Completed, false),
+                Ok(Answer::CompletedAndLeft { status }) => self.outcome(status, None, Ended::Completed, true),
                 Ok(Answer::Exited(exit)) => {
-                    self.outcome(exit.code(), exit.signal(), Ended::ShellExited, true, Vec::new())
+                    self.outcome(exit.code(), exit.signal(), Ended::ShellExited, true)
                 }
-                Ok(Answer::Lost(exit)) => {
-                    self.outcome(exit.code(), exit.signal(), Ended::Interrupted, true, Vec::new())
-                }
+                Ok(Answer::Lost(exit)) => self.outcome(exit.code(), exit.signal(), Ended::Interrupted, true),
                 Ok(Answer::NotBegun) if tries < 3 => continue,
                 Ok(Answer::NotBegun) => return Err(RunError::Broken("ends before it begins a command")),
             };
@@ -238,12 +232,11 @@ impl Session {
         signal: Option<i32>,
         ended: Ended,
         shell_restarted: bool,
-        refused_env: Vec<String>,
     ) -> RunOutcome {
         self.last_status = exit_code;
         let dropped = std::mem::take(&mut self.dropped);
         let unkillable = std::mem::take(&mut self.unkillable);
-        RunOutcome { exit_code, signal, ended, shell_restarted, dropped, unkillable, refused_env }
+        RunOutcome { exit_code, signal, ended, shell_restarted, dropped, unkillable }
     }
 
     /// Waits until the state of the last command is known. Returns at once if it is. Cancel-safe.
@@ -375,7 +368,8 @@ impl Session {
     /// would not be the same.
     pub fn adopt(&mut self, config: &SessionConfig) -> bool {
         // Without some, as TERM, bash makes its own.
-        if !config.env.iter().all(|(name, value)| value.is_some() && env::is_ordinary(name)) {
+        let later = self.layers.later_than_the_shell(&config.env);
+        if !later.iter().all(|(name, value)| value.is_some() && env::is_ordinary(name)) {
             return false;
         }
         self.layers.give(&config.env);
@@ -470,9 +464,7 @@ impl Session {
                 }
             };
             match event {
-                Event::Message(Message {
-                    reply: Reply::Status { status, settles_later, refused }, ..
-                }) => {
+                Event::Message(Message { reply: Reply::Status { status, settles_later }, .. }) => {
                     self.unsettled = settles_later;
                     self.layers.completed();
                     if !settles_later {
@@ -482,7 +474,7 @@ impl Session {
                     self.snapshot.send_if_modified(|s| {
                         std::mem::replace(&mut s.settled, !settles_later) == settles_later
                     });
-                    return Ok(Answer::Completed { status, refused });
+                    return Ok(Answer::Completed { status });
                 }
                 Event::Message(message) => {
                     self.take(message);
@@ -535,11 +527,15 @@ impl Session {
                     format!("sh: cd: {}: {}\n", request.cwd.as_deref().unwrap_or_default(), e.why());
                 rustix::io::write(&request.stderr, message.as_bytes())
                     .map_err(|e| failed("writing to stderr")(e.into()))?;
-                return Ok(Answer::Completed { status: 1, refused: Vec::new() });
+                return Ok(Answer::Completed { status: 1 });
             }
             Err(StartError::Spawn(e)) if e.is_directory() => {
-                let reason = "it cannot be entered any more".into();
-                lose(&mut self.dropped, Dropped { kind: "working directory", name: String::new(), reason });
+                let part = Dropped {
+                    kind: "working directory",
+                    name: directory.to_string_lossy().into_owned(),
+                    reason: "it cannot be entered any more".into(),
+                };
+                lose(&mut self.dropped, part);
                 environment.insert(b"PWD".to_vec(), b"/".to_vec());
                 start(&environment, c"/")
             }
@@ -564,7 +560,7 @@ impl Session {
             self.keep_exported(&said.exported);
         }
         Ok(match exit {
-            Exit::Code(status) if completed => Answer::Completed { status, refused: Vec::new() },
+            Exit::Code(status) if completed => Answer::Completed { status },
             exit => Answer::Exited(exit),
         })
     }
@@ -643,7 +639,7 @@ impl Session {
     /// Ends the running command and its shell.
     async fn stopped(&mut self, reason: StopReason) -> Result<RunOutcome, RunError> {
         self.stop_shell(self.config.grace).await.map_err(failed("stopping a command"))?;
-        Ok(self.outcome(128 + libc::SIGKILL, Some(libc::SIGKILL), Ended::Stopped(reason), true, Vec::new()))
+        Ok(self.outcome(128 + libc::SIGKILL, Some(libc::SIGKILL), Ended::Stopped(reason), true))
     }
 
     async fn stop_shell(&mut self, grace: Duration) -> io::Result<()> {

@@ -5,7 +5,7 @@
 //!
 //! SANDCRAB_SEED repeats a run, SANDCRAB_SCRIPTS sets how many scripts one test generates (default 10,000).
 
-use crate::generator::{Dice, command, quiet};
+use crate::generator::{Dice, command, given, quiet};
 use crate::rig::{Rig, base_env};
 use sandcrab_agent::shell::Changes;
 use std::io::Read as _;
@@ -23,10 +23,27 @@ struct Step {
     oracle: Vec<u8>,
     /// What the command itself prints cannot be compared (its shell ends with a message).
     masked: bool,
+    /// What the session is given before the command.
+    given: Changes,
 }
 
 fn same(text: Vec<u8>) -> Step {
-    Step { session: text.clone(), oracle: text, masked: false }
+    Step { session: text.clone(), oracle: text, masked: false, given: Changes::new() }
+}
+
+/// Variables that the session is given. In a plain shell each is made anew.
+fn setter(dice: &mut Dice) -> Step {
+    let given = given(dice);
+    let mut oracle = Vec::new();
+    for (name, value) in &given {
+        oracle.extend_from_slice(format!("command unset -n {name}; command unset -v {name}\n").as_bytes());
+        if let Some(value) = value {
+            let value = value.replace('\'', "'\\''");
+            oracle.extend_from_slice(format!("command export {name}='{value}'\n").as_bytes());
+        }
+    }
+    oracle.extend_from_slice(b":");
+    Step { session: b":".to_vec(), oracle, masked: false, given }
 }
 
 /// A command that ends the shell. `(exit N) && :` gives the oracle's `$?` without an ERR trap or `set -e` noticing.
@@ -39,6 +56,7 @@ fn ender(dice: &mut Dice) -> Step {
             session: with(&quiet, format!("exit {code}")),
             oracle: with(&quiet, format!("(exit {code}) && :")),
             masked: false,
+            given: Changes::new(),
         },
         1 => Step {
             session: with(&quiet, format!("fx_() {{ local a=lost C=lost; exit {code}; }}\nfx_")),
@@ -47,31 +65,37 @@ fn ender(dice: &mut Dice) -> Step {
                 format!("fx_() {{ local a=lost C=lost; exit {code}; }}\n(exit {code}) && :"),
             ),
             masked: false,
+            given: Changes::new(),
         },
         2 => Step {
             session: with(&quiet, "kill -9 \"$$\"".into()),
             oracle: b"(exit 137) && :".to_vec(),
             masked: false,
+            given: Changes::new(),
         },
         3 => Step {
             session: with(&quiet, format!("exec sh -c 'exit {code}'")),
             oracle: format!("(exit {code}) && :").into_bytes(),
             masked: false,
+            given: Changes::new(),
         },
         4 => Step {
             session: with(&quiet, "command set -e\ncommand false".into()),
             oracle: with(&quiet, "(exit 1) && :".into()),
             masked: false,
+            given: Changes::new(),
         },
         5 => Step {
             session: with(&quiet, ": ${nope_?gone}".into()),
             oracle: with(&quiet, "(exit 127) && :".into()),
             masked: true,
+            given: Changes::new(),
         },
         _ => Step {
             session: with(&quiet, "(exit 3) && :\nexit".into()),
             oracle: with(&quiet, "(exit 3) && :".into()),
             masked: false,
+            given: Changes::new(),
         },
     }
 }
@@ -200,6 +224,7 @@ async fn compare(mut rig: Rig, steps: &[Step]) -> Result<(), String> {
     let cwd = rig.dir.path().to_owned();
     let expected = oracle(&theirs, &cwd);
     for (i, step) in steps.iter().enumerate() {
+        rig.session.set_env(&step.given).map_err(|error| format!("step {i}: {error}"))?;
         let ran = rig.run(&step.session).await;
         let Some((out, code, err)) = expected.get(i) else {
             return Err(format!("step {i}: the oracle ended before it"));
@@ -249,10 +274,10 @@ fn sequence(seed: u64, with_enders: bool) -> Vec<Step> {
     let mut dice = Dice::new(seed);
     let mut steps = vec![same(b"set -- first".to_vec())];
     for _ in 0..SCRIPTS_PER_SEQUENCE {
-        steps.push(if with_enders && dice.one_in(4) {
-            ender(&mut dice)
-        } else {
-            same(command(&mut dice, with_enders))
+        steps.push(match dice.below(8) {
+            0 => setter(&mut dice),
+            1 | 2 if with_enders => ender(&mut dice),
+            _ => same(command(&mut dice, with_enders)),
         });
     }
     steps.push(same(DUMP.to_vec()));
@@ -291,7 +316,7 @@ fn check(with_enders: bool) {
                     });
                     if let Err(why) = compared {
                         let script: Vec<_> =
-                            steps.iter().map(|s| format!("    {}", show(&s.session))).collect();
+                            steps.iter().map(|s| format!("    {} {:?}", show(&s.session), s.given)).collect();
                         let mut failures = failures.lock().expect("no thread panics with it");
                         failures.push(format!("seed {seed}: {why}\n{}", script.join("\n")));
                         if failures.len() >= 20 {

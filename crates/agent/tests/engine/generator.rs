@@ -1,5 +1,7 @@
 //! Makes nasty scripts. Everything follows from a seed.
 
+use sandcrab_agent::shell::Changes;
+
 /// xorshift64*: small, and the same everywhere.
 pub(crate) struct Dice(u64);
 
@@ -21,6 +23,10 @@ impl Dice {
 
     pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
+    }
+
+    fn pick_list<'a>(&mut self, from: &[&'a [&'a str]]) -> &'a [&'a str] {
+        from[self.below(from.len())]
     }
 
     fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
@@ -429,6 +435,25 @@ pub(crate) fn command(dice: &mut Dice, restarts: bool) -> Vec<u8> {
         all.extend(fill(dice, template));
     }
     all
+}
+
+/// Variables to give to a session: of every kind that the statements make, but for readonly ones, which a plain shell could
+/// not give another value.
+pub(crate) fn given(dice: &mut Dice) -> Changes {
+    const OF_A_KIND: &[&str] =
+        &["n1", "up", "lo", "ca", "tr", "ix", "ia", "ref", "ref2", "aref", "unset_1", "unset_x2"];
+    let mut given = Changes::new();
+    for _ in 0..1 + dice.below(3) {
+        let names = dice.pick_list(&[SCALARS, ARRAYS, MAPS, OF_A_KIND]);
+        let name = dice.pick(names).to_owned();
+        // An exported OPTIND that is no number is an error of every `sh`.
+        if name == "OPTIND" {
+            continue;
+        }
+        let value = (!dice.one_in(5)).then(|| String::from_utf8_lossy(&bytes(dice)).into_owned());
+        given.insert(name, value);
+    }
+    given
 }
 
 /// A command that makes state, prints nothing and cannot fail.

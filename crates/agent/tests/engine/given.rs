@@ -115,11 +115,46 @@ async fn s11_given_variables_survive_the_shell() {
 }
 
 #[tokio::test]
-async fn s11_a_readonly_variable_is_named_and_left_alone() {
-    let mut rig = Rig::new();
-    rig.run("readonly R=1").await;
-    rig.session.set_env(&changes(&[("R", Some("2")), ("S", Some("3"))])).expect("valid names");
-    let ran = rig.run("echo $R $S").await;
-    assert_eq!(ran.out(), "1 3\n");
-    assert_eq!(ran.outcome.refused_env, ["R"]);
+async fn s11_a_value_arrives_as_it_is_whatever_the_variable_was() {
+    const NAMES: [&str; 9] = ["INT", "UP", "LOW", "CAP", "REF", "ARR", "MAP", "RO", "ROREF"];
+    const VALUES: [&str; 5] = ["a b", "x[$(id >pwned; echo 0)]", "MiXeD", "", "$'\\n' *"];
+    let kinds = "declare -i INT=5; declare -u UP=a; declare -l LOW=B; declare -c CAP=c; target=t; declare -n REF=target
+                 ARR=(1 2); declare -A MAP=([k]=v); readonly RO=1; declare -rn ROREF=target";
+    for value in VALUES {
+        for from_the_sandbox in [false, true] {
+            let mut rig = Rig::new();
+            if from_the_sandbox {
+                // One that a session has changed is the session's: here it still has the sandbox's text.
+                rig.env.change(
+                    &NAMES[..4].iter().map(|name| ((*name).to_owned(), Some("7".to_owned()))).collect(),
+                );
+                rig.run("declare -i INT; declare -u UP; declare -l LOW; declare -c CAP; readonly INT").await;
+                rig.env.change(
+                    &NAMES[..4].iter().map(|name| ((*name).to_owned(), Some(value.to_owned()))).collect(),
+                );
+            } else {
+                rig.run(kinds).await;
+                rig.session
+                    .set_env(&NAMES.iter().map(|name| ((*name).to_owned(), Some(value.to_owned()))).collect())
+                    .unwrap();
+            }
+            let names = &NAMES[..if from_the_sandbox { 4 } else { NAMES.len() }];
+            for name in names {
+                let show = format!(
+                    "printf '<%s>' \"${name}\" \"$(printenv {name})\"; declare -p {name} | grep -c '^declare -x'; echo $target"
+                );
+                let target = if from_the_sandbox { "" } else { "t" };
+                assert_eq!(rig.run(&show).await.out(), format!("<{value}><{value}>1\n{target}\n"), "{name}");
+            }
+            rig.run("kill -9 $$").await;
+            for name in names {
+                assert_eq!(
+                    rig.run(&format!("printf %s \"${name}\"")).await.out(),
+                    value,
+                    "{name}, in the next shell"
+                );
+            }
+            assert_eq!(rig.run("test -e pwned; echo $?").await.out(), "1\n");
+        }
+    }
 }

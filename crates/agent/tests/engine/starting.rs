@@ -84,7 +84,7 @@ async fn s05_a28_one_kill_during_the_restore_loses_nothing() {
 #[tokio::test]
 async fn s10_a_session_in_a_shell_that_waited_for_it_is_as_in_one_of_its_own() {
     // What the shell itself says of its start, its pid and the time apart.
-    let see = "declare -p | grep -vE '^declare -[a-z-]+ (BASHPID|EPOCH[A-Z]*|PPID|S?RANDOM|_)='; pwd; pwd -P; cd - 2>&1; env; \
+    let see = "declare -p | grep -vE '^declare -[a-z-]+ (BASHPID|EPOCH[A-Z]*|PPID|SECONDS|S?RANDOM|_)='; pwd; pwd -P; cd - 2>&1; env; \
         alias; shopt; set +o; trap; umask; ulimit -a; dirs; jobs; ls -l /proc/$$/fd | wc -l";
     let own: Changes =
         [("A", Some("1")), ("LC_ALL", Some("C")), ("PATH", Some("/usr/bin:/bin")), ("TERM", Some("x"))]
@@ -133,4 +133,19 @@ async fn s10_a_shell_that_waited_does_not_take_what_bash_reads_at_its_start_only
     config.env.insert("TERM".to_owned(), None);
     assert!(!rig.session.adopt(&config), "without TERM bash makes its own");
     assert_ne!(rig.run("pwd").await.out(), "/usr\n", "nothing was done");
+}
+
+/// The sandbox's variables may have changed while the spare waited: a shell that is started now reads them at its start.
+#[tokio::test]
+async fn s10_a_spare_shell_is_not_taken_where_the_sandboxs_variables_would_have_started_another() {
+    for (name, value) in
+        [("BASH_ENV", Some("/x")), ("POSIXLY_CORRECT", Some("1")), ("LD_PRELOAD", Some("/x")), ("LANG", None)]
+    {
+        let mut rig = Rig::from_spare(Changes::new());
+        let config = SessionConfig::new("/usr", rig.env.clone(), image());
+        rig.env.change(&[("ORDINARY".to_owned(), Some("1".to_owned()))].into());
+        assert!(rig.session.adopt(&config), "an ordinary one reaches it with its first command");
+        rig.env.change(&[(name.to_owned(), value.map(str::to_owned))].into());
+        assert!(!rig.session.adopt(&config), "{name}");
+    }
 }

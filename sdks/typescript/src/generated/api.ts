@@ -1280,7 +1280,11 @@ export interface components {
         };
         /** @description Variables to change in a sandbox or in one session. */
         SetEnv: {
-            /** @description Text sets, `null` unsets. */
+            /**
+             * @description Text sets, `null` unsets. In a shell the variable is an ordinary exported one from then on, with this very value,
+             *     whatever the session had declared it to be. Those that the shell makes itself (`PWD`, `UID`, `RANDOM`, `_`, ...) are
+             *     refused.
+             */
             env: components["schemas"]["EnvironmentChanges"];
         };
         /** @description A process to start. */

@@ -642,22 +642,22 @@ static void begin_session(const char *home)
 	stand_here();
 }
 
-/* A change of the session's or the sandbox's variables, made before a command. False: the variable is readonly. */
-static int assign(const struct assignment *a, const char *name, char *value, const char *expect)
+/* A change of the session's or the sandbox's variables, made before a command. What is set becomes an ordinary exported
+   variable, whatever it was: as an integer, a reference or one in lower case it would hold something else than was given,
+   or run it. */
+static void assign(const struct assignment *a, const char *name, char *value, const char *expect)
 {
 	SHELL_VAR *v = global(name);
 	int is_plain = v && v->value && !(v->attributes & (ATT_ARRAY | ATT_ASSOC | ATT_NAMEREF | ATT_INVISIBLE));
 	if (a->op & ASSIGN_ONLY_IF) {
 		int untouched = a->op & ASSIGN_EXPECT_SET ? is_plain && equal(v->value, expect) : !v;
-		if (!untouched) return 1;
+		if (!untouched) return;
 	}
-	if (v && (v->attributes & ATT_READONLY)) return 0;
-	if (v && (!(a->op & ASSIGN_SET) || !is_plain)) makunbound(name, shell_variables);
+	if (v) makunbound(name, shell_variables);
 	if (a->op & ASSIGN_SET) {
 		give(name, value);
 		changed((char *)name);
 	}
-	return 1;
 }
 
 /* ---------------------------------------------------------------- evaluating */
@@ -971,7 +971,6 @@ static void run(struct request *rq, u8 *payload)
 	int ready = 1, jump;
 	u64 print = 0;
 	char *text;
-	out.len = 0;
 	for (u32 i = 0; i < rq->session_vars + rq->command_vars; i++) {
 		struct assignment a;
 		char *name, *value, *expect;
@@ -981,7 +980,7 @@ static void run(struct request *rq, u8 *payload)
 		expect = value + a.value + 1;
 		at = (u8 *)expect + a.expect + 1;
 		if (i < rq->session_vars) {
-			if (!assign(&a, name, value, expect)) put(name, a.name + 1);
+			assign(&a, name, value, expect);
 		} else {
 			step_aside(name);
 			if (a.op & ASSIGN_SET) give(name, value);
@@ -1019,10 +1018,10 @@ static void run(struct request *rq, u8 *payload)
 	for (int fd = 0; fd < 3; fd++) sys(NR_close, fd, 0, 0);
 	if (print_cost < 1 << 17) print = fingerprint();
 	if (print && print == saved_print) {
-		if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_UNCHANGED, out.at, out.len, -1)) leave_by_page();
+		if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_UNCHANGED, NULL, 0, -1)) leave_by_page();
 		return;
 	}
-	if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_LATER, out.at, out.len, -1)) leave_by_page();
+	if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_LATER, NULL, 0, -1)) leave_by_page();
 	if (!settle(print ? print : fingerprint())) leave_by_page();
 }
 
