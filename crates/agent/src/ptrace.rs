@@ -6,48 +6,31 @@
 //! the sandbox has sees to that), and is refused to a process of which any thread is traced itself. So the request that
 //! would close a ring is always refused: its maker is traced by the one before it in the ring.
 //!
-//! What was granted is not yet done, since the call goes on only after the answer. So a thread's last grant counts, and
-//! its target as traced, until it asks again, which shows that the call has ended, or ends itself.
+//! What was granted is not yet done, since the call goes on only after the answer, at whatever time its thread has the CPU.
+//! So one request at a time is under way in the whole sandbox: the next is answered when the kernel shows that the thread of
+//! the last has left the call, or has ended. Whom the last was to trace does not matter then, so that no number of a process
+//! that is used again, or that an exec has moved, deceives.
 
 use crate::sys::notify::{self, Waiting};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
-use std::collections::HashMap;
-use std::io;
+use rustix::io::Errno;
+use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 
-/// Grants that are kept before those of threads that have ended are looked for.
-const GRANTS: usize = 64;
+/// How long a request waits for the one before it before it is refused. A call takes microseconds, but its thread may have
+/// to wait for the CPU.
+const OTHERS_TURN: Duration = Duration::from_millis(200);
+/// How often it is looked whether the other's call has ended: the kernel tells nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Which thread was last allowed to trace which. `asker` is the thread's number and the time at which it began, since
-/// numbers are used again.
-#[derive(Debug, Default)]
-struct Grants {
-    targets: HashMap<Thread, u32>,
-    /// How many there may be before the ended ones are taken out.
-    room: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A thread by its number and the time at which it began, since numbers are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Thread {
     id: u32,
     began: u64,
-}
-
-impl Grants {
-    /// Whether a thread that is among `threads` is the target of a grant that may not have been carried out yet.
-    fn concern(&self, threads: &[u32], lives: impl Fn(&Thread) -> bool) -> bool {
-        self.targets.iter().any(|(asker, target)| threads.contains(target) && lives(asker))
-    }
-
-    fn add(&mut self, asker: Thread, target: u32, lives: impl Fn(&Thread) -> bool) {
-        if self.targets.len() >= self.room.max(GRANTS) {
-            self.targets.retain(|asker, _| lives(asker));
-            self.room = 2 * self.targets.len();
-        }
-        self.targets.insert(asker, target);
-    }
 }
 
 /// Answers requests for as long as the future runs.
@@ -56,7 +39,7 @@ pub(crate) async fn serve(listener: OwnedFd) -> io::Result<std::convert::Infalli
     let judge = Arc::new(Judge {
         listener: listener.try_clone()?,
         proc: openat(rustix::fs::CWD, "/proc", directory, Mode::empty())?,
-        grants: Mutex::default(),
+        under_way: Mutex::default(),
     });
     let listener = crate::sys::watch(listener, Interest::READABLE)?;
     loop {
@@ -70,114 +53,184 @@ pub(crate) async fn serve(listener: OwnedFd) -> io::Result<std::convert::Infalli
 struct Judge {
     listener: OwnedFd,
     proc: OwnedFd,
-    grants: Mutex<Grants>,
+    /// Who was last allowed to trace another, unless it is known that the call has ended.
+    under_way: Mutex<Option<Thread>>,
 }
 
 impl Judge {
     fn answer_all(&self) -> io::Result<()> {
         let listener = self.listener.as_fd();
-        let mut grants = self.grants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(waiting) = notify::next(listener)? {
-            let lives = |thread: &Thread| began(self.proc.as_fd(), thread.id) == Some(thread.began);
-            let asker = self.untraced(&waiting).filter(|(_, threads)| !grants.concern(threads, lives));
+            let asker = match self.asker(&waiting) {
+                Ok(asker) if self.has_ended(&under_way, asker) => Some(asker),
+                _ => None,
+            };
             // What was read is about the asker only if it has waited all the time.
-            let asker = asker.filter(|_| notify::still_waits(listener, &waiting));
-            if let Some((asker, _)) = asker {
-                grants.add(asker, waiting.arguments[1] as u32, lives);
+            let asker = asker
+                .filter(|_| self.is_untraced(&waiting))
+                .filter(|_| notify::still_waits(listener, &waiting));
+            if let Some(asker) = asker {
+                *under_way = Some(asker);
             }
             notify::answer(listener, &waiting, asker.is_some())?;
         }
         Ok(())
     }
 
-    /// Who asks, and all threads of its process; none if one of them is traced.
-    fn untraced(&self, waiting: &Waiting) -> Option<(Thread, Vec<u32>)> {
-        let asker = Thread { id: waiting.thread, began: began(self.proc.as_fd(), waiting.thread)? };
+    fn asker(&self, waiting: &Waiting) -> io::Result<Thread> {
+        Ok(Thread { id: waiting.thread, began: began(self.proc.as_fd(), waiting.thread)? })
+    }
+
+    /// Waits a while until the call that was granted last has ended: its thread asks again, is in another call, or is gone.
+    fn has_ended(&self, last: &Option<Thread>, asker: Thread) -> bool {
+        let Some(last) = *last else { return true };
+        let begun = Instant::now();
+        loop {
+            let has_ended = last == asker
+                || match began(self.proc.as_fd(), last.id) {
+                    Ok(time) => time != last.began || self.is_in_another_call(last),
+                    Err(error) => is_gone(&error),
+                };
+            if has_ended || begun.elapsed() > OTHERS_TURN {
+                return has_ended;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// As /proc/ID/syscall says (proc_pid_syscall(5)): the number of the call in which the thread waits, -1 outside of one,
+    /// `running` where it is not known.
+    fn is_in_another_call(&self, thread: Thread) -> bool {
+        let text = read(self.proc.as_fd(), &format!("{0}/task/{0}/syscall", thread.id)).unwrap_or_default();
+        another_call(&text)
+    }
+
+    /// Whether no thread of the asker's process is traced. What cannot be read is taken for traced.
+    fn is_untraced(&self, waiting: &Waiting) -> bool {
+        self.threads(waiting).is_ok_and(|threads| threads.contains(&waiting.thread))
+    }
+
+    /// The threads of the asker's process, none of which is traced.
+    fn threads(&self, waiting: &Waiting) -> io::Result<Vec<u32>> {
         // A number of any thread leads to its process.
         let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let tasks = format!("{}/task", waiting.thread);
-        let tasks = openat(&self.proc, tasks, directory, Mode::empty()).ok()?;
+        let tasks = openat(&self.proc, format!("{}/task", waiting.thread), directory, Mode::empty())?;
         let mut threads = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&tasks).ok()? {
-            let entry = entry.ok()?;
+        for entry in rustix::fs::Dir::read_from(&tasks)? {
+            let entry = entry?;
             let Ok(Ok(id)) = entry.file_name().to_str().map(str::parse::<u32>) else { continue };
-            match read(tasks.as_fd(), &format!("{id}/status")).as_deref().map(tracer) {
-                Some(Some(0)) => threads.push(id),
-                // It has ended.
-                None => {}
-                Some(_) => return None,
+            match read(tasks.as_fd(), &format!("{id}/status")) {
+                Ok(status) if tracer(&status) == Some(0) => threads.push(id),
+                Ok(_) => return Err(Errno::PERM.into()),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
             }
         }
-        threads.contains(&asker.id).then_some((asker, threads))
+        Ok(threads)
     }
 }
 
-/// The tracer in a thread's status (proc_pid_status(5)).
-fn tracer(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok())
+fn is_gone(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::SRCH))
 }
 
-/// When a thread began, as /proc/ID/stat says; none if there is none.
-fn began(proc: BorrowedFd<'_>, id: u32) -> Option<u64> {
+fn another_call(syscall: &[u8]) -> bool {
+    let number = syscall.split(|byte| *byte == b' ').next().and_then(|text| std::str::from_utf8(text).ok());
+    number.and_then(|text| text.trim().parse::<i64>().ok()).is_some_and(|number| number != libc::SYS_ptrace)
+}
+
+/// The tracer in a thread's status (proc_pid_status(5)). The name in its first line may hold any bytes, but no line break.
+fn tracer(status: &[u8]) -> Option<u32> {
+    let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"TracerPid:"))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
+}
+
+/// When a thread began, as /proc/ID/stat says.
+fn began(proc: BorrowedFd<'_>, id: u32) -> io::Result<u64> {
     let stat = read(proc, &format!("{id}/task/{id}/stat"))?;
-    // The name in parentheses may hold anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // The name in parentheses may hold anything, other parentheses and bytes that are no text among it.
+    let fields = stat.iter().rposition(|byte| *byte == b')').map(|end| &stat[end + 1..]).unwrap_or_default();
+    let time = fields.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).nth(19);
+    let time = time.and_then(|field| std::str::from_utf8(field).ok()?.parse().ok());
+    time.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn read(directory: BorrowedFd<'_>, path: &str) -> Option<String> {
-    let file = openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    io::read_to_string(std::fs::File::from(file)).ok()
+fn read(directory: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
+    let file = openat(directory, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    std::fs::File::from(file).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn thread(id: u32) -> Thread {
-        Thread { id, began: 1 }
+    fn judge() -> Judge {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let proc = openat(rustix::fs::CWD, "/proc", flags, Mode::empty()).unwrap();
+        Judge { listener: proc.try_clone().unwrap(), proc, under_way: Mutex::default() }
     }
 
     #[test]
-    fn a32_a_ring_of_any_length_is_refused_before_it_is_closed() {
-        for length in 2..5 {
-            let mut grants = Grants::default();
-            // The only order in which none of them is traced when it asks.
-            for asker in (1..length).rev() {
-                assert!(!grants.concern(&[asker], |_| true), "{asker} of {length}");
-                grants.add(thread(asker), asker + 1, |_| true);
-            }
-            assert!(grants.concern(&[length], |_| true), "the last of {length}");
-            // The one before it has ended: nothing is left to be traced by.
-            assert!(!grants.concern(&[length], |asker| asker.id != length - 1));
-            // One thread of a process is as good as another.
-            assert!(grants.concern(&[99, length], |_| true));
-        }
-    }
-
-    #[test]
-    fn a_thread_that_asks_again_has_done_what_it_asked_for() {
-        let mut grants = Grants::default();
-        grants.add(thread(1), 2, |_| true);
-        grants.add(thread(1), 3, |_| true);
-        assert!(!grants.concern(&[2], |_| true), "the kernel says whether it is traced");
-        assert!(grants.concern(&[3], |_| true));
-    }
-
-    #[test]
-    fn grants_of_ended_threads_take_no_room() {
-        let mut grants = Grants::default();
-        (0..100_000).for_each(|id| grants.add(thread(id), 1, |_| false));
-        assert!(grants.targets.len() <= GRANTS, "{}", grants.targets.len());
+    fn a32_the_next_waits_until_the_last_has_left_its_call_whatever_its_name() {
+        let judge = judge();
+        let (ready, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        // A name that is no text, and looks like the end of one.
+        let other = std::thread::spawn(move || {
+            rustix::thread::set_name(c"\xff) 0 (\xfe").unwrap();
+            ready.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
+            let _ended = ended.recv();
+        });
+        let id = told.recv().unwrap();
+        let last = Thread { id, began: began(judge.proc.as_fd(), id).unwrap() };
+        let asker = Thread { id: 1, began: 0 };
+        assert!(judge.has_ended(&Some(last), asker), "it waits in another call");
+        assert!(
+            judge.has_ended(&Some(Thread { began: last.began + 1, ..last }), asker),
+            "another has its number"
+        );
+        assert!(judge.has_ended(&Some(last), last), "it asks again");
+        assert!(judge.has_ended(&None, asker));
+        drop(end);
+        other.join().unwrap();
+        assert!(judge.has_ended(&Some(last), asker), "it has ended");
+        // One that has the CPU all the time may still be in its call.
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (ready, told) = std::sync::mpsc::channel();
+            let stop = &stop;
+            scope.spawn(move || {
+                ready.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let id = told.recv().unwrap();
+            let busy = Thread { id, began: began(judge.proc.as_fd(), id).unwrap() };
+            let has_ended = judge.has_ended(&Some(busy), asker);
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(!has_ended);
+        });
     }
 
     #[test]
     fn what_proc_says_is_understood() {
-        let proc = openat(rustix::fs::CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let proc = judge().proc;
         let own = std::process::id();
-        assert!(began(proc.as_fd(), own).is_some_and(|time| time > 0));
-        assert_eq!(began(proc.as_fd(), u32::MAX), None);
-        assert_eq!(read(proc.as_fd(), "self/status").as_deref().map(tracer), Some(Some(0)));
-        assert_eq!(tracer("Name:\tTracerPid: 7\nTracerPid:\t12\n"), Some(12));
-        assert_eq!(tracer("Name:\tx\n"), None);
+        assert!(began(proc.as_fd(), own).is_ok_and(|time| time > 0));
+        assert!(is_gone(&began(proc.as_fd(), u32::MAX).unwrap_err()));
+        assert_eq!(read(proc.as_fd(), "self/status").ok().as_deref().map(tracer), Some(Some(0)));
+        assert_eq!(tracer(b"Name:\tTracerPid: 7\nTracerPid:\t12\n"), Some(12));
+        assert_eq!(tracer(b"Name:\t\xff\xfe\nTracerPid:\t12\n"), Some(12));
+        assert_eq!(tracer(b"Name:\tx\n"), None);
+        let calls =
+            [(&b"running\n"[..], false), (b"", false), (b"-1 0x7f 0x7f\n", true), (b"61 0x1 0x2\n", true)];
+        for (text, expected) in calls {
+            assert_eq!(another_call(text), expected);
+        }
+        assert!(!another_call(format!("{} 0x4206 0x7\n", libc::SYS_ptrace).as_bytes()));
     }
 }

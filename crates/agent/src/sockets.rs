@@ -1,7 +1,7 @@
 //! The memory that sockets hold, which no memory limit of the kernel counts (attack E12).
 //!
 //! What waits in the queues of TCP, UDP, ping and netlink sockets is charged to nothing: a small sandbox could hold a
-//! gigabyte of the host's memory. One socket is bounded by the launch (`tcp_rmem`) and by the system call filter
+//! gigabyte of the host's memory. One socket is bounded by the launch (`tcp_rmem`, `tcp_wmem`) and by the system call filter
 //! (`SO_RCVBUF`); this bounds their sum. The number of sockets is read a few times a second, and only where so many could
 //! hold the bound they are looked at one by one. Above the bound the process that holds most is ended; where that does not help,
 //! because many hold a little each, all of the sandbox's processes are.
@@ -9,11 +9,11 @@
 use crate::events::Events;
 use rustix::fd::OwnedFd;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use sandcrab_api::sandbox::AgentEventKind;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,9 @@ const QUIET: Duration = Duration::from_millis(250);
 const BUSY: Duration = Duration::from_millis(20);
 /// Looks at every socket are further apart than they took, so that they cost a twentieth of one CPU at the most.
 const PAUSES: u32 = 20;
-/// What one socket can hold at the most: the `tcp_rmem` of a sandbox's network, and more than `rmem_default`.
-const EACH: u64 = 256 << 10;
+/// What one socket can hold at the most in its two queues, where the kernel does not say: Linux's own `wmem_max` of 4 MiB,
+/// which it doubles, and a receive queue.
+const EACH: u64 = 9 << 20;
 /// After so many looks at which a process was ended and the sum is still above the bound, all are.
 const PATIENCE: u32 = 3;
 /// Descriptors that one look goes through to find who has a socket.
@@ -53,6 +54,7 @@ struct Held {
 
 /// Looks after the sockets of this network namespace for ever. `bound` is in bytes.
 pub(crate) async fn watch(bound: u64, events: Arc<Events>) {
+    let each = each().unwrap_or(EACH);
     let (mut ended, mut pause) = (0, QUIET);
     loop {
         tokio::time::sleep(pause).await;
@@ -64,7 +66,7 @@ pub(crate) async fn watch(bound: u64, events: Arc<Events>) {
                 u64::MAX
             }
         };
-        if number.saturating_mul(EACH) <= bound / 2 {
+        if number.saturating_mul(each) <= bound / 2 {
             continue;
         }
         let begun = Instant::now();
@@ -94,6 +96,17 @@ pub(crate) async fn watch(bound: u64, events: Arc<Events>) {
     }
 }
 
+/// What one socket can hold at the most here: what a send queue is given that asks for all, and the receive queue that no
+/// program makes larger (`SO_RCVBUF`), or that of TCP, which the launch has set.
+fn each() -> io::Result<u64> {
+    const TCP_RECEIVES: usize = 256 << 10;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_send_buffer_size(&socket, i32::MAX as usize)?;
+    let sends = sockopt::socket_send_buffer_size(&socket)?;
+    let receives = sockopt::socket_recv_buffer_size(&socket)?.max(TCP_RECEIVES);
+    Ok((sends + receives) as u64)
+}
+
 /// What was done about too much memory.
 struct Over {
     bytes: u64,
@@ -107,7 +120,7 @@ fn look(bound: u64, end_all: bool) -> io::Result<Option<Over>> {
     if bytes <= bound {
         return Ok(None);
     }
-    let holder = if end_all { None } else { largest(&by_inode(&sockets))? };
+    let holder = if end_all { None } else { largest(&by_inode(&sockets), bytes)? };
     match holder {
         Some(pid) => end(pid)?,
         None => {
@@ -259,30 +272,63 @@ fn by_inode(sockets: &[Held]) -> HashMap<u64, u64> {
     sums
 }
 
-/// The process whose descriptors answer for most.
-fn largest(sums: &HashMap<u64, u64>) -> io::Result<Option<i32>> {
+/// The process whose descriptors answer for most of `bytes`. Where most of it is nobody's, it is that of a process whose
+/// descriptors may not be read, which an agent without root's rights has: the one with the largest table of them.
+fn largest(sums: &HashMap<u64, u64>, bytes: u64) -> io::Result<Option<i32>> {
     let mut links = 0;
-    let mut most = (0, None);
+    let (mut most, mut hidden) = ((0, None), (0, None));
+    let mut seen = HashSet::new();
     for pid in processes()? {
-        // One that has just ended, or that may not be looked at, holds nothing here.
-        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        let mut bytes = 0;
-        for descriptor in descriptors.flatten() {
-            links += 1;
-            if links > MOST_LINKS {
-                return Ok(most.1);
+        let inodes = match socket_inodes(pid, MOST_LINKS - links) {
+            Ok((inodes, count)) => {
+                links += count;
+                inodes
             }
-            let Ok(target) = std::fs::read_link(descriptor.path()) else { continue };
-            let inode = target
-                .to_str()
-                .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            bytes += inode.and_then(|inode: u64| sums.get(&inode)).copied().unwrap_or_default();
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                hidden = hidden.max((table_size(pid), Some(pid)));
+                continue;
+            }
+            // It has just ended.
+            Err(_) => continue,
+        };
+        let held = inodes.iter().filter_map(|inode| sums.get(inode)).sum();
+        seen.extend(inodes);
+        if held > most.0 {
+            most = (held, Some(pid));
         }
-        if bytes > most.0 {
-            most = (bytes, Some(pid));
+        if links >= MOST_LINKS {
+            break;
         }
     }
-    Ok(most.1)
+    let accounted: u64 = seen.iter().filter_map(|inode| sums.get(inode)).sum();
+    Ok(if bytes.saturating_sub(accounted) > most.0 && hidden.1.is_some() { hidden.1 } else { most.1 })
+}
+
+/// The sockets among a process's descriptors, and how many of these were looked at, at most `limit`.
+fn socket_inodes(pid: i32, limit: usize) -> io::Result<(Vec<u64>, usize)> {
+    let (mut inodes, mut count) = (Vec::new(), 0);
+    for descriptor in std::fs::read_dir(format!("/proc/{pid}/fd"))?.take(limit) {
+        count += 1;
+        // Closed meanwhile; one that may not be read is told from that.
+        let target = match std::fs::read_link(descriptor?.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            target => target?,
+        };
+        let inode: Option<u64> = target
+            .to_str()
+            .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        inodes.extend(inode);
+    }
+    Ok((inodes, count))
+}
+
+/// How many descriptors a process has had open at once, roughly: `FDSize` in proc_pid_status(5).
+fn table_size(pid: i32) -> u64 {
+    // The name in it may be no text.
+    let status = std::fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    size.and_then(|size| size.trim().parse().ok()).unwrap_or_default()
 }
 
 /// All processes but this one.

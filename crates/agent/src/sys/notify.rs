@@ -10,7 +10,6 @@ pub(crate) struct Waiting {
     id: u64,
     /// The thread that makes it, as this process's namespace numbers it.
     pub(crate) thread: u32,
-    pub(crate) arguments: [u64; 6],
 }
 
 /// The next call that waits; none if there is none now. Does not block.
@@ -28,7 +27,7 @@ pub(crate) fn next(listener: BorrowedFd<'_>) -> io::Result<Option<Waiting>> {
         let taken =
             unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut found) };
         if taken == 0 {
-            return Ok(Some(Waiting { id: found.id, thread: found.pid, arguments: found.data.args }));
+            return Ok(Some(Waiting { id: found.id, thread: found.pid }));
         }
         let error = io::Error::last_os_error();
         // ENOENT: the caller was interrupted in between.

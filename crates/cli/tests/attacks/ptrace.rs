@@ -93,6 +93,10 @@ attack!(a32_debuggers_work, [root, rootless, without_landlock], |rig| {
     let seen = sandbox.output(strace);
     let seen: Vec<_> = seen.split_whitespace().collect();
     assert_eq!((seen[0], seen[1]), ("7", "3"), "{seen:?}");
+    // Two at once: each waits for the other's request, and no longer.
+    let two = "for n in 1 2; do strace -f -o /tmp/two$n bash -c '(sleep 0.3; exit 3); exit 7' & done; wait -n; a=$?; wait -n; \
+        echo $a $?; grep -c 'exited with' /tmp/two1 /tmp/two2";
+    assert_eq!(sandbox.output(two), "7 7\n/tmp/two1:3\n/tmp/two2:3\n");
     // Attached to a process that runs.
     let attached = "sleep 100 & strace -o /tmp/trace2 -p $! & sleep 0.3; kill %1; wait %2; cat /tmp/trace2";
     let trace = sandbox.output(attached);

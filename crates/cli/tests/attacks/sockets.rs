@@ -111,3 +111,55 @@ attack!(e12_datagrams_that_nothing_reads_are_bounded_in_sum, [root, rootless], |
 attack!(e12_answers_of_the_kernel_that_nothing_reads_are_bounded_in_sum, [root, rootless], |rig| {
     fill(rig, "netlink");
 });
+
+/// Few sockets that hold much each, by queues that were asked to be large and are written to by nobody who reads.
+const FEW: &str = "
+import resource, time
+def large():
+    server = socket.create_server(('127.0.0.1', 0))
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
+    client.connect(server.getsockname())
+    client.setblocking(False)
+    try:
+        while client.send(bytes(1 << 20)): pass
+    except BlockingIOError: pass
+    return server, client
+kept = [large() for _ in range(24)]
+open('/dev/shm/filled', 'w').close()
+time.sleep(1000)
+";
+
+// The holder of little beside it lives, also where the one that holds much hides its descriptors (rootless, an agent may not
+// see those of a process that is not dumpable).
+attack!(e12_few_sockets_that_hold_much_are_their_holders_end_and_no_one_elses, [root, rootless], |rig| {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let limits = Limits { memory: Some(ByteSize(128 << 20)), ..Limits::default() };
+    let sandbox = rig.sandbox_with(SandboxOptions { limits: Some(limits), ..Default::default() });
+    let innocent = "
+import time
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind(('127.0.0.1', 0))
+receiver.sendto(bytes(9000), receiver.getsockname())
+open('/dev/shm/innocent', 'w').write(str(os.getpid()))
+time.sleep(1000)
+";
+    sandbox.python_in_background(innocent);
+    sandbox.output("until test -s /dev/shm/innocent; do sleep 0.02; done");
+    for hide in ["", "call(157, 4, 0, 0, 0, 0)\n"] {
+        let count = || {
+            let events = rig.wait(sandbox.remote.events()).unwrap();
+            events.iter().filter(|event| event.kind == "socketMemory").count()
+        };
+        let before = count();
+        let program = sandbox.program(&format!("{hide}{FEW}"));
+        let ended = sandbox.run(&format!("python3 {program}"));
+        assert_eq!(ended.exit_code(), 137, "{}", ended.stderr_text());
+        let until = Instant::now() + Duration::from_secs(10);
+        while count() == before {
+            assert!(Instant::now() < until, "no event says so");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        sandbox.output("kill -0 $(cat /dev/shm/innocent)");
+    }
+});

@@ -405,6 +405,7 @@ const NETWORK_SETTINGS: &[(&str, &str)] = &[
     ("ipv4/ip_unprivileged_port_start", "0"),
     // Loopback is not slower for it: what is bounded is how far a sender runs ahead of its reader.
     ("ipv4/tcp_rmem", "4096 65536 262144"),
+    ("ipv4/tcp_wmem", "4096 65536 262144"),
     // Connections that are not accepted yet are charged to no one.
     ("core/somaxconn", "128"),
     ("ipv4/tcp_max_syn_backlog", "128"),
