@@ -30,7 +30,7 @@ struct Closers {
     send: OwnedFd,
     receive: OwnedFd,
     threads: AtomicUsize,
-    /// How many of them are closing something.
+    /// How many batches are being closed, or wait for a thread.
     busy: AtomicUsize,
 }
 
@@ -126,7 +126,14 @@ impl Closers {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         ancillary.push(SendAncillaryMessage::ScmRights(&batch));
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        rustix::io::retry_on_intr(|| sendmsg(&self.send, &[IoSlice::new(b"x")], &mut ancillary, flags))?;
+        // What waits counts as well: the threads that there are may all be held up by what came before it.
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let sent =
+            rustix::io::retry_on_intr(|| sendmsg(&self.send, &[IoSlice::new(b"x")], &mut ancillary, flags));
+        if sent.is_err() {
+            self.busy.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent?;
         Ok(gate)
     }
 
@@ -144,9 +151,11 @@ impl Closers {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
                 // Only a kernel without memory says so.
-                Err(_) => std::thread::yield_now(),
+                Err(_) => {
+                    std::thread::yield_now();
+                    continue;
+                }
             }
-            self.busy.fetch_add(1, Ordering::Relaxed);
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
                     let gate = descriptors.next();

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Threads for file operations at the most: enough to hide a slow disk, few enough for a small sandbox.
-const MAX_BLOCKING_THREADS: usize = 8;
+pub(crate) const MAX_BLOCKING_THREADS: usize = 8;
 
 /// How long an idle one of them stays.
 const POOL_KEEPS: Duration = Duration::from_secs(10);
@@ -54,6 +54,7 @@ fn run(arguments: &[OsString]) -> Result<Infallible, PersonaError> {
     File::from(take(fd)?).read_to_string(&mut text).map_err(PersonaError::ReadConfig)?;
     let config: AgentConfig = serde_json::from_str(&text).map_err(PersonaError::ParseConfig)?;
 
+    crate::sys::no_fault_handlers();
     // Before anything of the user's runs: its memory and descriptors are nobody's to read (attack A17).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(PersonaError::Dumpable)?;

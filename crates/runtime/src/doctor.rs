@@ -107,7 +107,7 @@ pub const ROOTLESS_GAPS: [(&str, &str); 6] = [
     ),
     (
         "agent's uid",
-        "the agent has the uid of the code that it runs; a system call filter and covers in /proc keep them apart, and its out-of-memory score is not protected",
+        "the agent has the uid of the code that it runs; a system call filter and covers in /proc keep them apart, but for SIGCHLD, which only wakes it, and its out-of-memory score",
     ),
     (
         "other sandboxes",

@@ -1,14 +1,15 @@
 //! Removing a tree that a sandbox made: as deep and as wide as its disk allows, with directories that may not be read.
 //!
-//! Goes down and up by descriptors, of which there are three at a time, and keeps nothing in memory for each level:
+//! Goes down and up by descriptors, of which there is a fixed number at a time, and keeps nothing in memory for each level:
 //! neither the depth nor the length of a path bounds it. Nothing may live in the tree any more.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use std::ffi::CStr;
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What a tree is made of.
@@ -68,12 +69,29 @@ fn open<P: rustix::path::Arg + Copy>(at: impl std::os::fd::AsFd, name: P) -> io:
     Ok(dir)
 }
 
-/// What came of one look at a directory.
-enum Looked {
-    /// It is empty now; whether it was so before.
-    Empty { was_empty: bool },
-    /// This directory in it is not.
-    Below(OwnedFd),
+/// Directories that are open at once, each with its place in its list. To come back to one that is not is to list it from the
+/// beginning, past all that was removed from it, which a directory of many others would pay for with each of them.
+const OPEN: usize = 32;
+
+/// A directory that is being emptied.
+struct Level {
+    entries: Dir,
+    /// The directory in it that is being emptied first.
+    below: Option<CString>,
+    has_changed: bool,
+}
+
+impl Level {
+    fn of(dir: OwnedFd) -> io::Result<Self> {
+        Ok(Self { entries: Dir::new(dir)?, below: None, has_changed: false })
+    }
+
+    /// Takes an empty directory or a file out.
+    fn take(&mut self, name: &CStr, flags: AtFlags) -> io::Result<()> {
+        gone(rustix::fs::unlinkat(self.entries.fd()?, name, flags))?;
+        self.has_changed = true;
+        Ok(())
+    }
 }
 
 struct Removal {
@@ -83,56 +101,65 @@ struct Removal {
 
 impl Removal {
     fn empty(&self, top: OwnedFd) -> io::Result<()> {
-        let mut here = top;
-        let mut depth = 0_u64;
-        loop {
-            match self.look(&here)? {
-                Looked::Below(child) => {
-                    here = child;
-                    depth += 1;
+        let mut levels = VecDeque::from([Level::of(top)?]);
+        // Those above them, which are not open.
+        let mut above = 0_u64;
+        while let Some(mut level) = levels.pop_back() {
+            if let Some(child) = self.next_below(&mut level)? {
+                levels.push_back(level);
+                if levels.len() == OPEN {
+                    levels.pop_front();
+                    above += 1;
                 }
+                levels.push_back(Level::of(child)?);
+                continue;
+            }
+            let is_top = levels.is_empty() && above == 0;
+            if !level.has_changed && !is_top {
                 // Going down and up again for ever would be the other way to take this.
-                Looked::Empty { was_empty: true } if depth > 0 => return Err(Errno::NOTEMPTY.into()),
-                Looked::Empty { .. } if depth == 0 => return Ok(()),
-                Looked::Empty { .. } => {
-                    here = open(&here, c"..")?;
-                    depth -= 1;
-                }
+                return Err(Errno::NOTEMPTY.into());
+            }
+            if levels.is_empty() && above > 0 {
+                above -= 1;
+                levels.push_back(Level::of(open(level.entries.fd()?, c"..")?)?);
+            } else if let Some(parent) = levels.back_mut()
+                && let Some(name) = parent.below.take()
+            {
+                parent.take(&name, AtFlags::REMOVEDIR)?;
             }
         }
+        Ok(())
     }
 
     /// Removes what can be removed at once, until there is a directory with something in it.
-    fn look(&self, here: &OwnedFd) -> io::Result<Looked> {
-        let mut was_empty = true;
-        let mut entries = Dir::read_from(here)?;
-        while let Some(entry) = entries.read() {
+    fn next_below(&self, level: &mut Level) -> io::Result<Option<OwnedFd>> {
+        while let Some(entry) = level.entries.read() {
             let entry = entry?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            if !is_dir(here, name, entry.file_type())? {
+            if !is_dir(level.entries.fd()?, name, entry.file_type())? {
                 if self.kind == Kind::Files {
-                    gone(rustix::fs::unlinkat(here, name, AtFlags::empty()))?;
-                    was_empty = false;
+                    level.take(name, AtFlags::empty())?;
                 }
                 continue;
             }
-            was_empty = false;
-            match rustix::fs::unlinkat(here, name, AtFlags::REMOVEDIR) {
+            match rustix::fs::unlinkat(level.entries.fd()?, name, AtFlags::REMOVEDIR) {
                 Err(error) if is_not_empty(error) => {
-                    let child = open(here, name)?;
+                    let child = open(level.entries.fd()?, name)?;
                     if rustix::fs::fstat(&child)?.st_dev != self.device {
                         // Something is mounted there: it is not part of the tree.
                         return Err(Errno::XDEV.into());
                     }
-                    return Ok(Looked::Below(child));
+                    level.below = Some(name.to_owned());
+                    return Ok(Some(child));
                 }
                 removed => gone(removed)?,
             }
+            level.has_changed = true;
         }
-        Ok(Looked::Empty { was_empty })
+        Ok(None)
     }
 }
 
@@ -144,7 +171,7 @@ fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-fn is_dir(here: &OwnedFd, name: &CStr, kind: FileType) -> io::Result<bool> {
+fn is_dir(here: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<bool> {
     Ok(match kind {
         FileType::Unknown => {
             let stat = rustix::fs::statat(here, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -189,6 +216,33 @@ mod tests {
         removed.unwrap().join().unwrap().unwrap();
         assert!(!top.exists());
         assert!(Path::new("/etc/passwd").exists());
+    }
+
+    /// Neither is the width paid for twice, nor that of a directory far below.
+    #[test]
+    fn e15_a_wide_tree_is_listed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        let wide = (0..OPEN + 3).fold(top.clone(), |path, _| path.join("d"));
+        for parent in [&top, &wide] {
+            for n in 0..300 {
+                fs::create_dir_all(parent.join(format!("n{n}/a/b"))).unwrap();
+                fs::write(parent.join(format!("n{n}/a/file")), "").unwrap();
+            }
+        }
+        let device = rustix::fs::stat(&top).unwrap().st_dev;
+        let removal = Removal { kind: Kind::Files, device };
+        let mut level = Level::of(open(rustix::fs::CWD, top.as_path()).unwrap()).unwrap();
+        let mut seen = 0;
+        while let Some(child) = removal.next_below(&mut level).unwrap() {
+            removal.empty(child).unwrap();
+            let name = level.below.take().unwrap();
+            level.take(&name, AtFlags::REMOVEDIR).unwrap();
+            seen += 1;
+        }
+        assert_eq!(seen, 301, "each directory is found once, without listing from the beginning");
+        assert!(fs::read_dir(&top).unwrap().next().is_none());
+        remove(&top).unwrap();
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use sandcrab_api::limits::MAX_EXECUTOR_MESSAGE_BYTES;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -192,7 +191,8 @@ impl Channel {
         let _smaller = fcntl_setpipe_size(&their_answers, PIPE);
         let answers = crate::sys::watch(answers, Interest::READABLE)?;
         let (received, unsent) = (Vec::new(), Vec::new());
-        let most = MAX_EXECUTOR_MESSAGE_BYTES;
+        // Enough for the word that it is ready. More is for those of contexts, by their sandbox's size.
+        let most = BUFFER;
         let this =
             Self { orders, room: None, answers, received, most, dealt: false, turn: None, unsent, sent: 0 };
         Ok((this, [their_orders, their_answers]))

@@ -275,7 +275,7 @@ impl Task {
         let terms = &self.context.terms;
         let begin = self.begin.clone().with(&terms.env, None);
         let path = begin.environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
-        let program = interpreter::find(&self.shared.host.files, terms.language, path, &begin.cwd)?;
+        let program = interpreter::find(&self.shared.host.files, terms.language, path, &begin.cwd).await?;
         let (_, cwd) = begin.for_exec();
         let start = Start { language: terms.language, program, env: begin.environment, cwd };
         let executor = self.shared.spares.executor(&start).await;
@@ -289,7 +289,7 @@ impl Task {
         tokio::spawn(async move {
             let Ok(begin) = (shared.start_point)(None).await else { return };
             let path = begin.environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
-            if let Ok(program) = interpreter::find(&shared.host.files, language, path, &begin.cwd) {
+            if let Ok(program) = interpreter::find(&shared.host.files, language, path, &begin.cwd).await {
                 let (_, cwd) = begin.for_exec();
                 shared.spares.prepare(Start { language, program, env: begin.environment, cwd });
             }

@@ -47,11 +47,14 @@ pub(super) fn is_fixed(name: &[u8]) -> bool {
     FIXED.contains(&name) || FIXED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Directories of a `PATH` that are looked at: far more than any has that people use.
+const PATH_ENTRIES: usize = 256;
+
 /// The interpreter that runs a language: the first of its names on the `PATH` that it would be started with.
 ///
 /// # Errors
 /// `PYTHON_NOT_AVAILABLE`, `JAVASCRIPT_NOT_AVAILABLE`.
-pub(super) fn find(
+pub(super) async fn find(
     files: &Files,
     language: CodeLanguage,
     path: &[u8],
@@ -61,15 +64,15 @@ pub(super) fn find(
         CodeLanguage::Python => ["python3", "python"],
         CodeLanguage::Javascript | CodeLanguage::Typescript => ["node", "nodejs"],
     };
-    for name in names {
-        for directory in path.split(|byte| *byte == b':') {
-            let program = cwd.join(OsStr::from_bytes(directory)).join(name);
-            if files.is_program(&program)
-                && let Ok(program) = CString::new(program.as_os_str().as_bytes())
-            {
-                return Ok(program);
-            }
-        }
+    let directories = || path.split(|byte| *byte == b':').take(PATH_ENTRIES);
+    let programs = names
+        .iter()
+        .flat_map(|name| directories().map(move |entry| cwd.join(OsStr::from_bytes(entry)).join(name)))
+        .collect();
+    if let Some(program) = files.first_program(programs).await?
+        && let Ok(program) = CString::new(program.as_os_str().as_bytes())
+    {
+        return Ok(program);
     }
     let [name, _] = names;
     let (code, remedy) = match language {
@@ -154,8 +157,8 @@ fn sealed(text: &str) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn k01_a_language_that_the_image_lacks_is_a_501_with_a_remedy() {
+    #[tokio::test]
+    async fn k01_a_language_that_the_image_lacks_is_a_501_with_a_remedy() {
         let empty = tempfile::tempdir().unwrap();
         // A directory and a file without the right to run are no interpreter.
         std::fs::create_dir(empty.path().join("python3")).unwrap();
@@ -167,23 +170,24 @@ mod tests {
             (CodeLanguage::Javascript, ErrorCode::JavascriptNotAvailable),
             (CodeLanguage::Typescript, ErrorCode::JavascriptNotAvailable),
         ] {
-            let error = find(&files, language, path, Path::new("/")).unwrap_err();
+            let error = find(&files, language, path, Path::new("/")).await.unwrap_err();
             assert_eq!((error.code, error.http_status), (code, 501));
             assert!(error.suggestion.unwrap().contains("image"));
         }
     }
 
-    #[test]
-    fn a30_no_interpreter_is_looked_for_behind_a_magic_link() {
+    #[tokio::test]
+    async fn a30_no_interpreter_is_looked_for_behind_a_magic_link() {
         let files = Files::of_sandbox(&Default::default()).unwrap();
-        let find = |path: &str| find(&files, CodeLanguage::Python, path.as_bytes(), Path::new("/"));
+        let find =
+            async |path: &str| find(&files, CodeLanguage::Python, path.as_bytes(), Path::new("/")).await;
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/proc/self/root/usr/bin", folder.path().join("planted")).unwrap();
         std::os::unix::fs::symlink("/usr/bin", folder.path().join("honest")).unwrap();
         let of = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        assert!(find(&of("honest")).is_ok(), "this test needs /usr/bin/python3");
+        assert!(find(&of("honest")).await.is_ok(), "this test needs /usr/bin/python3");
         for path in ["/proc/self/root/usr/bin", &of("planted")] {
-            assert_eq!(find(path).unwrap_err().code, ErrorCode::PythonNotAvailable, "{path}");
+            assert_eq!(find(path).await.unwrap_err().code, ErrorCode::PythonNotAvailable, "{path}");
         }
     }
 

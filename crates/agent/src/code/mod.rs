@@ -83,7 +83,7 @@ impl CodeContexts {
             env: request.env_vars,
             timeout: request.timeout,
         };
-        self.find_interpreter(&terms, &begin)?;
+        self.find_interpreter(&terms, &begin).await?;
         if request.cwd.is_some() {
             let directory = FilePath::new(Path::new(&self.shared.host.workspace), terms.cwd.clone());
             self.files.mkdir(directory, true, None).await.map_err(|error| error.with("field", "cwd"))?;
@@ -97,10 +97,10 @@ impl CodeContexts {
         Ok(context.info())
     }
 
-    fn find_interpreter(&self, terms: &ContextTerms, point: &StartPoint) -> Result<(), ApiError> {
+    async fn find_interpreter(&self, terms: &ContextTerms, point: &StartPoint) -> Result<(), ApiError> {
         let begin = point.clone().with(&terms.env, None);
         let path = begin.environment.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
-        interpreter::find(&self.files, terms.language, path, &begin.cwd).map(drop)
+        interpreter::find(&self.files, terms.language, path, &begin.cwd).await.map(drop)
     }
 
     fn require_room(&self) -> Result<(), ApiError> {
@@ -218,7 +218,7 @@ impl CodeContexts {
             env: Default::default(),
             timeout: None,
         };
-        self.find_interpreter(&terms, &point)?;
+        self.find_interpreter(&terms, &point).await?;
         self.insert(terms, point.clone(), point, Some(key))
     }
 

@@ -155,15 +155,14 @@ mod tests {
         let cwd = tempfile::tempdir().unwrap();
         let path = std::os::unix::ffi::OsStrExt::as_bytes(cwd.path().as_os_str());
         let path_of = std::env::var("PATH").unwrap();
+        let files = crate::files::Files::of_sandbox(&Default::default()).expect("/ opens");
+        let root = std::path::Path::new("/");
+        let program =
+            super::super::interpreter::find(&files, CodeLanguage::Python, path_of.as_bytes(), root).await;
+        let program = program.expect("this test needs python3");
         let start = |cwd: &[u8]| Start {
             language: CodeLanguage::Python,
-            program: super::super::interpreter::find(
-                &crate::files::Files::of_sandbox(&Default::default()).expect("/ opens"),
-                CodeLanguage::Python,
-                path_of.as_bytes(),
-                std::path::Path::new("/"),
-            )
-            .expect("this test needs python3"),
+            program: program.clone(),
             env: [(b"PATH".to_vec(), path_of.clone().into_bytes())].into(),
             cwd: std::ffi::CString::new(cwd).unwrap(),
         };

@@ -4,12 +4,23 @@
 //! callers what lies where no code of theirs can look, and would be run or entered in their name.
 
 use super::root::kind;
-use super::{FilePath, Files};
+use super::{FilePath, Files, joined};
 use rustix::fs::FileType;
+use sandcrab_api::ApiError;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Files {
+    /// The first of these absolute paths at which a program stands that the user may run.
+    ///
+    /// # Errors
+    /// If the look itself broke off. A path that cannot be looked at has no program.
+    pub(crate) async fn first_program(&self, paths: Vec<PathBuf>) -> Result<Option<PathBuf>, ApiError> {
+        let files = self.clone();
+        let found = self.blocking(move || paths.into_iter().find(|path| files.is_program(path))).await;
+        joined("findProgram", found).await
+    }
+
     /// Whether a program stands at an absolute path that the user may run.
     pub(crate) fn is_program(&self, path: &Path) -> bool {
         let path = at(path);

@@ -42,8 +42,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-/// Blocking threads that file calls may use at once. More callers wait; more threads would not make a disk faster.
-const MAX_THREADS: usize = 16;
+/// Blocking threads that file calls may use at once. More callers wait; more threads would not make a disk faster. The rest
+/// of the agent's pool is for what guards the sandbox, which must not wait behind calls that a caller can make long.
+const MAX_THREADS: usize = crate::persona::MAX_BLOCKING_THREADS - 2;
 
 /// The files of one sandbox.
 #[derive(Clone, Debug)]

@@ -100,13 +100,14 @@ impl Drop for Write {
         let Some(mut pending) = self.pending.take() else { return };
         let files = self.files.clone();
         // To free a large file takes long, and the caller may be the agent's only thread.
+        let own = files.clone();
         let mut clean = move || {
             if let Err(error) = files.call(|access| access.abandon_write(&mut pending)) {
                 tracing::warn!(%error, "a temporary file is left over");
             }
         };
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(clean)),
+            Ok(runtime) => drop(runtime.spawn(async move { drop(own.blocking(clean).await) })),
             Err(_) => clean(),
         }
     }

@@ -38,6 +38,17 @@ pub(crate) fn any_ended_child() -> Option<Pid> {
     Pid::from_raw(pid)
 }
 
+/// Takes back the handlers that std has for SIGSEGV and SIGBUS. The kernel sends process 1 no signal from inside that it has
+/// no handler for; a fault of its own ends it all the same.
+pub(crate) fn no_fault_handlers() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: the default action takes no pointer; no other thread runs yet that could fault in between.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
 /// A descriptor that stays the same and open for as long as the value lives.
 pub(crate) trait Held: AsRawFd {}
 impl Held for OwnedFd {}

@@ -10,13 +10,18 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a child may take to its exec: half a millisecond is usual, but a machine can be busy.
+/// How long a child may take to its exec: half a millisecond is usual, but a machine can be busy. It has this time twice:
+/// where the whole sandbox stood still meanwhile, this clock did too, and the first time is over when both go on.
 const EXEC_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Clock {
     /// When the child that is being started is ended; none while there is none.
     due: Option<Instant>,
+    /// The time has been over once.
+    is_late: bool,
+    /// The child has been killed.
+    has_killed: bool,
     /// The thread will look at `due` without being told.
     awake: bool,
     quit: bool,
@@ -46,17 +51,18 @@ impl Watchdog {
         let mut clock = self.0.lock();
         self.0.pidfd.store(-1, Ordering::Relaxed);
         clock.due = Some(Instant::now() + EXEC_WITHIN);
+        (clock.is_late, clock.has_killed) = (false, false);
         if !std::mem::replace(&mut clock.awake, true) {
             self.0.news.notify_one();
         }
         self.0.pidfd.as_ptr()
     }
 
-    /// Stops the clock. Returns the pidfd, which nobody here uses from now on.
-    pub(super) fn disarm(&self) -> RawFd {
+    /// Stops the clock. Returns the pidfd, which nobody here uses from now on, and whether the child was killed.
+    pub(super) fn disarm(&self) -> (RawFd, bool) {
         let mut clock = self.0.lock();
         clock.due = None;
-        self.0.pidfd.swap(-1, Ordering::Relaxed)
+        (self.0.pidfd.swap(-1, Ordering::Relaxed), clock.has_killed)
     }
 }
 
@@ -82,7 +88,9 @@ impl Shared {
             };
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                self.end_child();
+                if std::mem::replace(&mut clock.is_late, true) {
+                    clock.has_killed |= self.end_child();
+                }
                 clock.due = Some(Instant::now() + EXEC_WITHIN);
             } else {
                 clock = self.news.wait_timeout(clock, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -91,14 +99,15 @@ impl Shared {
     }
 
     /// Called with the clock's lock held and running, so that the pidfd stays open.
-    fn end_child(&self) {
+    fn end_child(&self) -> bool {
         let pidfd = self.pidfd.load(Ordering::Relaxed);
         if pidfd < 0 {
-            return;
+            return false;
         }
         // SAFETY: the kernel stored an open descriptor, which stays open until `disarm`, which needs the lock.
         let pidfd = unsafe { BorrowedFd::borrow_raw(pidfd) };
         let sent = pidfd_send_signal(pidfd, Signal::KILL);
         tracing::warn!(?sent, "a process was held up before its program ran, and is killed");
+        sent.is_ok()
     }
 }

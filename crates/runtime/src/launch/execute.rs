@@ -116,16 +116,19 @@ pub(crate) fn execute(
     match forked {
         sys::process::Forked::Parent { pid, pidfd } => {
             drop(go_read);
-            // First of all: the map and the files that the server reads are to be root's.
-            let ready = executor
-                .act_as_root()
-                .and_then(|()| rights::map_ids(&plan.namespaces, pid))
-                .and_then(|()| Ok(std::fs::write(&plan.namespaces.pid_file, crate::native::identity(pid)?)?))
-                .map_err(|e| failure("map ids and record the first process", e))
-                .and_then(|()| {
-                    started(pid, pidfd.try_clone().map_err(|e| failure("copy pidfd", e.into()))?)
-                        .map_err(|e| failure("report the first process", e.into()))
-                })
+            // First of all: whatever fails then, the server, whose child it is, takes its status.
+            let report = |pidfd: &OwnedFd| {
+                started(pid, pidfd.try_clone().map_err(|e| failure("copy pidfd", e.into()))?)
+                    .map_err(|e| failure("report the first process", e.into()))
+            };
+            let record = || {
+                // The map and the files that the server reads are to be root's.
+                executor.act_as_root()?;
+                rights::map_ids(&plan.namespaces, pid)?;
+                Ok(std::fs::write(&plan.namespaces.pid_file, crate::native::identity(pid)?)?)
+            };
+            let ready = report(&pidfd)
+                .and_then(|()| record().map_err(|e| failure("map ids and record the first process", e)))
                 .and_then(|()| {
                     rustix::io::write(&go_write, b"g")
                         .map(drop)

@@ -32,6 +32,28 @@ pub(crate) struct CgroupDir {
     kill: OwnedFd,
 }
 
+/// A group whose members stand still. They go on when this is dropped: a caller that hangs up drops what it waited for.
+struct Frozen<'a>(Option<&'a OwnedFd>);
+
+impl Frozen<'_> {
+    /// Has them go on, and says whether that worked.
+    fn thaw(mut self) -> io::Result<()> {
+        self.0.take().map_or(Ok(()), go_on)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(go_on) {
+            tracing::error!(%error, "a group of processes stays frozen");
+        }
+    }
+}
+
+fn go_on(dir: &OwnedFd) -> io::Result<()> {
+    write(dir, c"cgroup.freeze", b"0")
+}
+
 impl CgroupDir {
     /// A new directory below `base`, without members.
     pub(crate) fn create(base: BorrowedFd<'_>) -> io::Result<Self> {
@@ -94,7 +116,7 @@ impl CgroupDir {
     /// Asks all to end and gives them the grace. A failure may leave all of them frozen: [`CgroupDir::kill`] ends them
     /// all the same.
     pub(crate) async fn ask_to_end(&self, asking: &Asking<'_>) -> io::Result<()> {
-        self.freeze(true).await?;
+        let frozen = self.freeze().await?;
         let mut known = Vec::new();
         let mut asked = Vec::new();
         for pid in self.members()? {
@@ -108,7 +130,7 @@ impl CgroupDir {
                 asked.push(held);
             }
         }
-        self.freeze(false).await?;
+        frozen.thaw()?;
         let deadline = Instant::now() + asking.grace;
         while all_ended(&asked, deadline).await? {
             asked.clear();
@@ -129,7 +151,7 @@ impl CgroupDir {
 
     /// Sends a signal to every member, to all at one moment.
     pub(crate) async fn signal(&self, signal: Signal) -> io::Result<()> {
-        let frozen = self.freeze(true).await;
+        let frozen = self.freeze().await;
         let sent = self.members().and_then(|members| {
             for pid in members {
                 if let Some(held) = Held::open(pid)? {
@@ -138,19 +160,17 @@ impl CgroupDir {
             }
             Ok(())
         });
-        let thawed = self.freeze(false).await;
-        frozen.and(sent).and(thawed)
+        frozen.and_then(Frozen::thaw).and(sent)
     }
 
-    async fn freeze(&self, freeze: bool) -> io::Result<()> {
+    /// Has all members stand still until what it returns is dropped.
+    async fn freeze(&self) -> io::Result<Frozen<'_>> {
         let events = self.events()?;
-        write(&self.dir, c"cgroup.freeze", if freeze { b"1" } else { b"0" })?;
-        if !freeze {
-            return Ok(());
-        }
+        write(&self.dir, c"cgroup.freeze", b"1")?;
+        let frozen = Frozen(Some(&self.dir));
         // A freeze that takes too long is gone on without.
         let _ = tokio::time::timeout(FROZEN_WITHIN, happens(&events, b"frozen 1")).await;
-        Ok(())
+        Ok(frozen)
     }
 
     /// Waits until nothing lives in it.
