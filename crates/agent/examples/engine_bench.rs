@@ -137,7 +137,7 @@ async fn main() {
     let mut big = bench.session();
     exec(&mut big, &Bytes::from_static(b"v=$(head -c 10000000 /dev/zero | tr '\\0' x)")).await;
     report("10 MB variable, `true`", &mut round_trips(&mut big, "true", 300).await);
-    big.end(true).await.unwrap();
+    big.end().await.unwrap();
 
     let text = Bytes::from_static(b"true");
     let mut times = Vec::new();
@@ -146,7 +146,7 @@ async fn main() {
         let mut session = bench.session();
         exec(&mut session, &text).await;
         times.push(start.elapsed());
-        session.end(true).await.unwrap();
+        session.end().await.unwrap();
     }
     report("create a session and its first command", &mut times);
     let mut times = Vec::new();

@@ -368,6 +368,42 @@ async fn s09_a_fresh_shell_shares_nothing() {
     assert_eq!(again["stdout"], "none\n");
 }
 
+/// However the command ends its shell; and nothing of the agent's stays for them.
+#[tokio::test]
+async fn s09_what_a_fresh_shell_leaves_in_the_background_lives_on() {
+    for sandbox in [Sandbox::start(), Sandbox::start_in_cgroup()] {
+        let mut left = Vec::new();
+        for _ in 0..10 {
+            for end in ["", "exit 0", "exec true", "kill -9 $$", "(setsid sleep 1001 & echo $!)"] {
+                let command = format!("sleep 1001 >/dev/null 2>&1 & echo $!; {end}");
+                let ran = sandbox.exec_with(json!({ "command": command, "fresh": true })).await;
+                left.extend(
+                    ran["stdout"].as_str().unwrap().split_whitespace().map(|pid| pid.parse::<i32>().unwrap()),
+                );
+            }
+        }
+        let late = json!({ "command": "sleep 1001 & echo $!; wait", "fresh": true, "timeout": 300 });
+        let (_, late) = sandbox.call("POST", "/exec", Some(&late)).await;
+        let ended: i32 = late["context"]["stdout"].as_str().unwrap().trim().parse().unwrap();
+        assert_eq!(left.len(), 60);
+        let lives = |pid: i32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains("(sleep)") && !stat.contains(") Z ")
+        };
+        assert!(!lives(ended), "a timeout ends all that its command has started");
+        let groups = sandbox.groups();
+        assert!(groups <= 3, "{groups} groups are left");
+        for pid in left {
+            assert!(lives(pid), "{pid}");
+            rustix::process::kill_process(
+                rustix::process::Pid::from_raw(pid).unwrap(),
+                rustix::process::Signal::KILL,
+            )
+            .unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn x02_bad_input_names_its_field_and_changes_nothing() {
     let sandbox = Sandbox::start();

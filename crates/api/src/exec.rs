@@ -33,7 +33,8 @@ pub struct ExecRequest {
     /// of running it twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_id: Option<ExecId>,
-    /// Run in a shell of its own (`bash -c`) that no session keeps.
+    /// Run in a shell of its own (`bash -c`) that no session keeps. What it leaves in the background lives on, until the
+    /// sandbox ends, and belongs to no session: a program to be found again is one for `startProcess`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
     /// Milliseconds after its start when the command and all its processes are killed. Default: the session's.

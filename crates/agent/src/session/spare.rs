@@ -93,7 +93,7 @@ fn begin(context: &Context) -> io::Result<(shell::Session, Place)> {
 }
 
 async fn end(shell: shell::Session) {
-    if let Err(error) = shell.end(true).await {
+    if let Err(error) = shell.end().await {
         tracing::warn!(%error, "a spare shell could not be ended");
     }
 }

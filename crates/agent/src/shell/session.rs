@@ -680,14 +680,30 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the session: its shell and its running command, and with `survivors` also what earlier commands left
-    /// running in the background.
-    pub async fn end(mut self, survivors: bool) -> io::Result<()> {
+    /// Ends the session: its shell, its running command, and what earlier commands left running in the background.
+    pub async fn end(mut self) -> io::Result<()> {
         self.kill_shell().await?;
-        if survivors {
-            let stopped = self.processes.stop_survivors().await;
-            self.give_up(stopped)?;
+        let stopped = self.processes.stop_survivors().await;
+        self.give_up(stopped)?;
+        self.all_ended()
+    }
+
+    /// Ends its shell and its running command. What earlier commands left running in the background lives on, whether they
+    /// ended the shell or not.
+    pub async fn leave(mut self) -> io::Result<()> {
+        if self.abandoned {
+            self.kill_shell().await?;
+        } else if let Some(live) = &self.live {
+            live.child.signal(Signal::KILL)?;
+            let ended = live.child.wait_killed().await;
+            self.bury();
+            self.give_up(ended.map(drop))?;
         }
+        self.processes.let_go()?;
+        self.all_ended()
+    }
+
+    fn all_ended(&self) -> io::Result<()> {
         match self.unkillable.is_empty() {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::TimedOut, self.unkillable.join("; "))),

@@ -69,6 +69,12 @@ impl Sandbox {
         Self::with(None)
     }
 
+    /// How many cgroups the agent has for its processes; none without a delegated one.
+    pub(crate) fn groups(&self) -> usize {
+        let entries = self.cgroup.iter().flat_map(|cgroup| std::fs::read_dir(&cgroup.0).unwrap());
+        entries.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
+    }
+
     /// The same, with cgroups for its processes as in a real sandbox.
     pub(crate) fn start_in_cgroup() -> Self {
         Self::with(Some(Cgroup::new()))

@@ -55,6 +55,14 @@ impl Groups {
         killed
     }
 
+    pub(super) fn let_go(&mut self) -> io::Result<()> {
+        let mut let_go = Ok(());
+        for group in self.left.drain(..).chain(self.current.take()) {
+            let_go = group.let_go().and(let_go);
+        }
+        let_go
+    }
+
     pub(super) async fn kill_all(&mut self) -> io::Result<()> {
         self.left.extend(self.current.take());
         let mut killed = Ok(());

@@ -65,6 +65,17 @@ impl Processes {
         }
     }
 
+    /// Lets everything live on that any command of the session left behind. The shell has ended.
+    pub(super) fn let_go(&mut self) -> io::Result<()> {
+        match self {
+            Self::Cgroup(groups) => groups.let_go(),
+            Self::Tree(tree) => {
+                tree.forget();
+                Ok(())
+            }
+        }
+    }
+
     /// Ends everything that any command of the session left behind.
     pub(super) async fn stop_survivors(&mut self) -> io::Result<()> {
         match self {

@@ -2,7 +2,7 @@
 //! are used, which need no controller, so the bare cgroup2 tree of a hybrid host serves as well.
 
 use super::held::{Held, all_ended};
-use super::{Asking, KILLED_WITHIN, unkillable};
+use super::{Asking, KILLED_WITHIN, ROUNDS, unkillable};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
@@ -62,19 +62,45 @@ impl CgroupDir {
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("s{}-{serial}", rustix::process::getpid().as_raw_nonzero());
         mkdirat(base, name.as_str(), Mode::from_raw_mode(0o755))?;
-        let open = || {
-            let dir = openat(base, name.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            let procs = openat(&dir, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            let kill = openat(&dir, c"cgroup.kill", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-            Ok::<_, io::Error>((base.try_clone_to_owned()?, dir, procs, kill))
-        };
-        match open() {
-            Ok((base, dir, procs, kill)) => Ok(Self { base, name, dir, procs, kill }),
-            Err(error) => {
-                let _ = unlinkat(base, name.as_str(), AtFlags::REMOVEDIR);
-                Err(error)
+        Self::open(base, name.clone()).inspect_err(|_| {
+            let _ = unlinkat(base, name.as_str(), AtFlags::REMOVEDIR);
+        })
+    }
+
+    /// The directory of what belongs to nothing that could be asked to end it: it is there once below `base`, for good.
+    fn of_nobody(base: BorrowedFd<'_>) -> io::Result<Self> {
+        match mkdirat(base, c"left", Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Self::open(base, "left".to_owned()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open(base: BorrowedFd<'_>, name: String) -> io::Result<Self> {
+        let dir = openat(base, name.as_str(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let procs = openat(&dir, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let kill = openat(&dir, c"cgroup.kill", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { base: base.try_clone_to_owned()?, name, dir, procs, kill })
+    }
+
+    /// Lets its members live on without it, and removes it.
+    ///
+    /// # Errors
+    /// If they cannot be moved; one that makes others faster than they are moved is left where it is.
+    pub(crate) fn let_go(&self) -> io::Result<()> {
+        let nobody = Self::of_nobody(self.base.as_fd())?;
+        for _ in 0..ROUNDS {
+            if self.remove() {
+                return Ok(());
+            }
+            for pid in self.members()? {
+                match nobody.adopt(pid) {
+                    Ok(()) => {}
+                    Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
+        Err(io::Error::other("its processes make others too fast"))
     }
 
     /// To start a process in it.
