@@ -33,6 +33,8 @@ struct Running {
     socket: PathBuf,
     exit: watch::Receiver<Option<Exit>>,
     condition: watch::Sender<Condition>,
+    /// Whether waiting for its end panics.
+    panics: watch::Sender<bool>,
     task: tokio::task::AbortHandle,
     /// Removed with the entry.
     dir: tempfile::TempDir,
@@ -103,6 +105,13 @@ impl Fake {
         })
     }
 
+    /// Has the one who waits for this instance's end panic, once.
+    pub fn panic(&self, id: &InstanceId) -> Result<()> {
+        self.with(id, |running| {
+            running.panics.send_replace(true);
+        })
+    }
+
     /// Has an instance be one that cannot be used.
     pub fn quarantine(&self, id: &InstanceId, reason: &str) {
         let quarantined = Quarantined { id: id.clone(), reason: reason.to_owned() };
@@ -163,7 +172,15 @@ impl Fake {
         let instance = Instance { running: true, ..instance.clone() };
         let condition = watch::Sender::default();
         let task = task.abort_handle();
-        let entry = Running { instance: instance.clone(), socket, exit, condition, task, dir };
+        let entry = Running {
+            instance: instance.clone(),
+            socket,
+            exit,
+            condition,
+            panics: watch::Sender::new(false),
+            task,
+            dir,
+        };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), entry);
         Ok(instance)
     }
@@ -278,8 +295,15 @@ impl Driver for Fake {
 
     fn wait_exit<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Exit>> {
         Box::pin(async move {
-            let mut exit = self.with(id, |r| r.exit.clone())?;
-            match exit.wait_for(Option::is_some).await {
+            let (mut exit, mut panics) = self.with(id, |r| (r.exit.clone(), r.panics.subscribe()))?;
+            let exit = tokio::select! {
+                exit = exit.wait_for(Option::is_some) => exit,
+                true = async { panics.wait_for(|panics| *panics).await.is_ok() } => {
+                    self.with(id, |r| r.panics.send_replace(false))?;
+                    panic!("a test has this driver panic");
+                }
+            };
+            match exit {
                 Ok(value) => Ok(value.unwrap_or(Exit::Unknown)),
                 Err(_aborted) => Ok(Exit::Signal(libc::SIGKILL)),
             }

@@ -251,13 +251,14 @@ impl Sandboxes {
     /// as soon as nobody wants anything of it, so the first word is said under the lock.
     fn send(&self, key: &Key, message: Message) -> Arc<Sandbox> {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let message = match entries.get(key) {
-            Some(sandbox) => match sandbox.tell(message) {
-                Ok(()) => return sandbox.clone(),
-                Err(message) => message,
-            },
-            None => message,
-        };
+        if let Some(sandbox) = entries.get(key) {
+            // An owner that retires takes its entry out. One that panicked leaves it, until it has a successor: a second
+            // owner beside a sandbox that lives would make another one.
+            if let Err(message) = sandbox.tell(message) {
+                message.fail(owner::recovering(&key.1));
+            }
+            return sandbox.clone();
+        }
         let sandbox = owner::spawn(self, key.clone(), owner::State::Absent, Some(message));
         entries.insert(key.clone(), sandbox.clone());
         sandbox
@@ -291,8 +292,8 @@ impl Sandboxes {
             return Ok(Use::new(sandbox, live));
         }
         let (reply, answer) = oneshot::channel();
-        sandbox.tell(Message::Wake(reply)).map_err(|_| unknown())?;
-        let live = answer.await.map_err(|_| unknown())??;
+        sandbox.tell(Message::Wake(reply)).map_err(|_| self.ended(&key))?;
+        let live = answer.await.map_err(|_| self.ended(&key))??;
         Ok(Use::new(sandbox, live))
     }
 
@@ -315,8 +316,16 @@ impl Sandboxes {
         let unknown = || not_found(&key.1);
         let sandbox = self.find(&key).ok_or_else(unknown)?;
         let (reply, answer) = oneshot::channel();
-        sandbox.tell(Message::Destroy(reply)).map_err(|_| unknown())?;
-        answer.await.map_err(|_| unknown())?
+        sandbox.tell(Message::Destroy(reply)).map_err(|_| self.ended(&key))?;
+        answer.await.map_err(|_| self.ended(&key))?
+    }
+
+    /// Why an owner does not answer: it has retired, or panicked.
+    fn ended(&self, key: &Key) -> ApiError {
+        match self.find(key) {
+            Some(_) => owner::recovering(&key.1),
+            None => not_found(&key.1),
+        }
     }
 
     /// A sandbox as it stands now; never waits for its owner.

@@ -32,12 +32,14 @@ use super::{
     Activity, Context, Ending, Key, Life, Live, Sandbox, Sandboxes, View, event, exit_text, not_found,
 };
 use crate::store::{NewEvent, SandboxRow, StoreError, StoredStatus};
+use futures_util::FutureExt as _;
 use sandcrab_api::exec::Oom;
 use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::{Condition, DriverError, Exit, InstanceId, Stats};
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -259,7 +261,13 @@ pub(super) fn spawn(all: &Sandboxes, key: Key, state: State, first: Option<Messa
     let sandbox = Sandbox { id: key.1.clone(), activity: Activity::default(), inbox: sender, view: seen };
     let deferred = first.into_iter().collect();
     let owner = Owner { key, all: all.clone(), context: all.context.clone(), inbox, own, view, deferred };
-    tokio::spawn(owner.run(state));
+    let (all, key) = (all.clone(), owner.key.clone());
+    tokio::spawn(async move {
+        // What it worked on is dropped with it; nothing of that is used again.
+        if AssertUnwindSafe(owner.run(state)).catch_unwind().await.is_err() {
+            super::reconcile::recover(&all, &key).await;
+        }
+    });
     Arc::new(sandbox)
 }
 
@@ -732,6 +740,12 @@ fn wanted_size(wanted: &CreateSandbox) -> usize {
 }
 
 /// More wait for a sandbox than should.
+/// For those who come while a sandbox is taken up again whose owner panicked.
+pub(super) fn recovering(id: &SandboxId) -> ApiError {
+    let message = format!("sandbox {id} is taken up again after a fault of the server");
+    ApiError::new(ErrorCode::ResourceBusy, message).with("sandboxId", id.as_str()).retry_after(1)
+}
+
 pub(super) fn busy(id: &SandboxId) -> ApiError {
     ApiError::new(
         ErrorCode::ResourceBusy,

@@ -116,6 +116,38 @@ pub(crate) async fn reconcile(all: &Sandboxes, accept_lost: bool) -> Result<(), 
     Ok(())
 }
 
+/// Between two attempts to take up a sandbox whose owner panicked.
+const RECOVER_AGAIN: Duration = Duration::from_secs(5);
+
+/// Takes a sandbox up again whose owner panicked, as a start of the server does. Meanwhile its entry answers nobody.
+pub(super) async fn recover(all: &Sandboxes, key: &super::Key) {
+    tracing::error!(sandbox = %key.1, "the owner of a sandbox panicked");
+    while let Err(error) = take_up_again(all, key).await {
+        tracing::error!(sandbox = %key.1, error = crate::chain(&error), "it could not be taken up again");
+        tokio::time::sleep(RECOVER_AGAIN).await;
+    }
+}
+
+async fn take_up_again(all: &Sandboxes, key: &super::Key) -> Result<(), ReconcileError> {
+    let context = &all.context;
+    let (rows, _unreadable) = context.store.sandboxes().await?;
+    let row = rows.into_iter().find(|row| row.account == key.0 && row.id == key.1);
+    let taken_up = match row {
+        None => None,
+        Some(row) => {
+            let instance = context.driver.inspect(&row.instance).await.map_err(ReconcileError::List)?;
+            let broken = context.driver.quarantined().into_iter().find(|one| one.id == row.instance);
+            let what = "a fault of the server ended what it did with this sandbox, which was taken up again";
+            log_unwritten(context.store.event(key.0, &key.1, event("recovered", "server", what)).await);
+            take_up(all, row, instance, broken.map(|one| one.reason)).await
+        }
+    };
+    if taken_up.is_none() {
+        all.entries.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+    Ok(())
+}
+
 /// Whether the store and the driver's instances are of one server. New ones are from here on.
 async fn belong_together(
     all: &Sandboxes,

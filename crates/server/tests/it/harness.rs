@@ -130,6 +130,16 @@ impl TestServer {
         events["events"].as_array().unwrap().iter().map(|e| e["kind"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Waits until the log of a sandbox ends with this event.
+    pub(crate) async fn until_event(&self, sandbox: &str, kind: &str) {
+        within(&format!("{sandbox} {kind}"), async {
+            while self.events(sandbox).await.last().is_none_or(|last| last != kind) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+    }
+
     /// Asks again and again, because the owner of a sandbox is told of its end by the driver.
     pub(crate) async fn until_status(&self, sandbox: &str, status: &str) -> Value {
         let path = format!("/v1/sandboxes/{sandbox}");

@@ -193,3 +193,42 @@ async fn e02_only_a_kill_that_was_not_counted_before_is_why_an_agent_ended() {
     server.exec("a", "true").await.ok();
     assert_eq!(server.events("a").await[4..], ["oom", "started"]);
 }
+
+/// A fault of the server's own in what it does with one sandbox ends that, and nothing else: the sandbox is taken up again
+/// as it is, and there is never a second one of its id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x03_a_sandbox_whose_owner_panics_is_taken_up_again() {
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start(driver.clone()).await;
+    server.exec("a", "true").await.ok();
+    server.exec("b", "true").await.ok();
+    let path = "/v1/sandboxes/a/files/content?path=/f";
+    let put = server.request(http::Method::PUT, path).header("content-type", "application/octet-stream");
+    put.body("kept").send().await.ok();
+    let instances = driver.list().await.unwrap();
+    let a = instances.iter().find(|one| one.spec.sandbox.as_str() == "a").unwrap().id.clone();
+
+    driver.panic(&a).unwrap();
+    server.until_event("a", "recovered").await;
+    server.until_status("a", "running").await;
+    assert_eq!(server.get(path).await.body, "kept");
+    let now = driver.list().await.unwrap();
+    assert_eq!(now.len(), 2, "{now:?}");
+    assert!(now.iter().any(|one| one.id == a), "it is the same instance");
+    // Its next owner may have met the same fault.
+    let events = server.events("a").await;
+    assert!(events[0] == "created" && events[1..].iter().all(|kind| kind == "recovered"), "{events:?}");
+    assert_eq!(server.events("b").await, ["created"]);
+
+    // Whatever comes while it is taken up again is answered, and a destroy is a destroy.
+    driver.panic(&a).unwrap();
+    let answers = futures_util::future::join_all((0..20).map(|_| server.exec("a", "true"))).await;
+    for answer in answers {
+        assert!([200, 500, 502, 503, 409].contains(&answer.status.as_u16()), "{answer:?}");
+    }
+    server.until_status("a", "running").await;
+    server.request(http::Method::DELETE, "/v1/sandboxes/a").send().await.ok();
+    assert_eq!(driver.list().await.unwrap().len(), 1);
+    server.exec("a", "true").await.ok();
+    assert_eq!(driver.list().await.unwrap().len(), 2);
+}
