@@ -5,6 +5,7 @@ mod closing;
 mod code;
 mod events;
 mod exec;
+mod faults;
 pub mod files;
 mod fingerprint;
 mod fitness;

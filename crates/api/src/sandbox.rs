@@ -303,6 +303,8 @@ pub enum AgentEventKind {
     Unkillable,
     /// Queues of sockets held more memory than the sandbox may have outside its limit: the largest holder was ended.
     SocketMemory,
+    /// A fault of the agent's own ended what it names: a session, a code context.
+    Fault,
 }
 
 impl AgentEventKind {
@@ -316,6 +318,7 @@ impl AgentEventKind {
             Self::OutputLost => "outputLost",
             Self::Unkillable => "unkillable",
             Self::SocketMemory => "socketMemory",
+            Self::Fault => "fault",
         }
     }
 }

@@ -109,7 +109,12 @@ impl Context {
             ended: watch::Sender::new(false),
         });
         let task = Task { shared, context: Arc::clone(&context), executor: None, begin, given, count: 0 };
-        tokio::spawn(task.work());
+        let (shared, broken) = (Arc::clone(&task.shared), Arc::clone(&context));
+        tokio::spawn(async move {
+            if crate::faults::panics(task.work()).await {
+                broken.give_up(&shared);
+            }
+        });
         context
     }
 
@@ -183,6 +188,33 @@ impl Context {
             }
             self.news.notified().await;
         }
+    }
+
+    /// Ends the context whose task panicked. Its interpreter went with the task.
+    fn give_up(&self, shared: &Shared) {
+        let reason = format!("code context {} was ended by a fault of the agent", self.id);
+        tracing::error!("{reason}");
+        let left: Vec<_> = {
+            let mut inner = self.lock();
+            inner.closed = true;
+            let running = inner.running.take();
+            std::mem::take(&mut inner.waiting).into_iter().chain(running).collect()
+        };
+        let error = ApiError::new(ErrorCode::InternalError, reason.clone());
+        let error = Box::new(error.with("contextId", self.id.as_str()));
+        self.ready
+            .send_if_modified(|ready| ready.is_none().then(|| *ready = Some(Err(error.clone()))).is_some());
+        self.ended.send_replace(true);
+        for run in left {
+            shared.runs.finish(&run, Finish::Failed(error.clone()));
+        }
+        let detail = serde_json::json!({ "contextId": self.id });
+        shared.host.events.add(AgentEventKind::Fault, reason, detail);
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn has_ended(&self) -> bool {
+        *self.ended.borrow()
     }
 
     /// Ends the context: waiting runs fail, the one that is on is ended with its interpreter. Returns when nothing is
@@ -303,6 +335,7 @@ impl Task {
     }
 
     async fn run(&mut self, run: &Arc<Run>, lost: &mut bool) -> Finish {
+        crate::faults::point(&run.request.code);
         let (env, cwd) = match self.deliveries().await {
             Ok(due) => due,
             Err(error) => return Finish::Failed(Box::new(error)),

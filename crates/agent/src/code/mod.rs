@@ -66,7 +66,10 @@ impl CodeContexts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that a fault ended is there no more.
+        inner.by_id.retain(|_, context| !context.has_ended());
+        inner
     }
 
     /// Makes a context; it can run code when this returns.

@@ -133,7 +133,10 @@ impl Processes {
         };
         let (this, context, owned) = (Arc::clone(self), Arc::clone(context), Arc::clone(&process));
         tokio::spawn(async move {
-            supervise::supervise(&context, &owned, launch, begun, deadline).await;
+            let task = supervise::supervise(&context, &owned, launch, begun, deadline);
+            if crate::faults::panics(task).await {
+                supervise::give_up(&context, &owned).await;
+            }
             this.lock().expire();
             this.some_ended.notify_one();
         });

@@ -8,6 +8,7 @@ use crate::spawn::{Exit, Group};
 use rustix::process::Signal;
 use sandcrab_api::limits::PROCESS_KILL_GRACE_MS;
 use sandcrab_api::process::{ProcessStatus, Restart};
+use sandcrab_api::sandbox::AgentEventKind;
 use sandcrab_api::{ApiError, ErrorCode};
 use std::io;
 use std::sync::Arc;
@@ -91,12 +92,27 @@ pub(super) async fn supervise(
     }
 }
 
+/// Ends a process whose task panicked, with all that it started.
+pub(super) async fn give_up(context: &Context, process: &Process) {
+    let reason = format!("process {:?} was ended by a fault of the agent", process.id);
+    tracing::error!("{reason}");
+    if let Some(group) = process.group() {
+        log_failure(process, group.stop(Signal::KILL, Duration::ZERO).await);
+    }
+    let error = Some(Box::new(ApiError::new(ErrorCode::InternalError, reason.clone())));
+    let end = End { status: ProcessStatus::Error, exit_code: None, timed_out: false, oom: None, error };
+    process.ends(end, false);
+    let detail = serde_json::json!({ "processId": process.id });
+    context.events.add(AgentEventKind::Fault, reason, detail);
+}
+
 async fn run_once(
     process: &Process,
     run: Begun,
     deadline: Option<Instant>,
 ) -> (io::Result<Exit>, Option<Stopped>) {
     let Begun { group, child, mut pipes, .. } = run;
+    crate::faults::point(&process.command);
     let outcome = pipes
         .drain_while(&*process.log, async {
             tokio::select! {

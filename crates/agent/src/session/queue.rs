@@ -1,6 +1,6 @@
 //! The commands of one session, in order of arrival (contract S08).
 
-use crate::exec::execution::{Execution, StopReason};
+use crate::exec::execution::{Execution, Finish, StopReason};
 use crate::exec::registry::Registry;
 use crate::room::Held;
 use sandcrab_api::limits::MAX_QUEUED_COMMANDS;
@@ -117,6 +117,18 @@ impl Queue {
                 }
             }
             self.news.notified().await;
+        }
+    }
+
+    /// Ends the session whose task is gone: its commands fail with this error.
+    pub(crate) fn break_off(&self, executions: &Registry, error: &ApiError) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        let jobs = std::mem::take(&mut inner.jobs);
+        let running = inner.running.take();
+        drop(inner);
+        for execution in jobs.into_iter().map(|job| job.execution).chain(running) {
+            executions.finish(&execution, Finish::Failed(Box::new(error.clone())));
         }
     }
 

@@ -2,8 +2,10 @@
 
 use super::queue::{Job, Queue};
 use super::task::{self, Context};
+use crate::faults;
 use crate::shell::{self, SessionConfig, Snapshot, change};
 use sandcrab_api::limits::{MAX_ENV_BYTES, MAX_SESSIONS};
+use sandcrab_api::sandbox::AgentEventKind;
 use sandcrab_api::session::{CreateSession, EnvChanges, SessionInfo};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, SessionId};
@@ -152,12 +154,12 @@ fn as_bytes(variables: BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
 pub(crate) struct Sessions {
     context: Arc<Context>,
     alive: Arc<()>,
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 impl Sessions {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        Self { context, alive: Arc::default(), inner: Mutex::default() }
+        Self { context, alive: Arc::default(), inner: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -240,7 +242,17 @@ impl Sessions {
             snapshot: shell.watch(),
             ended: watch::Sender::new(None),
         });
-        tokio::spawn(task::run(Arc::clone(&self.context), Arc::clone(&session), shell));
+        let task = task::run(Arc::clone(&self.context), Arc::clone(&session), shell);
+        let broken = Broken {
+            context: Arc::clone(&self.context),
+            inner: Arc::clone(&self.inner),
+            session: Arc::clone(&session),
+        };
+        tokio::spawn(async move {
+            if faults::panics(task).await {
+                broken.give_up();
+            }
+        });
         Ok(session)
     }
 
@@ -357,6 +369,31 @@ impl Sessions {
     pub(crate) fn set_session_env(&self, id: &SessionId, changes: EnvChanges) -> Result<(), ApiError> {
         self.get_or_create(id)?.queue.change_env(changes);
         Ok(())
+    }
+}
+
+/// A session whose task panicked. Its shell went with the task; its id is free, and the next use makes a new one.
+struct Broken {
+    context: Arc<Context>,
+    inner: Arc<Mutex<Inner>>,
+    session: Arc<Session>,
+}
+
+impl Broken {
+    fn give_up(self) {
+        let id = &self.session.id;
+        let reason = format!("session {id:?} was ended by a fault of the agent");
+        tracing::error!("{reason}");
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.sessions.get(id).is_some_and(|held| Arc::ptr_eq(held, &self.session)) {
+            inner.sessions.remove(id);
+        }
+        drop(inner);
+        let error = ApiError::new(ErrorCode::InternalError, reason.clone()).with("sessionId", id.as_str());
+        self.session.queue.break_off(&self.context.executions, &error);
+        self.session.ended.send_replace(Some(Ok(())));
+        let detail = serde_json::json!({ "sessionId": id });
+        self.context.events.add(AgentEventKind::Fault, reason, detail);
     }
 }
 

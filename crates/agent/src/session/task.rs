@@ -149,6 +149,7 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
 
 async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Chores, job: Job) -> Finish {
     let execution = job.execution;
+    crate::faults::point(&execution.command);
     let _room = job.room;
     let begin = Instant::now();
     let Stdio { stdin, stdout, stderr, mut pipes } = match chores.stdio(job.stdin.as_deref()) {

@@ -392,7 +392,10 @@ export interface components {
              *     of running it twice.
              */
             execId?: components["schemas"]["ExecId"];
-            /** @description Run in a shell of its own (`bash -c`) that no session keeps. */
+            /**
+             * @description Run in a shell of its own (`bash -c`) that no session keeps. What it leaves in the background lives on, until the
+             *     sandbox ends, and belongs to no session: a program to be found again is one for `startProcess`.
+             */
             fresh?: boolean;
             /**
              * Format: int64

@@ -76,8 +76,10 @@ impl Groups {
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        // Groups that still hold processes stay; whoever delegated the directory removes them with it.
+        // What `kill_all` or `let_go` have not emptied belonged to a task that panicked: it ends with it. Groups that still
+        // hold processes stay; whoever delegated the directory removes them with it.
         for group in self.left.iter().chain(&self.current) {
+            group.kill_now();
             group.remove();
         }
     }

@@ -209,6 +209,13 @@ impl CgroupDir {
         crate::sys::watch(events, Interest::PRIORITY)
     }
 
+    /// Kills all, and waits for nothing.
+    pub(crate) fn kill_now(&self) {
+        if let Err(error) = rustix::io::write(&self.kill, b"1") {
+            tracing::warn!(group = %self.name, %error, "processes are left behind");
+        }
+    }
+
     /// Kills all and waits until none is left.
     pub(crate) async fn kill(&self) -> io::Result<()> {
         let deadline = Instant::now() + KILLED_WITHIN;
