@@ -178,7 +178,7 @@ const CLONE_VFORK: u64 = 0x4000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Starts a process. Returns its pid and a pidfd once the program runs. Blocks the thread until then, for two seconds
-/// if somebody stops the child on its way: that child is killed, and the start has failed.
+/// if somebody stops the child on its way; that child has been killed.
 pub(crate) fn start(stack: &mut Stack, plan: &Plan<'_>) -> Result<(i32, OwnedFd), StepFailed> {
     let mut failure = Failure { step: 0, errno: 0 };
     let mut context = Context { plan, failure: &raw mut failure };
@@ -206,7 +206,7 @@ pub(crate) fn start(stack: &mut Stack, plan: &Plan<'_>) -> Result<(i32, OwnedFd)
     // SAFETY: `args` describes a valid stack of our own; the child runs `child_main` on it with a context that lives on
     // this frame, which cannot go away because CLONE_VFORK suspends this thread until the child executes or exits.
     let pid = unsafe { clone3(&args, child_main, (&raw mut context).cast()) };
-    let (pidfd, was_killed) = stack.watchdog.disarm();
+    let pidfd = stack.watchdog.disarm();
     // SAFETY: `old` is the mask that this thread had.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut()) };
 
@@ -217,10 +217,7 @@ pub(crate) fn start(stack: &mut Stack, plan: &Plan<'_>) -> Result<(i32, OwnedFd)
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     // SAFETY: the child wrote through the pointer, if at all, before this thread went on; the read is volatile because
     // the compiler did not see the write.
-    let mut failure = unsafe { std::ptr::read_volatile(&raw const failure) };
-    if was_killed && failure.step == 0 {
-        (failure.step, failure.errno) = (Step::Exec as i32, libc::ETIMEDOUT);
-    }
+    let failure = unsafe { std::ptr::read_volatile(&raw const failure) };
     if failure.step != 0 {
         let _ = rustix::process::waitid(
             rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),

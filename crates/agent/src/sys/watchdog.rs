@@ -20,8 +20,6 @@ struct Clock {
     due: Option<Instant>,
     /// The time has been over once.
     is_late: bool,
-    /// The child has been killed.
-    has_killed: bool,
     /// The thread will look at `due` without being told.
     awake: bool,
     quit: bool,
@@ -51,18 +49,18 @@ impl Watchdog {
         let mut clock = self.0.lock();
         self.0.pidfd.store(-1, Ordering::Relaxed);
         clock.due = Some(Instant::now() + EXEC_WITHIN);
-        (clock.is_late, clock.has_killed) = (false, false);
+        clock.is_late = false;
         if !std::mem::replace(&mut clock.awake, true) {
             self.0.news.notify_one();
         }
         self.0.pidfd.as_ptr()
     }
 
-    /// Stops the clock. Returns the pidfd, which nobody here uses from now on, and whether the child was killed.
-    pub(super) fn disarm(&self) -> (RawFd, bool) {
+    /// Stops the clock. Returns the pidfd, which nobody here uses from now on.
+    pub(super) fn disarm(&self) -> RawFd {
         let mut clock = self.0.lock();
         clock.due = None;
-        (self.0.pidfd.swap(-1, Ordering::Relaxed), clock.has_killed)
+        self.0.pidfd.swap(-1, Ordering::Relaxed)
     }
 }
 
@@ -89,7 +87,7 @@ impl Shared {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 if std::mem::replace(&mut clock.is_late, true) {
-                    clock.has_killed |= self.end_child();
+                    self.end_child();
                 }
                 clock.due = Some(Instant::now() + EXEC_WITHIN);
             } else {
@@ -99,15 +97,14 @@ impl Shared {
     }
 
     /// Called with the clock's lock held and running, so that the pidfd stays open.
-    fn end_child(&self) -> bool {
+    fn end_child(&self) {
         let pidfd = self.pidfd.load(Ordering::Relaxed);
         if pidfd < 0 {
-            return false;
+            return;
         }
         // SAFETY: the kernel stored an open descriptor, which stays open until `disarm`, which needs the lock.
         let pidfd = unsafe { BorrowedFd::borrow_raw(pidfd) };
         let sent = pidfd_send_signal(pidfd, Signal::KILL);
         tracing::warn!(?sent, "a process was held up before its program ran, and is killed");
-        sent.is_ok()
     }
 }
