@@ -85,7 +85,7 @@ async fn s05_a28_one_kill_during_the_restore_loses_nothing() {
 async fn s10_a_session_in_a_shell_that_waited_for_it_is_as_in_one_of_its_own() {
     // What the shell itself says of its start, its pid and the time apart.
     let see = "declare -p | grep -vE '^declare -[a-z-]+ (BASHPID|EPOCH[A-Z]*|PPID|SECONDS|S?RANDOM|_)='; pwd; pwd -P; cd - 2>&1; env; \
-        alias; shopt; set +o; trap; umask; ulimit -a; dirs; jobs; ls -l /proc/$$/fd | wc -l";
+        alias; shopt; set +o; trap; umask; ulimit -a; dirs; jobs; set -- /proc/$$/fd/*; echo $#";
     let own: Changes =
         [("A", Some("1")), ("LC_ALL", Some("C")), ("PATH", Some("/usr/bin:/bin")), ("TERM", Some("x"))]
             .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
