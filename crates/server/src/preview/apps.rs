@@ -94,8 +94,9 @@ impl Apps {
 
     /// Sends a request to a port.
     ///
-    /// An idle connection is used only for what may be sent twice, because what listens there may close it at any
-    /// moment, and nobody could tell whether it had begun to act (RFC 9110, section 9.2.2; contract X04).
+    /// An idle connection is used only for what changes nothing, because what listens there may close it at any moment, and
+    /// nobody could tell whether it had begun to act (RFC 9110, section 9.2.2). What was sent is never sent again (contract
+    /// X04).
     pub(super) async fn send(
         &self,
         port: u16,
@@ -111,10 +112,14 @@ impl Apps {
                 if !link.is_usable() {
                     continue;
                 }
-                let again = copy(&request);
                 match link.exchange(request).await {
                     Ok(answer) => return Ok((answer, Lease { link, port, permit })),
-                    Err(Broken::Unsent(..) | Broken::Sent(_)) => request = again,
+                    // Once more, over a connection that is new.
+                    Err(Broken::Unsent(unsent, _stale)) => {
+                        request = *unsent;
+                        break;
+                    }
+                    Err(Broken::Sent(error)) => return Err(Unanswered::Exchange(error)),
                 }
             }
         }
@@ -176,13 +181,4 @@ impl Inner {
         state.is_watched = state.count > 0;
         state.is_watched
     }
-}
-
-/// The same request; it has no body.
-fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
