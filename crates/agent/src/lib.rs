@@ -16,6 +16,7 @@ mod memory;
 mod news;
 mod null;
 mod persona;
+mod pipes;
 pub mod ports;
 mod processes;
 mod ptrace;

@@ -30,7 +30,7 @@ pub(super) struct Output {
 impl Output {
     /// A fresh pipe: the end to read, and the end for the executor.
     pub(super) fn pipe(kind: Kind) -> io::Result<(Self, OwnedFd)> {
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (read, write) = crate::pipes::of_a_program()?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let pipe = Receiver::from_owned_fd_unchecked(read)?;
         Ok((Self { pipe, kind, encoder: Encoder::new(OutputEncoding::Utf8), open: true }, write))

@@ -34,7 +34,7 @@ pub(crate) struct Drain {
 
 /// A fresh pipe: the end to drain, and the end for the shell.
 pub(crate) fn pipe(stream: StreamName) -> io::Result<(Drain, OwnedFd)> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (read, write) = crate::pipes::of_a_program()?;
     rustix::io::ioctl_fionbio(&read, true)?;
     let pipe = Receiver::from_owned_fd_unchecked(read)?;
     Ok((Drain { pipe, stream, open: true }, write))

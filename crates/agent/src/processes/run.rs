@@ -116,7 +116,7 @@ impl Launch {
 }
 
 fn stdin_pipe() -> io::Result<(pipe::Sender, OwnedFd)> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (read, write) = crate::pipes::of_a_program()?;
     rustix::io::ioctl_fionbio(&write, true)?;
     Ok((pipe::Sender::from_owned_fd_unchecked(write)?, read))
 }
