@@ -561,3 +561,30 @@ async fn s10_a_spare_shell_that_nobody_wants_is_ended() {
     sandbox.until_processes(0).await;
     assert_eq!(sandbox.stdout("default", "echo here").await, "here\n");
 }
+
+/// The shell itself goes on; what the agent starts says which variable it is.
+#[tokio::test]
+async fn x02_a_variable_that_no_program_can_be_started_with_is_named() {
+    let sandbox = Sandbox::start();
+    for (session, export) in [
+        ("one", "export BIG=$(printf '%0200000d' 1)"),
+        ("all", "for i in {1..30}; do export BIG$i=$(printf '%0100000d' 1); done"),
+    ] {
+        assert_eq!(sandbox.exec(session, export).await["exitCode"], 0);
+        assert_eq!(sandbox.exec(session, "echo on").await["stdout"], "on\n");
+        for (path, body) in [
+            ("/processes", json!({ "command": "true", "sessionId": session })),
+            ("/code/run", json!({ "code": "1", "language": "python", "sessionId": session })),
+            ("/git/checkout", json!({ "repoUrl": "https://localhost/r.git", "sessionId": session })),
+        ] {
+            let (status, error) = sandbox.call("POST", path, Some(&body)).await;
+            if path == "/code/run" && status == 200 {
+                // An interpreter that was up already takes its variables by message.
+                continue;
+            }
+            assert_eq!(status, 400, "{path}: {error}");
+            let field = error["context"]["validationErrors"][0]["field"].as_str().unwrap();
+            assert!(field.starts_with("env.BIG"), "{path}: {error}");
+        }
+    }
+}

@@ -493,7 +493,7 @@ fn start_error(error: &StartError, context: &Context) -> ApiError {
     let language = context.terms.language;
     let unusable = match error {
         StartError::Spawn(error) => {
-            CString::new(context.terms.cwd.as_str()).ok().and_then(|cwd| error.directory_error(&cwd))
+            CString::new(context.terms.cwd.as_str()).ok().and_then(|cwd| error.callers_error(&cwd))
         }
         _ => None,
     };

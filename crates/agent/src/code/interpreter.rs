@@ -2,6 +2,7 @@
 
 use crate::files::Files;
 use crate::shell::image::object_file;
+use crate::spawn::PATH_ENTRIES;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 use sandcrab_api::code::CodeLanguage;
@@ -46,9 +47,6 @@ const FIXED_PREFIXES: [&[u8]; 9] =
 pub(super) fn is_fixed(name: &[u8]) -> bool {
     FIXED.contains(&name) || FIXED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
-
-/// Directories of a `PATH` that are looked at: far more than any has that people use.
-const PATH_ENTRIES: usize = 256;
 
 /// The interpreter that runs a language: the first of its names on the `PATH` that it would be started with.
 ///

@@ -110,6 +110,7 @@ pub(super) fn shown(request: &GitCheckout, url: &GitUrl) -> String {
 pub(super) fn candidates(session: &BTreeMap<Vec<u8>, Vec<u8>>, cwd: &Path) -> Vec<CString> {
     let path = session.get(&b"PATH"[..]).map_or(&b""[..], Vec::as_slice);
     path.split(|&byte| byte == b':')
+        .take(crate::spawn::PATH_ENTRIES)
         .map(|folder| cwd.join(OsStr::from_bytes(folder)).join("git"))
         .filter_map(|file| CString::new(file.into_os_string().into_encoded_bytes()).ok())
         .collect()

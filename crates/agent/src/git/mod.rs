@@ -297,10 +297,13 @@ impl Attempt<'_> {
                     )
             }
             RunError::NoDirectory(cwd, error) => error
-                .directory_error(cwd)
+                .callers_error(cwd)
                 .unwrap_or_else(|| ApiError::new(ErrorCode::FileNotFound, reason))
                 .suggest("Change to a directory that exists in that session, or name none."),
-            RunError::Spawn(_) | RunError::Agent(..) => ApiError::new(ErrorCode::GitOperationFailed, reason),
+            RunError::Spawn(error) => error
+                .callers_error(c"/")
+                .unwrap_or_else(|| ApiError::new(ErrorCode::GitOperationFailed, reason)),
+            RunError::Agent(..) => ApiError::new(ErrorCode::GitOperationFailed, reason),
         };
         api.with("repository", self.wish.url.as_str())
     }

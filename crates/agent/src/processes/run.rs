@@ -55,12 +55,12 @@ fn agent(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 }
 
 impl RunError {
-    /// As an error of the API: a directory that cannot be used is the caller's, the rest is ours.
+    /// As an error of the API: a directory or an environment that cannot be used is the caller's, the rest is ours.
     pub(super) fn into_api(self) -> ApiError {
         let Self::Spawn { cwd, source } = &self else {
             return ApiError::new(ErrorCode::ProcessError, self.to_string());
         };
-        let directory = source.directory_error(cwd);
+        let directory = source.callers_error(cwd);
         directory.unwrap_or_else(|| ApiError::new(ErrorCode::ProcessError, self.to_string()))
     }
 }

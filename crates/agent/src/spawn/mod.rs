@@ -22,11 +22,15 @@ pub use reaper::{Child, Exit};
 use crate::sys::child::{MAX_FDS, Plan, Stack, Step, StepFailed, start};
 use crate::sys::paths::NO_MAGICLINKS;
 use rustix::fd::{AsRawFd, BorrowedFd};
+use sandcrab_api::limits::MAX_ENV_ENTRY_BYTES;
 use sandcrab_api::{ApiError, ErrorCode};
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Directories of a `PATH` that are looked at: far more than any has that people use.
+pub(crate) const PATH_ENTRIES: usize = 256;
 
 /// A process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,16 @@ pub enum SpawnError {
         what: Refused,
         /// Why.
         why: &'static str,
+    },
+    /// The kernel starts no program with so large an environment.
+    #[error("starting {program}: its variables are too large, {name} with {bytes} bytes above all")]
+    TooLarge {
+        /// The program.
+        program: String,
+        /// The largest variable.
+        name: String,
+        /// Its length, name included.
+        bytes: usize,
     },
     /// The agent lacks a resource of its own.
     #[error("starting {program}: {what}")]
@@ -94,16 +108,33 @@ impl SpawnError {
         }
     }
 
+    fn too_large(program: String, env: &[CString]) -> Self {
+        let largest =
+            env.iter().map(|entry| entry.to_bytes()).max_by_key(|entry| entry.len()).unwrap_or_default();
+        let name = largest.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let name = String::from_utf8_lossy(name).chars().take(80).collect();
+        Self::TooLarge { program, name, bytes: largest.len() }
+    }
+
     /// The reason alone, without what was being started.
     pub fn why(&self) -> String {
         match self {
             Self::Step { source, .. } | Self::Agent { source, .. } => source.to_string(),
             Self::Refused { what, why, .. } => format!("{what} {why}"),
+            Self::TooLarge { name, bytes, .. } => format!("{name} has {bytes} bytes"),
         }
     }
 
-    /// An unusable working directory as an error of the API that names the field; none for any other fault.
-    pub(crate) fn directory_error(&self, cwd: &CStr) -> Option<ApiError> {
+    /// An unusable working directory or environment as an error of the API that names the field; none for any other fault.
+    pub(crate) fn callers_error(&self, cwd: &CStr) -> Option<ApiError> {
+        if let Self::TooLarge { name, bytes, .. } = self {
+            let message = format!(
+                "it has {bytes} bytes, and the kernel starts no program with one variable above {MAX_ENV_ENTRY_BYTES} bytes, \
+                 or with all together above some 2 MB"
+            );
+            let error = ApiError::invalid(&format!("env.{name}"), message);
+            return Some(error.suggest("Unset the variable in the session, or keep its value in a file."));
+        }
         if !self.is_directory() {
             return None;
         }
@@ -123,6 +154,7 @@ impl SpawnError {
         match self {
             Self::Step { source, .. } | Self::Agent { source, .. } => source.raw_os_error(),
             Self::Refused { .. } => None,
+            Self::TooLarge { .. } => Some(libc::E2BIG),
         }
     }
 
@@ -246,11 +278,13 @@ impl Spawner {
             Some(stack) => stack,
             none => none.insert(Stack::new().map_err(agent("mapping a stack"))?),
         };
-        let (pid, pidfd, slot) = self
-            .0
-            .table
-            .enter(|| start(stack, &plan))
-            .map_err(|failed| SpawnError::of_step(program(), failed))?;
+        let (pid, pidfd, slot) = self.0.table.enter(|| start(stack, &plan)).map_err(|failed| match failed
+            .source
+            .raw_os_error()
+        {
+            Some(libc::E2BIG) => SpawnError::too_large(program(), spec.env),
+            _ => SpawnError::of_step(program(), failed),
+        })?;
         Child::new(pid, pidfd, slot, self.clone()).map_err(agent("watching the process"))
     }
 
