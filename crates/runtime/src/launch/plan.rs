@@ -481,8 +481,16 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
         ("SHELL", "/bin/bash"),
         ("LANG", "C.UTF-8"),
         ("TERM", "dumb"),
+        // What a program prints is in its process's log when it is printed, not at its end.
+        ("PYTHONUNBUFFERED", "1"),
     ] {
         env.entry(name.into()).or_insert_with(|| value.into());
+    }
+    if spec.network == Network::Loopback {
+        // Nothing answers there later than at once: without these npm is silent for more than a minute.
+        for (name, value) in [("npm_config_fetch_retries", "0"), ("PIP_RETRIES", "0"), ("CARGO_NET_RETRY", "0")] {
+            env.entry(name.into()).or_insert_with(|| value.into());
+        }
     }
     env.extend(spec.env.clone());
     AgentConfig {
