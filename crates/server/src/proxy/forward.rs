@@ -76,16 +76,17 @@ async fn pass(
     check_length(route, request.headers())?;
     let mut outgoing = outgoing(path, request, switch.as_ref())?;
     if caller.life.is_none() && !app.sandboxes.exists(caller.account, &id) {
+        // Bad input is told first.
         outgoing = super::first::examine(&app.bodies, route, outgoing).await?;
     }
-    let mut used = app.enter(caller, id.clone()).await?;
+    let mut used = enter(app, caller, &id, route).await?;
     let mut sent = send(app, &used, route, outgoing).await?;
     if let Err(Unanswered { unsent: Some(unsent), .. }) = &mut sent
         && used.sandbox.verdict(&used.live).await.is_some()
     {
         // The agent had ended before anything was sent, and its owner knows by now: this is the use that starts it.
         let unsent = std::mem::replace(&mut **unsent, Request::new(Upload::empty()));
-        used = app.enter(caller, id).await?;
+        used = enter(app, caller, &id, route).await?;
         sent = send(app, &used, route, unsent).await?;
     }
     let (answer, lease) = match sent {
@@ -114,6 +115,17 @@ async fn pass(
     *response.status_mut() = agent.status;
     *response.headers_mut() = head.into_headers();
     Ok(response)
+}
+
+/// A use of the sandbox, which is made where there is none, unless the request is about something in it.
+async fn enter(app: &App, caller: &Caller, id: &SandboxId, route: &Route) -> Result<Use, ApiError> {
+    let Some(unknown) = route.without_sandbox(id).filter(|_| caller.life.is_none()) else {
+        return app.enter(caller, id.clone()).await;
+    };
+    match app.sandboxes.wake(caller.account, id.clone()).await {
+        Err(error) if error.code == ErrorCode::SandboxNotFound => Err(unknown),
+        used => used,
+    }
 }
 
 type Sent = Result<(Response<Incoming>, Lease), Unanswered>;

@@ -2,7 +2,7 @@
 //! and the server cannot differ. What is not in the table never reaches a sandbox.
 
 use http::{Method, StatusCode};
-use sandcrab_api::{ApiError, ContextId, ExecId, ProcessId, RunId, SessionId};
+use sandcrab_api::{ApiError, ContextId, ErrorCode, ExecId, ProcessId, RunId, SandboxId, SessionId};
 use std::sync::Arc;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
@@ -20,6 +20,8 @@ pub(crate) struct Route {
     pub(crate) may_wait: bool,
     /// Whether the request has a JSON body, which is bounded.
     pub(crate) takes_json: bool,
+    /// What of a sandbox it is about: that is not there where there is no sandbox, so that it makes none.
+    subject: Option<Parameter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,19 @@ pub enum RoutesError {
 }
 
 impl Route {
+    /// The error of a request about a thing in a sandbox that does not exist; none where the request makes its sandbox.
+    pub(crate) fn without_sandbox(&self, id: &SandboxId) -> Option<ApiError> {
+        let (code, what) = match self.subject? {
+            Parameter::Session => (ErrorCode::SessionNotFound, "session"),
+            Parameter::Exec => (ErrorCode::ExecNotFound, "command"),
+            Parameter::Process => (ErrorCode::ProcessNotFound, "process"),
+            Parameter::Context => (ErrorCode::ContextNotFound, "code context"),
+            Parameter::Run => (ErrorCode::ExecNotFound, "run"),
+        };
+        let message = format!("there is no such {what}: sandbox {id} does not exist");
+        Some(ApiError::new(code, message).with("sandboxId", id.as_str()))
+    }
+
     /// Whether the agent may answer this.
     pub(crate) fn allows(&self, status: StatusCode) -> bool {
         self.statuses.contains(&status.as_u16())
@@ -147,7 +162,14 @@ fn route(path: &str, method: Method, operation: &Operation) -> Result<Route, Rou
         _ => false,
     };
     let id = operation.operation_id.clone();
+    // A session's variables may be set before its first command makes it.
+    let makes = id.as_deref() == Some("setSessionEnv");
+    let subject = segments.iter().rev().find_map(|segment| match segment {
+        Segment::Parameter(parameter) if !makes => Some(*parameter),
+        _ => None,
+    });
     Ok(Route {
+        subject,
         // Everything about a command, a process or a run of code may be as late as its end, and so may a checkout, which is one.
         may_wait: path == "/exec"
             || path == "/git/checkout"

@@ -354,3 +354,39 @@ async fn e16_those_who_wait_for_one_sandbox_are_bounded() {
     within("the first", first).await.unwrap().ok();
     server.exec("a", "true").await.ok();
 }
+
+/// Who asks after a thing in a sandbox that does not exist is told so, and makes none: above all a follower that resumes
+/// behind a destroy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l06_what_is_about_a_thing_in_a_sandbox_makes_none() {
+    let driver = peers::good(Shared::default());
+    let server = TestServer::start(driver.clone()).await;
+    let body = json!({});
+    for (method, path, code) in [
+        ("GET", "/execs/e", "EXEC_NOT_FOUND"),
+        ("GET", "/execs/e/stream", "EXEC_NOT_FOUND"),
+        ("POST", "/execs/e/cancel", "EXEC_NOT_FOUND"),
+        ("GET", "/processes/p", "PROCESS_NOT_FOUND"),
+        ("GET", "/processes/p/logs", "PROCESS_NOT_FOUND"),
+        ("POST", "/processes/p/kill", "PROCESS_NOT_FOUND"),
+        ("GET", "/sessions/s", "SESSION_NOT_FOUND"),
+        ("DELETE", "/sessions/s", "SESSION_NOT_FOUND"),
+        ("DELETE", "/code/contexts/c", "CONTEXT_NOT_FOUND"),
+        ("GET", "/code/runs/r/stream", "EXEC_NOT_FOUND"),
+        ("POST", "/code/runs/r/cancel", "EXEC_NOT_FOUND"),
+    ] {
+        let url = format!("/v1/sandboxes/none{path}");
+        let mut request = server.request(method.parse().unwrap(), &url);
+        if method == "POST" {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await;
+        assert_eq!(answer.failure(), (404, code.into()), "{method} {path}");
+        assert!(answer.json()["message"].as_str().unwrap().contains("none does not exist"), "{answer:?}");
+    }
+    assert!(driver.list().await.unwrap().is_empty());
+    // The controls: lists are of any sandbox, and a session's variables come before its first command.
+    server.get("/v1/sandboxes/list/processes").await;
+    server.request(http::Method::PATCH, "/v1/sandboxes/env/sessions/s/env").json(&json!({ "env": {} })).send().await;
+    assert_eq!(driver.list().await.unwrap().len(), 2);
+}
