@@ -13,9 +13,6 @@ use std::time::Duration;
 /// Threads for file operations at the most: enough to hide a slow disk, few enough for a small sandbox.
 pub(crate) const MAX_BLOCKING_THREADS: usize = 8;
 
-/// How long an idle one of them stays.
-const POOL_KEEPS: Duration = Duration::from_secs(10);
-
 /// Why the agent's process ends.
 #[derive(Debug, thiserror::Error)]
 enum PersonaError {
@@ -60,17 +57,16 @@ fn run(arguments: &[OsString]) -> Result<Infallible, PersonaError> {
         .map_err(PersonaError::Dumpable)?;
     let listener = UnixListener::from(take(config.listen_fd)?);
     let alone = config.identity.can_switch;
-    let keep_alive = if alone { POOL_KEEPS } else { Duration::MAX };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
-        .thread_keep_alive(keep_alive)
+        // One more cannot be had where the sandbox has as many processes as it may.
+        .thread_keep_alive(Duration::MAX)
         .build()
         .map_err(PersonaError::Runtime)?;
     runtime.block_on(async {
-        if !alone {
-            crate::threads::start_pool(MAX_BLOCKING_THREADS).await;
-        }
+        // With a uid of its own it starts the others when they are needed; the first is there whatever runs.
+        crate::threads::start_pool(if alone { 1 } else { MAX_BLOCKING_THREADS }).await;
         let agent = Agent::start(&config)?;
         Ok::<_, PersonaError>(agent.serve(listener).await?)
     })

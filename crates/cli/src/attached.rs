@@ -10,7 +10,7 @@ use sandcrab_client::api::limits::MAX_STDIN_BYTES;
 use sandcrab_client::api::{ErrorCode, ExecId};
 use sandcrab_client::{ClientError, Exec, ExecEvent, ExecOutput, Sandbox};
 use serde_json::json;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 
@@ -39,14 +39,11 @@ pub(crate) fn prepare(mut exec: Exec, plan: &CommandPlan, stdin: Option<String>)
 /// All of stdin where it was asked for. It is not read otherwise: an open pipe that never ends, as programs that start
 /// others leave them, would be waited for.
 pub(crate) async fn stdin_of(plan: &CommandPlan) -> Result<Option<String>> {
-    if plan.interactive { stdin().await } else { Ok(None) }
+    if plan.interactive { stdin().await.map(Some) } else { Ok(None) }
 }
 
-/// All of stdin, unless a person sits there.
-pub(crate) async fn stdin() -> Result<Option<String>> {
-    if std::io::stdin().is_terminal() {
-        return Ok(None);
-    }
+/// All of stdin; that of a terminal ends with Ctrl-D.
+pub(crate) async fn stdin() -> Result<String> {
     let read = || {
         let mut bytes = Vec::new();
         let bound = MAX_STDIN_BYTES as u64 + 1;
@@ -59,7 +56,7 @@ pub(crate) async fn stdin() -> Result<Option<String>> {
         );
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(text),
         Err(_) => bail!(
             "stdin is no UTF-8 text: bring it in with `sandcrab cp - SANDBOX:/path` and redirect from there"
         ),

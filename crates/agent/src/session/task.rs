@@ -14,7 +14,7 @@ use crate::memory::MemoryCgroup;
 use crate::room::Room;
 use crate::shell::image::ShellImage;
 use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
-use crate::spawn::Spawner;
+use crate::spawn::{SpawnError, Spawner};
 use bytes::Bytes;
 use sandcrab_api::exec::{ExecOutcome, StreamName};
 use sandcrab_api::sandbox::AgentEventKind;
@@ -173,7 +173,7 @@ async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Cho
     *chores = Chores { due: true, used: Some((request, pipes)), spare: None };
     let outcome = match outcome {
         Ok(outcome) => outcome,
-        Err(error) => return failed(&execution, &reasons(&error)),
+        Err(error) => return not_run(&execution, &error),
     };
     tell(context, &execution, &outcome);
     match (outcome.ended, stopped.get()) {
@@ -256,6 +256,14 @@ fn result(context: &Context, execution: &Execution, outcome: &RunOutcome, begin:
         interrupted: outcome.ended == Ended::Interrupted,
         oom: context.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since),
         truncated: execution.truncated(),
+    }
+}
+
+/// The shell did not run the command.
+fn not_run(execution: &Execution, error: &shell::RunError) -> Finish {
+    match error.spawn_error().and_then(SpawnError::quota_error) {
+        Some(quota) => Finish::Failed(Box::new(quota.with("command", shown(&execution.command)))),
+        None => failed(execution, &reasons(error)),
     }
 }
 

@@ -106,6 +106,19 @@ pub enum RunError {
     },
 }
 
+impl RunError {
+    /// Why the shell's process could not be made, if that is what failed.
+    pub(crate) fn spawn_error(&self) -> Option<&crate::spawn::SpawnError> {
+        match self {
+            Self::Start { source } => match source.downcast_ref()? {
+                StartError::Spawn(error) => Some(error),
+                StartError::Agent { .. } => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 impl From<StartError> for RunError {
     fn from(e: StartError) -> Self {
         Self::Start { source: Box::new(e) }

@@ -125,8 +125,23 @@ impl SpawnError {
         }
     }
 
+    /// That no more processes may be made, as an error of the API; none for any other fault.
+    pub(crate) fn quota_error(&self) -> Option<ApiError> {
+        if !matches!(self, Self::Step { step, .. } if step == "Clone") || self.errno() != Some(libc::EAGAIN) {
+            return None;
+        }
+        let message = "the sandbox has as many processes as its limits.pids allows";
+        let error = ApiError::new(ErrorCode::QuotaExceeded, message).with("scope", "pids");
+        Some(error.suggest(
+            "End processes, as with `kill -9 -1` or killAllProcesses, or make a sandbox with a higher limit.",
+        ))
+    }
+
     /// An unusable working directory or environment as an error of the API that names the field; none for any other fault.
     pub(crate) fn callers_error(&self, cwd: &CStr) -> Option<ApiError> {
+        if let Some(error) = self.quota_error() {
+            return Some(error);
+        }
         if let Self::TooLarge { name, bytes, .. } = self {
             let message = format!(
                 "it has {bytes} bytes, and the kernel starts no program with one variable above {MAX_ENV_ENTRY_BYTES} bytes, \

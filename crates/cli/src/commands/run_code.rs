@@ -21,7 +21,7 @@ const BROKEN_PIPE: u8 = 141;
 
 pub(crate) async fn run(sandbox: &Sandbox, plan: CodePlan, report: Report) -> Result<u8> {
     let code = match &plan.source {
-        Local::Pipe => attached::stdin().await?.context("nothing on stdin; name a file with the code")?,
+        Local::Pipe => attached::stdin().await?,
         Local::Path(path) => {
             tokio::fs::read_to_string(path).await.with_context(|| format!("read {}", path.display()))?
         }

@@ -26,7 +26,7 @@ enum Typed {
 pub(crate) async fn run(sandbox: &Sandbox, session: &SessionId, report: Report) -> Result<u8> {
     let session = sandbox.session(session.as_str())?;
     if !std::io::stdin().is_terminal() {
-        let Some(script) = attached::stdin().await? else { return Ok(0) };
+        let script = attached::stdin().await?;
         if script.trim().is_empty() {
             return Ok(0);
         }

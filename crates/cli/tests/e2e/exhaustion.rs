@@ -336,3 +336,31 @@ for n in range(5):
     assert_eq!(on_host(), 0);
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
+
+/// A sandbox that has all the processes that it may: files are read and written, and who starts one more hears which limit
+/// that is.
+#[test]
+fn e01_a_full_table_of_processes_is_named_and_files_go_on() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let limits = Limits { pids: Some(48), ..Limits::default() };
+    block_on(with_limits(&rig, &sandbox, limits).create()).unwrap();
+    let hog = "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True:\n    try:\n        if os.fork() == 0: signal.pause()\n    except OSError: print('full', flush=True); signal.pause()";
+    rig.cli_with(&["cp", "-", &format!("{}:/tmp/hog.py", sandbox.id)], hog.as_bytes()).ok();
+    rig.cli(&["start", "--id", "hog", &sandbox.id, "exec python3 /tmp/hog.py"]).ok();
+    let mut logs = crate::rig::Running::start(&mut rig.command(&["logs", "-f", &sandbox.id, "hog"]));
+    logs.wait_for("full");
+    // The one shell that waits for a session is up already.
+    rig.cli(&["exec", "-s", "first", &sandbox.id, "true"]);
+    for n in 0..4 {
+        assert!(rig.cli(&["ls", &format!("{}:/", sandbox.id)]).ok().contains("tmp"));
+        rig.cli_with(&["cp", "-", &format!("{}:/tmp/file", sandbox.id)], b"kept").ok();
+        assert_eq!(rig.cli(&["cp", &format!("{}:/tmp/file", sandbox.id), "-"]).ok(), "kept");
+        let refused = rig.cli(&["exec", "-s", &format!("further{n}"), &sandbox.id, "true"]);
+        refused.failed("limits.pids");
+        let refused = rig.cli(&["start", &sandbox.id, "true"]);
+        refused.failed("limits.pids");
+    }
+    rig.cli(&["kill", &sandbox.id, "hog"]).ok();
+    assert_eq!(rig.cli(&["exec", &sandbox.id, "echo on"]).ok(), "on\n");
+}

@@ -43,7 +43,11 @@ fn a_person_works_line_by_line() {
     shell.type_in("done\r");
     shell.wait_for("num1");
     shell.wait_for("num2");
-    shell.type_in("(exit 3)\r");
+    // Lines that come at once are read one after the other, and none is lost.
+    shell.type_in("echo on''ce\recho tw''ice\rcat <<X\rin the he''re\rX\r(exit 3)\r");
+    shell.wait_for("once");
+    shell.wait_for("twice");
+    shell.wait_for("in the he''re");
     shell.wait_for(":/tmp [3]$ ");
     // Ctrl-C ends the command and not the shell.
     shell.type_in("echo st''arted; sleep 1000\r");

@@ -488,7 +488,9 @@ fn agent_config(spec: &crate::SandboxSpec, setting: &Setting<'_>, root: bool) ->
     }
     if spec.network == Network::Loopback {
         // Nothing answers there later than at once: without these npm is silent for more than a minute.
-        for (name, value) in [("npm_config_fetch_retries", "0"), ("PIP_RETRIES", "0"), ("CARGO_NET_RETRY", "0")] {
+        for (name, value) in
+            [("npm_config_fetch_retries", "0"), ("PIP_RETRIES", "0"), ("CARGO_NET_RETRY", "0")]
+        {
             env.entry(name.into()).or_insert_with(|| value.into());
         }
     }

@@ -387,6 +387,10 @@ async fn l06_what_is_about_a_thing_in_a_sandbox_makes_none() {
     assert!(driver.list().await.unwrap().is_empty());
     // The controls: lists are of any sandbox, and a session's variables come before its first command.
     server.get("/v1/sandboxes/list/processes").await;
-    server.request(http::Method::PATCH, "/v1/sandboxes/env/sessions/s/env").json(&json!({ "env": {} })).send().await;
+    server
+        .request(http::Method::PATCH, "/v1/sandboxes/env/sessions/s/env")
+        .json(&json!({ "env": {} }))
+        .send()
+        .await;
     assert_eq!(driver.list().await.unwrap().len(), 2);
 }
