@@ -120,6 +120,7 @@ extern char top_level[];
 /* What a command may leave behind in bash. WEAK: one that a version lacks is not there to be cleared. */
 extern int interrupt_state WEAK, wait_signal_received WEAK, wait_intr_flag WEAK, loop_level WEAK, breaking WEAK, continuing WEAK,
 	return_catch_flag WEAK, executing_list WEAK, comsub_ignore_return WEAK, funcnest WEAK, evalnest WEAK, sourcenest WEAK;
+extern int read_but_dont_execute WEAK;
 extern void reset_parser(void) WEAK;
 /* libc, by names whose ABI glibc and musl share. */
 extern int fflush(void *);
@@ -664,6 +665,7 @@ static void assign(const struct assignment *a, const char *name, char *value, co
 /* As bash's own top level does between two commands (throw_to_top_level in sig.c), which this loop never comes back to.
    An interrupt that a child's SIGINT left pending under `set -m` would end each later command before it begins; a text
    that ended inside `$(` leaves the parser's line buffer one byte short, and the next text would be read past it. */
+static void call_builtin(const char *name, const char *a, const char *b);
 static void forget_last_command(void)
 {
 	static int *const left[] = { &interrupt_state, &wait_signal_received, &wait_intr_flag, &loop_level, &breaking, &continuing,
@@ -671,6 +673,11 @@ static void forget_last_command(void)
 	for (usize i = 0; i < sizeof left / sizeof *left; i++)
 		if (left[i]) *left[i] = 0;
 	if (reset_parser) reset_parser();
+	/* `set -n`: a shell that people work in ignores it; in one that did not, nothing would ever run again, with status 0. */
+	if (&read_but_dont_execute && read_but_dont_execute) {
+		read_but_dont_execute = 0;
+		call_builtin("set", "+n", NULL);
+	}
 }
 
 /* Evaluates a text as `eval` does. Jumps to the top level (exit, set -e, a fatal expansion) end here; the code of the
