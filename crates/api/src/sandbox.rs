@@ -200,6 +200,9 @@ pub struct SandboxInfo {
     pub created_at: Timestamp,
     /// When its status last changed.
     pub last_change: Timestamp,
+    /// Limits that hold nothing here, by their names: the server runs without control groups, or without disks of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_enforced: Vec<String>,
     /// What keeps it from working as it should; absent where nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -208,6 +208,11 @@ pub trait Driver: Send + Sync + 'static {
     /// nothing; what is wrong with one instance keeps no other from being listed.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Instance>>>;
 
+    /// Limits that this driver takes and cannot enforce on this machine, as the API names them.
+    fn not_enforced(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// What was found by [`Driver::list`] or [`Driver::tidy`] and cannot be used.
     fn quarantined(&self) -> Vec<Quarantined> {
         Vec::new()

@@ -43,8 +43,11 @@ fn describe(info: &SandboxInfo) -> String {
         ("files", limits.open_files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string())),
         ("sleeps", sleep),
     ];
+    if !info.not_enforced.is_empty() {
+        lines.push(("unlimited", format!("{}: this server cannot enforce it", info.not_enforced.join(", "))));
+    }
     lines.extend(info.labels.iter().map(|(label, value)| ("label", format!("{label}={value}"))));
-    lines.into_iter().map(|(what, value)| format!("{what:9}{}\n", name(&value))).collect()
+    lines.into_iter().map(|(what, value)| format!("{what:10}{}\n", name(&value))).collect()
 }
 
 pub(crate) async fn logs(sandbox: &Sandbox, follow: bool, report: Report) -> Result<()> {

@@ -10,6 +10,9 @@ attack!(a29_each_mode_is_what_it_says, [root, rootless, without_landlock], |rig|
     assert!(rig.data_dir().join("sandcrab.db").exists());
 
     let sandbox = rig.sandbox();
+    let info = rig.wait(sandbox.remote.info()).unwrap();
+    let expected: &[&str] = if rig.mode == Mode::Rootless { &["memory", "cpu", "disk"] } else { &[] };
+    assert_eq!(info.not_enforced, expected, "callers are told");
     // A process that could restrict itself further gets a descriptor or EINVAL, never ENOSYS.
     let program = "print(call(444, 0, 0, 1))"; // LANDLOCK_CREATE_RULESET_VERSION
     let expected = if rig.mode == Mode::WithoutLandlock { "ENOSYS" } else { "ok" };

@@ -147,6 +147,12 @@ impl Hierarchies {
         }
     }
 
+    /// Whether sandboxes have this controller.
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        let v2 = self.v2.as_ref().is_some_and(|(_, enabled)| enabled.contains(&controller));
+        v2 || self.v1.iter().any(|v1| v1.controllers.iter().any(|name| name == controller))
+    }
+
     /// What of the limits cannot be had here, in words; none if all can.
     pub(crate) fn missing(&self) -> Option<String> {
         (!self.missing.is_empty()).then(|| self.missing.join("; "))

@@ -643,6 +643,13 @@ impl Driver for Native {
         })
     }
 
+    fn not_enforced(&self) -> Vec<&'static str> {
+        let Shared { cgroups, disks, .. } = &*self.shared;
+        let limits =
+            [("memory", cgroups.has("memory")), ("cpu", cgroups.has("cpu")), ("disk", disks.is_some())];
+        limits.into_iter().filter(|(_, enforced)| !enforced).map(|(name, _)| name).collect()
+    }
+
     fn quarantined(&self) -> Vec<Quarantined> {
         let quarantined = self.shared.quarantined();
         quarantined

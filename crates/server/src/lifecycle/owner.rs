@@ -184,7 +184,7 @@ impl State {
         }
     }
 
-    fn view(&self, key: &Key) -> View {
+    fn view(&self, key: &Key, not_enforced: &[&'static str]) -> View {
         let mut problem = None;
         let (life, it, status) = match self {
             Self::Absent => return View { life: Life::Absent, info: None },
@@ -228,6 +228,7 @@ impl State {
             labels: options.labels,
             created_at,
             last_change,
+            not_enforced: not_enforced.iter().map(|&limit| limit.to_owned()).collect(),
             problem,
         };
         View { life, info: Some(Arc::new(info)) }
@@ -257,7 +258,7 @@ struct Owner {
 pub(super) fn spawn(all: &Sandboxes, key: Key, state: State, first: Option<Message>) -> Arc<Sandbox> {
     let (sender, inbox) = mpsc::channel(INBOX);
     let own = sender.downgrade();
-    let (view, seen) = watch::channel(state.view(&key));
+    let (view, seen) = watch::channel(state.view(&key, &all.context.driver.not_enforced()));
     let sandbox = Sandbox { id: key.1.clone(), activity: Activity::default(), inbox: sender, view: seen };
     let deferred = first.into_iter().collect();
     let owner = Owner { key, all: all.clone(), context: all.context.clone(), inbox, own, view, deferred };
@@ -372,7 +373,7 @@ impl Owner {
     }
 
     fn publish(&self, state: &State) {
-        self.view.send_replace(state.view(&self.key));
+        self.view.send_replace(state.view(&self.key, &self.context.driver.not_enforced()));
     }
 
     async fn handle(&mut self, state: State, message: Message) -> State {

@@ -1230,6 +1230,8 @@ export interface components {
             limits: components["schemas"]["Limits"];
             /** @description Its network. */
             network: components["schemas"]["Network"];
+            /** @description Limits that hold nothing here, by their names: the server runs without control groups, or without disks of its own. */
+            notEnforced?: string[];
             /** @description What keeps it from working as it should; absent where nothing does. */
             problem?: string;
             /** @description Idle time until it sleeps, in seconds. */
