@@ -82,7 +82,7 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Without a key of yours (16 characters or more) and without --no-auth one is made at the first start, shown once and kept in the data directory, where
-commands on this machine find it. Sandboxes go on when the server ends; the next one finds them.")]
+commands of the same user find it. Sandboxes go on when the server ends; the next one finds them.")]
 pub(crate) struct ServeArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8787")]

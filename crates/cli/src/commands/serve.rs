@@ -58,8 +58,13 @@ fn announce(started: &Started, report: Report) -> Result<()> {
             text += &format!("and, encrypted, on {address}\n");
         }
         if let (Some(key), Some(file)) = (&started.new_key, &started.key_file) {
+            let dir = &started.data_dir;
+            let how = match sandcrab_client::default_data_dir().is_some_and(|usual| usual == *dir) {
+                true => String::new(),
+                false => format!(" with SANDCRAB_DATA_DIR={}", dir.display()),
+            };
             text += &format!(
-                "its key is {key}\n(shown this once; commands on this machine find it in {})\n",
+                "its key is {key}\n(shown this once; commands of this user find it in {}{how}, others need SANDCRAB_API_KEY)\n",
                 file.display()
             );
         }
