@@ -75,6 +75,10 @@ async fn pass(
         if route.allows(StatusCode::SWITCHING_PROTOCOLS) { websocket::asked_for(&mut request) } else { None };
     check_length(route, request.headers())?;
     let mut outgoing = outgoing(path, request, switch.as_ref())?;
+    if let Some(query) = outgoing.uri().query().filter(|_| !route.takes_query) {
+        let name = query.split(['=', '&']).next().unwrap_or_default();
+        return Err(ApiError::invalid(name, "this operation has no query parameters"));
+    }
     if caller.life.is_none() && !app.sandboxes.exists(caller.account, &id) {
         // Bad input is told first.
         outgoing = super::first::examine(&app.bodies, route, outgoing).await?;

@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 use sandcrab_api::{ApiError, ContextId, ErrorCode, ExecId, ProcessId, RunId, SandboxId, SessionId};
 use std::sync::Arc;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::{OpenApi, RefOr};
 
 /// One route of the agent.
@@ -20,6 +20,8 @@ pub(crate) struct Route {
     pub(crate) may_wait: bool,
     /// Whether the request has a JSON body, which is bounded.
     pub(crate) takes_json: bool,
+    /// Whether it has query parameters. The agent refuses those that it does not know.
+    pub(crate) takes_query: bool,
     /// What of a sandbox it is about: that is not there where there is no sandbox, so that it makes none.
     subject: Option<Parameter>,
 }
@@ -168,7 +170,11 @@ fn route(path: &str, method: Method, operation: &Operation) -> Result<Route, Rou
         Segment::Parameter(parameter) if !makes => Some(*parameter),
         _ => None,
     });
+    let parameters = operation.parameters.iter().flatten();
     Ok(Route {
+        takes_query: parameters.into_iter().any(
+            |parameter| matches!(parameter, RefOr::T(it) if matches!(it.parameter_in, ParameterIn::Query)),
+        ),
         subject,
         // Everything about a command, a process or a run of code may be as late as its end, and so may a checkout, which is one.
         may_wait: path == "/exec"

@@ -226,3 +226,20 @@ async fn x01_every_refusal_names_its_own_operation() {
     }
     assert!(refused > 60, "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x02_a_query_where_none_is_taken_is_refused_by_name() {
+    let server = TestServer::start(peers::good(Shared::default())).await;
+    let auth = async |method: http::Method, path: &str| {
+        server.request(method, path).json(&serde_json::json!({ "command": "true" })).send().await
+    };
+    for (method, path) in [
+        (http::Method::POST, "/v1/sandboxes/box/exec?timeout=1"),
+        (http::Method::GET, "/v1/sandboxes/box/sessions?timeout=1&x=2"),
+        (http::Method::GET, "/v1/sandboxes/box/processes?timeout"),
+    ] {
+        let answer = auth(method, path).await;
+        assert_eq!(answer.failure(), (400, "VALIDATION_FAILED".into()), "{path}");
+        assert!(answer.json()["message"].as_str().unwrap().starts_with("timeout: "), "{answer:?}");
+    }
+}
