@@ -5,22 +5,26 @@ use sandcrab_api::exec::Oom;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often the kernel had killed for want of memory when something began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kills(u64);
 
 /// The cgroup whose memory limit holds for the sandbox, v1 or v2.
 #[derive(Debug)]
 pub(crate) struct MemoryCgroup {
     dir: OwnedFd,
-    /// Kills that have been reported.
-    seen: AtomicU64,
+    /// The file that counts kills: memory.events of v2, memory.oom_control of v1.
+    events: Option<OwnedFd>,
 }
 
 impl MemoryCgroup {
     /// Takes the open directory of a memory cgroup.
     pub(crate) fn new(dir: OwnedFd) -> Self {
-        let cgroup = Self { dir, seen: AtomicU64::new(0) };
-        cgroup.seen.store(cgroup.kills(), Ordering::Relaxed);
-        cgroup
+        let open =
+            |name| rustix::fs::openat(&dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
+        let events = open("memory.events").or_else(|| open("memory.oom_control"));
+        Self { dir, events }
     }
 
     fn read(&self, name: &str) -> Option<String> {
@@ -34,12 +38,14 @@ impl MemoryCgroup {
         names.iter().find_map(|name| self.read(name)?.trim().parse().ok())
     }
 
-    /// How often the kernel killed a process of the sandbox for want of memory (memory.events of v2,
-    /// memory.oom_control of v1).
-    fn kills(&self) -> u64 {
-        let text = self.read("memory.events").or_else(|| self.read("memory.oom_control")).unwrap_or_default();
+    /// How often the kernel has killed a process of the sandbox for want of memory. To be asked when something begins whose
+    /// end may be such a kill.
+    pub(crate) fn kills(&self) -> Kills {
+        let mut text = [0; 512];
+        let read = self.events.as_ref().and_then(|events| rustix::io::pread(events, &mut text, 0).ok());
+        let text = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-        count.unwrap_or(0)
+        Kills(count.unwrap_or(0))
     }
 
     /// The sandbox's memory limit, if it has one.
@@ -47,10 +53,9 @@ impl MemoryCgroup {
         self.number(["memory.max", "memory.limit_in_bytes"])
     }
 
-    /// The limit and the peak, if a process was killed since this was last asked.
-    pub(crate) fn killed_since(&self) -> Option<Oom> {
-        let kills = self.kills();
-        if self.seen.swap(kills, Ordering::Relaxed) >= kills {
+    /// The limit and the peak, if a process was killed since then.
+    pub(crate) fn killed_since(&self, before: Kills) -> Option<Oom> {
+        if self.kills().0 <= before.0 {
             return None;
         }
         let limit = self.limit()?;
@@ -74,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_is_reported_once_on_both_versions() {
+    fn a_kill_is_one_of_what_ran_then_on_both_versions() {
         let v1 = [("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")];
         let v1_limit = [("memory.limit_in_bytes", "1048576\n"), ("memory.max_usage_in_bytes", "1048576\n")];
         let v2 = [
@@ -85,11 +90,12 @@ mod tests {
         for (files, limit, peak) in [([v1[0], v1_limit[0], v1_limit[1]], 1048576, 1048576), (v2, 4096, 4000)]
         {
             let (dir, cgroup) = dir(&files);
-            assert_eq!(cgroup.killed_since(), None, "kills before the agent began are not news");
+            let before = cgroup.kills();
+            assert_eq!(cgroup.killed_since(before), None, "a kill before it began is none of its");
             let (name, text) = files[0];
             std::fs::write(dir.path().join(name), text.replace("oom_kill 1", "oom_kill 2")).unwrap();
-            assert_eq!(cgroup.killed_since(), Some(Oom { limit, peak }));
-            assert_eq!(cgroup.killed_since(), None);
+            assert_eq!(cgroup.killed_since(before), Some(Oom { limit, peak }));
+            assert_eq!(cgroup.killed_since(cgroup.kills()), None, "nor one that nobody asked after");
         }
     }
 }

@@ -16,7 +16,7 @@ use super::interpreter;
 use super::run::{Finish, Run, StopReason};
 use super::runs::Runs;
 use super::spares::Spares;
-use crate::memory::MemoryCgroup;
+use crate::memory::{Kills, MemoryCgroup};
 use crate::session::registry::StartPoint;
 use crate::spawn::Exit;
 use futures_util::future::BoxFuture;
@@ -336,6 +336,7 @@ impl Task {
 
     async fn run(&mut self, run: &Arc<Run>, lost: &mut bool) -> Finish {
         crate::faults::point(&run.request.code);
+        let kills = self.shared.host.memory.as_ref().map(MemoryCgroup::kills);
         let (env, cwd) = match self.deliveries().await {
             Ok(due) => due,
             Err(error) => return Finish::Failed(Box::new(error)),
@@ -395,16 +396,16 @@ impl Task {
             duration: (begin.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             error,
             context_restarted: restarted,
-            oom: self.oom(killed),
+            oom: self.oom(kills.filter(|_| killed)),
             truncated,
             results_dropped,
         }))
     }
 
-    /// Whether the memory limit killed the interpreter; tells of it.
-    fn oom(&self, killed: bool) -> Option<Oom> {
+    /// Whether the memory limit killed the interpreter since then; tells of it.
+    fn oom(&self, kills: Option<Kills>) -> Option<Oom> {
         let host = &self.shared.host;
-        let oom = host.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since)?;
+        let oom = host.memory.as_ref()?.killed_since(kills?)?;
         let context = self.context.id.as_str();
         let detail = serde_json::json!({ "contextId": context, "limit": oom.limit, "peak": oom.peak });
         let reason = "a code context's interpreter was killed for want of memory".to_owned();

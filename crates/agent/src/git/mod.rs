@@ -19,7 +19,7 @@ use crate::agent::{Agent, random_id};
 use crate::exec::execution::{Execution, Finish, StopReason};
 use crate::files::{FilePath, Vacancy};
 use crate::fingerprint::Fingerprint;
-use crate::memory::MemoryCgroup;
+use crate::memory::{Kills, MemoryCgroup};
 use crate::session::registry::StartPoint;
 use crate::session::task::cancelled;
 use crate::spawn::Exit;
@@ -155,8 +155,16 @@ impl Wish {
                 .with("path", shown)
                 .suggest("Choose another targetDir, or delete what is there."));
         }
-        let attempt =
-            Attempt { wish: self, agent, execution, start: &start, target: &target.full, shown: &shown };
+        let kills = agent.context.memory.as_ref().map(MemoryCgroup::kills);
+        let attempt = Attempt {
+            wish: self,
+            agent,
+            execution,
+            start: &start,
+            target: &target.full,
+            shown: &shown,
+            kills,
+        };
         let failure = match attempt.make(stopped).await {
             Ok(branch) => {
                 let (repo_url, timestamp) = (self.url.as_str().to_owned(), Timestamp::now());
@@ -196,6 +204,7 @@ struct Attempt<'a> {
     start: &'a StartPoint,
     target: &'a [u8],
     shown: &'a str,
+    kills: Option<Kills>,
 }
 
 impl Attempt<'_> {
@@ -258,8 +267,8 @@ impl Attempt<'_> {
         };
         let error = failure.into_api(redactor);
         let killed = exit.signal() == Some(libc::SIGKILL) || said.contains("died of signal 9");
-        let oom = self.agent.context.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since);
-        let Some(oom) = oom else { return error };
+        let memory = self.agent.context.memory.as_ref().filter(|_| killed).zip(self.kills);
+        let Some(oom) = memory.and_then(|(memory, kills)| memory.killed_since(kills)) else { return error };
         let detail = serde_json::json!({ "execId": self.execution.id, "limit": oom.limit, "peak": oom.peak });
         let reason = "git was killed for want of memory".to_owned();
         self.agent.context.events.add(AgentEventKind::Oom, reason, detail);

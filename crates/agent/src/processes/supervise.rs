@@ -2,7 +2,7 @@
 
 use super::process::{End, Process};
 use super::run::{Launch, Run};
-use crate::memory::MemoryCgroup;
+use crate::memory::{Kills, MemoryCgroup};
 use crate::session::task::Context;
 use crate::spawn::{Exit, Group};
 use rustix::process::Signal;
@@ -58,6 +58,7 @@ pub(super) async fn supervise(
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
+        let kills = context.memory.as_ref().map(MemoryCgroup::kills);
         let group = Arc::clone(&run.group);
         let since = run.since;
         let (exit, stopped) = run_once(process, run, deadline).await;
@@ -65,7 +66,7 @@ pub(super) async fn supervise(
         let Some(launch) = again else {
             // Known at once where there is nothing, so that who has seen the end finds no process any more.
             let left = !group.is_empty().unwrap_or(false);
-            process.ends(end(context, exit, stopped), left);
+            process.ends(end(context, exit, stopped, kills), left);
             // Behind the end, which frees it from a writer that waits.
             *process.stdin.lock().await = None;
             if left {
@@ -85,7 +86,7 @@ pub(super) async fn supervise(
             Ok(next) => run = next,
             Err((stopped, _)) => {
                 log_failure(process, group.stop(Signal::KILL, Duration::ZERO).await);
-                process.ends(end(context, exit, Some(stopped)), false);
+                process.ends(end(context, exit, Some(stopped), kills), false);
                 return;
             }
         }
@@ -191,7 +192,7 @@ async fn restart(
     }
 }
 
-fn end(context: &Context, exit: io::Result<Exit>, stopped: Option<Stopped>) -> End {
+fn end(context: &Context, exit: io::Result<Exit>, stopped: Option<Stopped>, kills: Option<Kills>) -> End {
     let exit_code = exit.as_ref().ok().map(|exit| exit.code());
     let status = match (stopped, exit_code) {
         (_, None) => ProcessStatus::Error,
@@ -211,7 +212,12 @@ fn end(context: &Context, exit: io::Result<Exit>, stopped: Option<Stopped>) -> E
         status,
         exit_code,
         timed_out: stopped == Some(Stopped::TimedOut),
-        oom: context.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since),
+        oom: context
+            .memory
+            .as_ref()
+            .filter(|_| killed)
+            .zip(kills)
+            .and_then(|(memory, kills)| memory.killed_since(kills)),
         error,
     }
 }

@@ -10,7 +10,7 @@ use crate::exec::execution::{Execution, Finish, StopReason};
 use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
 use crate::files::Files;
-use crate::memory::MemoryCgroup;
+use crate::memory::{Kills, MemoryCgroup};
 use crate::room::Room;
 use crate::shell::image::ShellImage;
 use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
@@ -156,6 +156,7 @@ async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Cho
         Ok(stdio) => stdio,
         Err(error) => return failed(&execution, &format!("its pipes could not be made: {error}")),
     };
+    let kills = context.memory.as_ref().map(MemoryCgroup::kills);
     let stopped = OnceLock::new();
     let stop = async {
         let (why, reason) = tokio::select! {
@@ -179,7 +180,7 @@ async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Cho
     match (outcome.ended, stopped.get()) {
         (Ended::Stopped(_), Some(why)) => Finish::Failed(Box::new(stop_error(&execution, *why))),
         _ => {
-            let outcome = result(context, &execution, &outcome, begin);
+            let outcome = result(context, &execution, &outcome, begin, kills);
             if let Some(oom) = outcome.oom {
                 let detail = json!({ "execId": execution.id, "limit": oom.limit, "peak": oom.peak });
                 context.events.add(
@@ -246,7 +247,13 @@ async fn elapsed(limit: Option<Duration>) -> Duration {
     }
 }
 
-fn result(context: &Context, execution: &Execution, outcome: &RunOutcome, begin: Instant) -> ExecOutcome {
+fn result(
+    context: &Context,
+    execution: &Execution,
+    outcome: &RunOutcome,
+    begin: Instant,
+    kills: Option<Kills>,
+) -> ExecOutcome {
     // Only a command that died of SIGKILL can have met the limit: 128 + 9.
     let killed = outcome.exit_code == 137;
     ExecOutcome {
@@ -254,7 +261,12 @@ fn result(context: &Context, execution: &Execution, outcome: &RunOutcome, begin:
         duration: (begin.elapsed().as_secs_f64() * 1e6).round() / 1e3,
         shell_restarted: outcome.shell_restarted,
         interrupted: outcome.ended == Ended::Interrupted,
-        oom: context.memory.as_ref().filter(|_| killed).and_then(MemoryCgroup::killed_since),
+        oom: context
+            .memory
+            .as_ref()
+            .filter(|_| killed)
+            .zip(kills)
+            .and_then(|(memory, kills)| memory.killed_since(kills)),
         truncated: execution.truncated(),
     }
 }

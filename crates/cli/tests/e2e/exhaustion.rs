@@ -128,6 +128,11 @@ fn e02_hogs_of_memory_are_killed_inside_and_told_with_limit_and_peak() {
             assert!((limit / 2..=limit + 4 * MIB).contains(&oom.peak), "{oom:?}");
         })
         .await;
+        // A kill that nobody was told of is not laid at the door of a later command.
+        hog.exec("python3 -c 'bytearray(600 << 20)'; true").await.unwrap();
+        let innocent = hog.exec("kill -9 $$").await.unwrap();
+        assert_eq!((innocent.exit_code(), innocent.outcome.oom), (137, None));
+        assert!(hog.exec("kept=1").await.unwrap().success());
         // Memory that is a file system's counts too, whoever holds it.
         let filled =
             hog.exec("head -c 600M /dev/zero > /dev/shm/x; echo $?; rm -f /dev/shm/x").await.unwrap();
