@@ -11,7 +11,7 @@ use super::patience::Patience;
 use super::plain::{self, Plain};
 use super::processes::Processes;
 use super::protocol::{Assignment, Message, Reply, Request, StateBytes, encode};
-use super::state::{Exported, State, kind_name};
+use super::state::{Exported, LOST, State, kind_name};
 use crate::spawn::group::{KILLED_WITHIN, unkillable};
 use crate::spawn::{Exit, Spawner};
 use rustix::fd::AsFd;
@@ -406,7 +406,12 @@ impl Session {
         let n = rustix::io::pread(&complaints, &mut reason, 0).unwrap_or(0);
         let reason = String::from_utf8_lossy(&reason[..n]).trim_end().to_owned();
         for (kind, name) in parts {
-            lose(&mut self.dropped, Dropped { kind: kind_name(kind), name, reason: reason.clone() });
+            let reason = match (kind, name.as_str()) {
+                (LOST, "set -e") => "a command that failed had ended the shell by it".to_owned(),
+                (LOST, _) => "it ended with the shell".to_owned(),
+                _ => reason.clone(),
+            };
+            lose(&mut self.dropped, Dropped { kind: kind_name(kind), name, reason });
         }
         Ok(Started::Ready)
     }

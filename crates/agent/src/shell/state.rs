@@ -22,6 +22,8 @@ const MAX_PARTS: u32 = 1 << 20;
 const SCALAR: u32 = 1;
 const FUNCTION: u32 = 5;
 const CWD: u32 = 11;
+/// Named only: no state carries it.
+pub(super) const LOST: u32 = 17;
 const ATT_EXPORTED: u32 = 1;
 const ATT_INVISIBLE: u32 = 0x1000;
 
@@ -44,6 +46,7 @@ pub(super) fn kind_name(kind: u32) -> &'static str {
         14 => "unset special variable",
         15 => "restricted mode",
         16 => "directory stack",
+        LOST => "what was set by",
         _ => "part",
     }
 }

@@ -315,3 +315,30 @@ async fn s03_no_command_is_skipped_with_success() {
     assert_eq!(rig.run("kill -9 $$").await.code(), 137);
     assert_eq!(rig.run("echo ran").await.out(), "ran\n");
 }
+
+/// As a person would want it at a prompt: the next command is there. Once, and with a word about it.
+#[tokio::test]
+async fn s05_set_e_ends_one_shell_and_not_each_next_one() {
+    let mut rig = Rig::new();
+    rig.run("kept=1; set -e").await;
+    assert_eq!(rig.run("false; echo never").await.out(), "", "it is in force from one command to the next");
+    let next = rig.run("false; echo $kept $-").await;
+    assert!(next.out().starts_with("1 ") && !next.out().contains('e'), "{next:?}");
+    let dropped: Vec<_> = next.outcome.dropped.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(dropped, ["set -e"], "{next:?}");
+    assert!(!rig.run("false").await.outcome.shell_restarted);
+}
+
+#[tokio::test]
+async fn s05_what_no_state_carries_is_named() {
+    let mut rig = Rig::new();
+    rig.run("ulimit -Sn 100; complete -W 'a b' cmd").await;
+    rig.run("kill -9 $$").await;
+    let next = rig.run("ulimit -Sn; complete -p").await;
+    assert_ne!(next.out().lines().next(), Some("100"));
+    let mut dropped: Vec<_> = next.outcome.dropped.iter().map(|part| part.name.as_str()).collect();
+    dropped.sort_unstable();
+    assert_eq!(dropped, ["complete", "ulimit"], "{next:?}");
+    rig.run("exit 1").await;
+    assert!(rig.run("true").await.outcome.dropped.is_empty(), "told once");
+}

@@ -31,12 +31,12 @@ typedef long isize;
 enum { NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_rt_sigprocmask = 14, NR_pread64 = 17,
        NR_pwrite64 = 18, NR_sendmsg = 46, NR_recvmsg = 47, NR_getsockopt = 55, NR_fcntl = 72, NR_ftruncate = 77,
        NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_umask = 95, NR_rt_sigtimedwait = 128, NR_exit_group = 231,
-       NR_waitid = 247, NR_dup3 = 292, NR_memfd_create = 319, NR_openat2 = 437 };
+       NR_waitid = 247, NR_dup3 = 292, NR_prlimit64 = 302, NR_memfd_create = 319, NR_openat2 = 437 };
 #else
 enum { NR_getcwd = 17, NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_lseek = 62,
        NR_pread64 = 67, NR_pwrite64 = 68, NR_fstat = 80, NR_exit_group = 94, NR_waitid = 95, NR_rt_sigprocmask = 135,
        NR_rt_sigtimedwait = 137, NR_umask = 166, NR_getsockopt = 209, NR_sendmsg = 211, NR_recvmsg = 212,
-       NR_munmap = 215, NR_mmap = 222, NR_memfd_create = 279, NR_openat2 = 437 };
+       NR_munmap = 215, NR_mmap = 222, NR_prlimit64 = 261, NR_memfd_create = 279, NR_openat2 = 437 };
 #endif
 
 enum { EINTR = 4, ENOSYS = 38, ELOOP = 40, F_DUPFD_CLOEXEC = 1030, O_PATH = 010000000,
@@ -120,7 +120,7 @@ extern char top_level[];
 /* What a command may leave behind in bash. WEAK: one that a version lacks is not there to be cleared. */
 extern int interrupt_state WEAK, wait_signal_received WEAK, wait_intr_flag WEAK, loop_level WEAK, breaking WEAK, continuing WEAK,
 	return_catch_flag WEAK, executing_list WEAK, comsub_ignore_return WEAK, funcnest WEAK, evalnest WEAK, sourcenest WEAK;
-extern int read_but_dont_execute WEAK;
+extern int read_but_dont_execute WEAK, progcomp_size(void) WEAK;
 extern void reset_parser(void) WEAK;
 /* libc, by names whose ABI glibc and musl share. */
 extern int fflush(void *);
@@ -168,7 +168,7 @@ struct part { u32 kind, attributes, name, text_high; u64 text; };
 struct state_head { u32 magic, parts; u64 length; };
 enum { PART_SCALAR = 1, PART_ARRAY = 2, PART_ASSOC = 3, PART_NAMEREF = 4, PART_FUNCTION = 5, PART_ALIAS = 6, PART_TRAP = 7,
        PART_SETOPTS = 8, PART_SHOPTS = 9, PART_UMASK = 10, PART_CWD = 11, PART_POSITIONAL = 12, PART_DISABLED = 13,
-       PART_UNSET_SPECIAL = 14, PART_RESTRICTED = 15, PART_DIRECTORY = 16 };
+       PART_UNSET_SPECIAL = 14, PART_RESTRICTED = 15, PART_DIRECTORY = 16, PART_LOST = 17 };
 
 /* The page shared with the agent: the only way to tell it something once the user closed the socket. */
 enum { SHARE_SIZE = 1 << 18 };
@@ -182,7 +182,6 @@ static u64 nonce[2];
 static u64 saved_print;     /* fingerprint of the last state handed over */
 static u64 print_cost;      /* bytes and nodes the last fingerprint looked at */
 static int running;         /* a command is being evaluated */
-static int errexit_before;  /* `set -e` was on before this command */
 static int died_of_errexit;
 static u8 datagram[MAX_DATAGRAM];
 
@@ -253,6 +252,15 @@ static inline u64 mix(u64 h, u64 x)
 {
 	h = (h ^ x) * 0x9E3779B97F4A7C15ul;
 	return h ^ (h >> 29);
+}
+/* The limits of this process, as `ulimit` changes them. */
+static u64 first_limits;
+static u64 limits_print(void)
+{
+	u64 h = 0, pair[2];
+	for (int i = 0; i < 16; i++)
+		if (sys6(NR_prlimit64, 0, i, 0, (long)pair, 0, 0) == 0) h = mix(mix(h, pair[0]), pair[1]);
+	return h;
 }
 /* Reads a string a word at a time: an aligned block never crosses into an unmapped page. Long strings go through four
    lanes, or a multiplication per word would bound the speed instead of the memory. */
@@ -357,7 +365,8 @@ static u64 fingerprint(void)
 		for (WORD_LIST *w = stack ? stack->next : NULL; w; w = w->next) h = hash_text(w->word->word, h);
 		dispose_words(stack);
 	}
-	h = mix(h, restricted);
+	h = mix(mix(h, restricted), limits_print());
+	if (progcomp_size) h = mix(h, progcomp_size());
 	/* A new body has no print of its own; adding the old one makes the sum differ from itself. */
 	return fresh ? ~saved_print : h;
 }
@@ -434,6 +443,10 @@ static void write_state(void)
 		dispose_words(stack);
 	}
 	if (restricted) put_part(PART_RESTRICTED, 0, "", "", 0);
+	/* What the next shell does not have, to be named there. */
+	if (died_of_errexit) put_part(PART_LOST, 0, "set -e", "", 0);
+	if (limits_print() != first_limits) put_part(PART_LOST, 0, "ulimit", "", 0);
+	if (progcomp_size && progcomp_size() > 0) put_part(PART_LOST, 0, "complete", "", 0);
 	head.parts = out.parts;
 	head.length = out.len;
 	memcpy(out.at, &head, sizeof head);
@@ -863,6 +876,7 @@ static int rank(u32 kind)
 	case PART_TRAP: return 6;
 	case PART_DISABLED: return 7;
 	case PART_RESTRICTED: return 8;
+	case PART_LOST: return 8;
 	}
 	return -1;
 }
@@ -1002,7 +1016,6 @@ static void run(struct request *rq, u8 *payload)
 	memcpy(text, at, rq->text);
 	text[rq->text] = 0;
 	xfree(payload);
-	errexit_before = exit_immediately_on_error;
 	died_of_errexit = 0;
 	if (!ready) {
 		last_command_exit_value = 1;
@@ -1012,7 +1025,7 @@ static void run(struct request *rq, u8 *payload)
 		jump = evaluate(text);
 		if (jump) {
 			int status = jump == JUMP_FORCE_EOF ? 127 : jump == JUMP_DISCARD ? 1 : last_command_exit_value;
-			if (sys(NR_getpid, 0, 0, 0) == shell_pid) died_of_errexit = jump == JUMP_ERREXIT && !errexit_before;
+			if (sys(NR_getpid, 0, 0, 0) == shell_pid) died_of_errexit = jump == JUMP_ERREXIT;
 			last_command_exit_value = status;
 			exit_shell(status);
 		}
@@ -1134,6 +1147,7 @@ static int sandcrab_builtin(WORD_LIST *words)
 	if (at < 0 && at > -4096) return 2;
 	share = (struct share *)at;
 	shell_pid = sys(NR_getpid, 0, 0, 0);
+	first_limits = limits_print();
 	sys(NR_fcntl, control, 2 /* F_SETFD */, 1 /* FD_CLOEXEC */);
 	sys(NR_close, share_fd, 0, 0);
 	makunbound("BASH_EXECUTION_STRING", shell_variables);
