@@ -165,6 +165,11 @@ impl Agent {
         tokio::spawn(async move { agent.context.executions.expire_in_time().await });
         let agent = Arc::clone(&this);
         tokio::spawn(async move { agent.processes.expire_in_time().await });
+        let context = Arc::clone(&this.context);
+        tokio::spawn(async move {
+            let why = context.shell.until_plain().await;
+            context.events.add(AgentEventKind::PlainShell, why, serde_json::Value::Null);
+        });
         if rustix::process::getpid().is_init() {
             let spawner = this.context.spawner.clone();
             tokio::spawn(async move {

@@ -306,6 +306,8 @@ pub enum AgentEventKind {
     Unkillable,
     /// Queues of sockets held more memory than the sandbox may have outside its limit: the largest holder was ended.
     SocketMemory,
+    /// The image's shell cannot be a session's: each command has a shell of its own.
+    PlainShell,
     /// A fault of the agent's own ended what it names: a session, a code context.
     Fault,
 }
@@ -321,6 +323,7 @@ impl AgentEventKind {
             Self::OutputLost => "outputLost",
             Self::Unkillable => "unkillable",
             Self::SocketMemory => "socketMemory",
+            Self::PlainShell => "plainShell",
             Self::Fault => "fault",
         }
     }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// The session loop, compiled by build.rs.
 static BUILTIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandcrab.so"));
@@ -34,6 +35,8 @@ struct Inner {
     proven: AtomicBool,
     plain: CString,
     builtin: Option<OwnedFd>,
+    /// Whether commands have shells of their own.
+    is_plain: watch::Sender<bool>,
 }
 
 impl ShellImage {
@@ -57,13 +60,16 @@ impl ShellImage {
             .inspect_err(|error| tracing::warn!(%error, "no file for the session loop"))
             .ok();
         let bash = loadable.map(CStr::to_owned);
-        let loadable = Mutex::new(builtin.as_ref().and(loadable).map(CStr::to_owned));
+        let loadable = builtin.as_ref().and(loadable).map(CStr::to_owned);
+        let is_plain = watch::Sender::new(loadable.is_none());
+        let loadable = Mutex::new(loadable);
         Self(Arc::new(Inner {
             bash,
             loadable,
             proven: AtomicBool::new(false),
             plain: plain.to_owned(),
             builtin,
+            is_plain,
         }))
     }
 
@@ -94,7 +100,21 @@ impl ShellImage {
         }
         tracing::info!("the image's bash cannot load the session loop");
         *self.0.loadable.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.is_plain.send_replace(true);
         true
+    }
+
+    /// Waits until commands have shells of their own, and says why.
+    pub(crate) async fn until_plain(&self) -> String {
+        // The sender lives as long as this handle.
+        let mut is_plain = self.0.is_plain.subscribe();
+        let _never = is_plain.wait_for(|is_plain| *is_plain).await.map(|_| ());
+        let shell = self.0.bash.as_ref().map_or("there is no bash".into(), |bash| {
+            format!("{} cannot load the session loop, as bash 4.3 to 5.3 can", bash.to_string_lossy())
+        });
+        format!(
+            "{shell}: each command has a shell of its own, and of a session only variables and directory stay"
+        )
     }
 
     /// The file with the session loop.

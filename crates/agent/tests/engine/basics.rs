@@ -132,3 +132,24 @@ async fn s05_a_state_moves_to_another_session() {
     let ran = other.run("f x; echo \"${arr[1]}\"; shopt extglob; [[ $- == *u* ]] && echo nounset").await;
     assert_eq!(ran.out(), "here x\ntwo  words\nextglob        \ton\nnounset\n");
 }
+
+/// Another version's structures may differ: the loop is not tried there. This one says that it is another.
+#[tokio::test]
+async fn s03_a_bash_that_is_not_known_has_a_shell_per_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("bash");
+    let mut changed = std::fs::read("/bin/bash").unwrap();
+    let version = b"\x005.2\x00";
+    let found: Vec<_> = (0..changed.len() - 5).filter(|&at| changed[at..at + 5] == *version).collect();
+    assert!(!found.is_empty(), "this test needs bash 5.2");
+    for at in found {
+        changed[at..at + 5].copy_from_slice(b"\x006.0\x00");
+    }
+    std::fs::write(&other, changed).unwrap();
+    std::fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = std::ffi::CString::new(other.to_str().unwrap()).unwrap();
+    let image = sandcrab_agent::shell::image::ShellImage::with(Some(&path), c"/bin/sh");
+    let mut rig = crate::rig::Rig::with(Default::default(), image, Default::default());
+    assert_eq!(rig.run("x=1; export y=2; cd /usr").await.code(), 0);
+    assert_eq!(rig.run("echo [$x] $y; pwd").await.out(), "[] 2\n/usr\n");
+}

@@ -9,7 +9,7 @@
  *
  * No libc is linked: system calls are made directly and the few functions used by name (fflush, _setjmp,
  * strerror) have the same ABI in glibc and musl, so one object serves both. Bash's own headers are not
- * needed either; the declarations below are the parts of them that have not changed from 4.2 to 5.3, and
+ * needed either; the declarations below are the parts of them that have not changed from 4.3 to 5.3, and
  * `layout_is_known` checks the ones that matter before the loop starts.
  *
  * Wire format: see protocol.rs, its only other reader and writer.
@@ -988,14 +988,16 @@ static int settle(u64 print)
 
 static void run(struct request *rq, u8 *payload)
 {
-	u8 *at = payload;
+	u8 *at = payload, *end = payload + rq->payload;
 	int ready = 1, jump;
 	u64 print = 0;
 	char *text;
 	for (u32 i = 0; i < rq->session_vars + rq->command_vars; i++) {
 		struct assignment a;
 		char *name, *value, *expect;
+		if ((u64)(end - at) < sizeof a) leave(1);
 		memcpy(&a, at, sizeof a);
+		if ((u64)(end - at) - sizeof a < (u64)a.name + a.value + a.expect + 3) leave(1);
 		name = (char *)at + sizeof a;
 		value = name + a.name + 1;
 		expect = value + a.value + 1;
@@ -1008,6 +1010,7 @@ static void run(struct request *rq, u8 *payload)
 			changed(name);
 		}
 	}
+	if ((u64)(end - at) < (u64)rq->home + rq->cwd + rq->text + 2) leave(1);
 	begin_session((char *)at);
 	at += rq->home + 1;
 	if (rq->cwd) ready = go_to((char *)at);
@@ -1081,6 +1084,7 @@ static void loop(void)
 		nonce[0] = rq.nonce[0];
 		nonce[1] = rq.nonce[1];
 		have = (u64)n - sizeof rq;
+		if (have > rq.payload) leave(1);
 		payload = xmalloc(rq.payload + 1);
 		memcpy(payload, datagram + sizeof rq, have);
 		while (have < rq.payload) {
@@ -1126,8 +1130,16 @@ static int number(const char *s)
 static int layout_is_known(void)
 {
 	SHELL_VAR *v = find_variable("BASH_VERSION");
-	int seen = 0;
-	if (!v || !v->name || !equal(v->name, "BASH_VERSION") || !v->value || v->value[0] < '4' || v->value[0] > '5') return 0;
+	/* Those that this object was built and tried with; another one's structures may differ. */
+	static const char *const versions[] = { "4.3.", "4.4.", "5.0.", "5.1.", "5.2.", "5.3.", NULL };
+	int seen = 0, known = 0;
+	if (!v || !v->name || !equal(v->name, "BASH_VERSION") || !v->value) return 0;
+	for (const char *const *version = versions; *version; version++) {
+		usize i = 0;
+		while (i < 4 && v->value[i] == (*version)[i]) i++;
+		known |= i == 4;
+	}
+	if (!known) return 0;
 	EACH_BUCKET(b, global_variables->table) seen += equal(b->key, ((SHELL_VAR *)b->data)->name);
 	return seen == global_variables->table->nentries && shell_variables == global_variables;
 }
