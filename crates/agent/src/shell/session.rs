@@ -627,6 +627,7 @@ impl Session {
     /// The shell has exited: takes the state that it left and lets go of it.
     fn bury(&mut self) {
         let Some(mut live) = self.live.take() else { return };
+        self.processes.ended(live.child.left());
         // At most: the states of two commands. A forger may have more to say.
         for _ in 0..4 {
             let Some(message) = live.last_message() else { break };

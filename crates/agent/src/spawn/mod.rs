@@ -17,6 +17,7 @@ mod reaper;
 
 pub use group::Group;
 pub use identity::{Identity, IdentityError};
+pub(crate) use reaper::Left;
 pub use reaper::{Child, Exit};
 
 use crate::sys::child::{MAX_FDS, Plan, Stack, Step, StepFailed, start};
@@ -227,8 +228,8 @@ impl Spawner {
     /// A spawner whose processes take `identity`.
     pub fn new(identity: Identity) -> Self {
         Self(Arc::new(Inner {
+            table: reaper::Table::new(identity.cgroup.is_none()),
             identity,
-            table: reaper::Table::default(),
             stack: Mutex::new(None),
             apart: AtomicBool::new(false),
         }))
@@ -293,14 +294,13 @@ impl Spawner {
             Some(stack) => stack,
             none => none.insert(Stack::new().map_err(agent("mapping a stack"))?),
         };
-        let (pid, pidfd, slot) = self.0.table.enter(|| start(stack, &plan)).map_err(|failed| match failed
-            .source
-            .raw_os_error()
-        {
-            Some(libc::E2BIG) => SpawnError::too_large(program(), spec.env),
-            _ => SpawnError::of_step(program(), failed),
+        let (pid, pidfd, slot, left) = self.0.table.enter(|| start(stack, &plan)).map_err(|failed| {
+            match failed.source.raw_os_error() {
+                Some(libc::E2BIG) => SpawnError::too_large(program(), spec.env),
+                _ => SpawnError::of_step(program(), failed),
+            }
         })?;
-        Child::new(pid, pidfd, slot, self.clone()).map_err(agent("watching the process"))
+        Child::new(pid, pidfd, slot, left, self.clone()).map_err(agent("watching the process"))
     }
 
     /// Reaps orphans for as long as the future runs. For PID 1 alone: it takes the status of every child that this

@@ -1,12 +1,13 @@
 //! Children: who is known, and who takes whose status.
 
 use super::Spawner;
+use super::group::descent::{Identity, living};
 use super::group::{KILLED_WITHIN, unkillable};
 use crate::sys::child::StepFailed;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::Interest;
@@ -49,25 +50,77 @@ impl Exit {
 /// Where a child's status is put once somebody took it from the kernel.
 pub(super) type Slot = Arc<Mutex<Option<Exit>>>;
 
+/// What a child has left running at its end. Its own children become those of process 1 then, as do theirs when they end:
+/// so the ones that process 1 has not started, and that are nobody's yet, are of the child whose status is taken.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Left(Arc<Mutex<HashSet<Identity>>>);
+
+impl Left {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Identity>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has left nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// All that ever were; they may have ended.
+    pub(crate) fn identities(&self) -> Vec<Identity> {
+        self.lock().iter().copied().collect()
+    }
+}
+
 /// The children that were started and not yet reaped, by pid.
+pub(super) struct Table {
+    children: Mutex<Children>,
+    /// Whether what children leave behind is kept apart here. With control groups the kernel does that.
+    keeps_left: bool,
+}
+
 #[derive(Default)]
-pub(super) struct Table(Mutex<HashMap<i32, Slot>>);
+struct Children {
+    started: HashMap<i32, (Slot, Left)>,
+    adopted: HashMap<i32, Left>,
+}
+
+impl Children {
+    /// Finds what the child of `left` has left behind, which has ended and whose status is about to be taken.
+    fn adopt(&mut self, left: &Left) {
+        let own = rustix::process::getpid();
+        if !own.is_init() {
+            return;
+        }
+        // A list that cannot be had now is looked through at the next end.
+        let all = living().unwrap_or_default();
+        for (pid, stat) in all.into_iter().filter(|(_, stat)| stat.parent == own.as_raw_nonzero().get()) {
+            if !self.started.contains_key(&pid) && !self.adopted.contains_key(&pid) {
+                left.lock().insert((pid, stat.start));
+                self.adopted.insert(pid, left.clone());
+            }
+        }
+    }
+}
 
 impl Table {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(keeps_left: bool) -> Self {
+        Self { children: Mutex::default(), keeps_left }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Children> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `start` and enters its child, while no one else can reap.
     pub(super) fn enter(
         &self,
         start: impl FnOnce() -> Result<(i32, OwnedFd), StepFailed>,
-    ) -> Result<(i32, OwnedFd, Slot), StepFailed> {
+    ) -> Result<(i32, OwnedFd, Slot, Left), StepFailed> {
         let mut table = self.lock();
         let (pid, pidfd) = start()?;
-        let slot = Slot::default();
-        table.insert(pid, Arc::clone(&slot));
-        Ok((pid, pidfd, slot))
+        let (slot, left) = (Slot::default(), Left::default());
+        table.started.insert(pid, (Arc::clone(&slot), left.clone()));
+        Ok((pid, pidfd, slot, left))
     }
 
     /// Takes the status of a known child if it has ended.
@@ -78,7 +131,11 @@ impl Table {
             && let Ok(Some(status)) =
                 waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
         {
-            table.remove(&pid);
+            if let Some((_, left)) = table.started.remove(&pid)
+                && self.keeps_left
+            {
+                table.adopt(&left);
+            }
             *slot = Some(Exit::from_wait(&status));
         }
         *slot
@@ -100,8 +157,16 @@ impl Table {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         while let Some(pid) = crate::sys::any_ended_child() {
             let Ok(Some(status)) = waitid(WaitId::Pid(pid), options) else { return };
-            if let Some(slot) = table.remove(&pid.as_raw_nonzero().get()) {
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Exit::from_wait(&status));
+            let pid = pid.as_raw_nonzero().get();
+            let left = match table.started.remove(&pid) {
+                Some((slot, left)) => {
+                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Exit::from_wait(&status));
+                    Some(left)
+                }
+                None => table.adopted.remove(&pid),
+            };
+            if let Some(left) = left.filter(|_| self.keeps_left) {
+                table.adopt(&left);
             }
         }
     }
@@ -113,15 +178,27 @@ pub struct Child {
     pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     slot: Slot,
+    left: Left,
     spawner: Spawner,
 }
 
 impl Child {
-    pub(super) fn new(pid: i32, pidfd: OwnedFd, slot: Slot, spawner: Spawner) -> io::Result<Self> {
+    pub(super) fn new(
+        pid: i32,
+        pidfd: OwnedFd,
+        slot: Slot,
+        left: Left,
+        spawner: Spawner,
+    ) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         // A pidfd becomes readable when its process ends.
         let pidfd = crate::sys::watch(pidfd, Interest::READABLE)?;
-        Ok(Self { pid, pidfd, slot, spawner })
+        Ok(Self { pid, pidfd, slot, left, spawner })
+    }
+
+    /// What it leaves running, once it has ended; nothing where control groups keep that.
+    pub(crate) fn left(&self) -> Left {
+        self.left.clone()
     }
 
     /// Its process id, as the agent sees it.

@@ -202,3 +202,30 @@ attack!(e09_many_lives_at_once_leave_nothing, [root, rootless], |shared| {
         std::thread::sleep(Duration::from_millis(50));
     }
 });
+
+// Also what detached from all that the agent knows: by setsid, twice forked, its parents ended. Below a rootless server no
+// control group holds it.
+attack!(e01_what_detaches_ends_with_its_process_and_its_session, [root, rootless], |rig| {
+    let sandbox = rig.sandbox();
+    let detach =
+        "(setsid sh -c 'setsid sleep 1234 & exec sleep 0.1' & ) ; sleep 0.5; setsid sleep 1235 & sleep 0.2";
+    let count = || sandbox.output("pgrep -fc '^sleep 123[45]' || true").trim().to_owned();
+    let process = rig.wait(sandbox.remote.start(format!("{detach}; exit 0")).run()).unwrap();
+    rig.wait(process.wait_for_exit(Some(Duration::from_secs(60)))).unwrap();
+    assert_eq!(count(), "2", "it lives on behind a process that ended");
+    rig.wait(process.kill()).unwrap();
+    assert_eq!(count(), "0", "and is killed as part of it");
+    let process = rig.wait(sandbox.remote.start(format!("{detach}; exec sleep 1000")).run()).unwrap();
+    sandbox.output("for n in $(seq 500); do [ $(pgrep -fc '^sleep 123') = 2 ] && break; sleep 0.02; done");
+    assert_eq!(count(), "2");
+    rig.wait(process.kill()).unwrap();
+    assert_eq!(count(), "0", "killed with its process");
+    for end in ["", "exit 0", "kill -9 $$", "exec true"] {
+        let session = sandbox.remote.session("s").unwrap();
+        rig.wait(session.exec(format!("{detach}; {end}"))).unwrap();
+        assert_eq!(count(), "2", "{end}: a session's jobs live on");
+        rig.wait(session.exec("true")).unwrap();
+        rig.wait(session.delete()).unwrap();
+        assert_eq!(count(), "0", "{end}: deleted with its session");
+    }
+});

@@ -11,7 +11,7 @@
 mod cgroup;
 mod tree;
 
-use crate::spawn::Identity;
+use crate::spawn::{Identity, Left};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::process::Pid;
 use std::io;
@@ -62,6 +62,14 @@ impl Processes {
         match self {
             Self::Cgroup(groups) => groups.stop(shell_line, grace).await,
             Self::Tree(tree) => tree.stop(shell, shell_line, grace).await,
+        }
+    }
+
+    /// A shell has ended, and left this behind.
+    pub(super) fn ended(&mut self, left: Left) {
+        // Groups hold it all the same.
+        if let Self::Tree(tree) = self {
+            tree.ended(left);
         }
     }
 

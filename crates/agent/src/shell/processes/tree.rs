@@ -3,7 +3,8 @@
 //! The shell is a subreaper, so whatever a command started stays below it, however often it forked and detached. What
 //! lived below the shell before a command began is set apart by (pid, start time).
 
-use crate::spawn::group::descent::{Identity, below, is_zombie, stat};
+use crate::spawn::Left;
+use crate::spawn::group::descent::{Identity, below, descendants, is_zombie, living, stat};
 use crate::spawn::group::held::{Held, all_ended, read_proc};
 use crate::spawn::group::{KILLED_WITHIN, ROUNDS, unkillable};
 use rustix::process::{Pid, Signal};
@@ -17,12 +18,20 @@ use tokio::time::Instant;
 pub(in crate::shell) struct Tree {
     /// What earlier commands left behind.
     survivors: HashSet<Identity>,
+    /// What shells that have ended left behind.
+    left: Vec<Left>,
 }
 
 impl Tree {
-    /// A new shell starts with nothing below it: what lived below the last one belongs to the reaper above.
+    /// A new shell starts with nothing below it: what lived below the last one is with what that left.
     pub(super) fn forget(&mut self) {
         self.survivors.clear();
+    }
+
+    /// A shell has ended, and left this.
+    pub(super) fn ended(&mut self, left: Left) {
+        self.left.retain(|left| !left.is_empty());
+        self.left.push(left);
     }
 
     pub(super) fn set_apart(&mut self, shell: Pid) -> io::Result<()> {
@@ -138,8 +147,17 @@ impl Tree {
     }
 
     pub(super) async fn kill_survivors(&mut self) -> io::Result<()> {
+        let living = living()?;
+        let mut all = std::mem::take(&mut self.survivors);
+        let left: Vec<_> = self.left.drain(..).flat_map(|left| left.identities()).collect();
+        let left = left
+            .into_iter()
+            .filter(|(pid, start)| living.iter().any(|(other, stat)| (other, stat.start) == (pid, *start)));
+        all.extend(left);
+        let below = descendants(&living, all.iter().map(|(pid, _)| *pid));
+        all.extend(below);
         let mut held = Vec::new();
-        for (pid, start) in self.survivors.drain() {
+        for (pid, start) in all {
             let Some(pid) = Pid::from_raw(pid) else { continue };
             let Some(one) = Held::open(pid)? else { continue };
             if stat(pid).is_ok_and(|stat| stat.start == start) {

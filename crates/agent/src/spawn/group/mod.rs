@@ -84,7 +84,7 @@ impl Group {
             }
             None => {
                 let child = spawner.spawn(&SpawnSpec { cgroup: None, subreaper: true, ..*spec })?;
-                Ok((Self(Kind::Tree(Tree::of(child.pid()))), child))
+                Ok((Self(Kind::Tree(Tree::of(child.pid(), child.left()))), child))
             }
         }
     }

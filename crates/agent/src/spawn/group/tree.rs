@@ -1,7 +1,8 @@
 //! A group by descent. The program that leads it is a subreaper, so whatever it started stays below it while it lives.
 //! After its end what is left is known by the session (setsid(2)) that the leader made, and by having been seen below it
-//! before: a process that detached in a session of its own, unseen, is lost to the group.
+//! before, or by having become a child of process 1 at the leader's end.
 
+use super::super::reaper::Left;
 use super::descent::{Identity, Stat, descendants, living, stat};
 use super::held::{Held, all_ended};
 use super::{Asking, KILLED_WITHIN, ROUNDS, unkillable};
@@ -20,13 +21,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Tree {
     leader: Identity,
     seen: Mutex<HashSet<Identity>>,
+    /// What the leader has left behind.
+    left: Left,
 }
 
 impl Tree {
-    pub(super) fn of(leader: Pid) -> Self {
+    pub(super) fn of(leader: Pid, left: Left) -> Self {
         // One that has ended already has no descendants that could be told from others'.
         let start = stat(leader).map_or(0, |stat| stat.start);
-        Self { leader: (leader.as_raw_nonzero().get(), start), seen: Mutex::default() }
+        Self { leader: (leader.as_raw_nonzero().get(), start), seen: Mutex::default(), left }
     }
 
     fn seen(&self) -> MutexGuard<'_, HashSet<Identity>> {
@@ -37,6 +40,7 @@ impl Tree {
     fn identities(&self) -> io::Result<Vec<Identity>> {
         let living = living()?;
         let mut seen = self.seen();
+        seen.extend(self.left.identities());
         // The leader's number can only name another session once no process of its own is left in it.
         let taken_over =
             living.iter().any(|(pid, stat)| *pid == self.leader.0 && stat.start != self.leader.1);
