@@ -116,6 +116,7 @@ impl Processes {
         let session = request.session_id.clone().unwrap_or_else(SessionId::default_session);
         let process = self.enter(context, &request)?;
         let begun = async {
+            sessions.enter(request.session_id.as_ref())?;
             let point = sessions.start_point(Some(&session)).await?;
             let deadline = request.timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
             let restarts = request.restart == Restart::Always;
