@@ -71,7 +71,7 @@ fn vitest(ws: &Workspace, select: &Selection, report: &mut Report) -> Result<()>
     let mut command = cmd("npx")
         .args(["--no-install", "vitest", "run"])
         .dir(ws.path(FOLDER))
-        .env("SANDCRAB_BINARY", ws.binary("debug", "sandcrab"))
+        .env("SANDCRAB_BIN", ws.binary("debug", "sandcrab"))
         .limit(Duration::from_secs(15 * 60));
     // What vitest takes is a regular expression.
     let pattern = match &select.names {
