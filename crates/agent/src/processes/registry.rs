@@ -94,7 +94,8 @@ fn ends(signal: Signal) -> bool {
 }
 
 pub(super) fn not_found(id: &ProcessId, how: &str) -> ApiError {
-    ApiError::new(ErrorCode::ProcessNotFound, format!("process {id:?} {how}")).with("processId", id.as_str())
+    ApiError::new(ErrorCode::ProcessNotFound, format!("process {id:?} not found: it {how}"))
+        .with("processId", id.as_str())
 }
 
 impl Processes {
