@@ -21,7 +21,7 @@ export interface ExposePortResult {
   /** Where it is reached by everyone who knows this. */
   url: string;
   port: number;
-  name?: string;
+  name: string | undefined;
 }
 
 /** A port as `getExposedPorts` lists it. */
@@ -38,7 +38,7 @@ export async function exposePort(target: Target, port: number, options: ExposePo
   const { hostname, name, token } = options;
   const body = { port, hostname, name, token, replace: true };
   const exposed = await target.json<wire.ExposedPort>("exposePort", "POST", "/ports", body);
-  return { url: exposed.url, port: exposed.port, ...(exposed.name === undefined ? {} : { name: exposed.name }) };
+  return { url: exposed.url, port: exposed.port, name: exposed.name };
 }
 
 /** Only such an id can stand in a host name, which knows no case. */
