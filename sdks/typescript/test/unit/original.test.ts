@@ -43,6 +43,15 @@ describe("every public name of the original", () => {
     expect(theirs.values.filter((name) => !(name in sandcrab))).toEqual([]);
   });
 
+  test("sub-paths too", () => {
+    const read = (path: string) => JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), "utf8"));
+    const paths = ({ exports }: { exports: object }) => Object.keys(exports).map((path) => path.slice(2));
+    const original = paths(read("node_modules/@cloudflare/sandbox/package.json")).filter((path) => path !== "");
+    expect([...(page.get("Sub-paths")?.keys() ?? [])].sort()).toEqual(original.sort());
+    const own = paths(read("package.json"));
+    expect(standing("Sub-paths", "same", "differs").filter((path) => !own.includes(path))).toEqual([]);
+  });
+
   test.each(MEMBERS)("%s: the page says what is there and what is not", (under, _, name) => {
     const members = ours.membersOf(name);
     expect(standing(under, "same", "differs").filter((one) => !members.includes(one))).toEqual([]);
