@@ -52,7 +52,7 @@ export async function prepareRepository(sandbox, { withFolder = true } = {}) {
   const daemon = await sandbox.startProcess("git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr", {
     sessionId: "preparation",
   });
-  await daemon.waitForPort(9418);
+  await daemon.waitForPort(9418, { mode: "tcp" });
 }
 
 /** /workspace/script.py, which writes down what it finds in its environment. */

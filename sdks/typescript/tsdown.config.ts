@@ -12,4 +12,5 @@ export default defineConfig([
   // "neutral": nothing of Node's may slip in, the same files run in browsers and Workers.
   { ...common, entry: ["src/index.ts"], platform: "neutral" },
   { ...common, entry: ["src/node.ts"], platform: "node", clean: false },
+  { ...common, entry: ["src/openai.ts"], platform: "neutral", clean: false },
 ]);

@@ -16,7 +16,13 @@ export default defineConfig({
       },
       {
         // The built package, as its users get it, against a real server.
-        resolve: { alias: { "sandcrab/node": here("dist/node.js"), sandcrab: here("dist/index.js") } },
+        resolve: {
+          alias: {
+            "sandcrab/node": here("dist/node.js"),
+            "sandcrab/openai": here("dist/openai.js"),
+            sandcrab: here("dist/index.js"),
+          },
+        },
         test: {
           name: "server",
           include: ["test/{conformance,runtimes,examples}/**/*.test.ts"],

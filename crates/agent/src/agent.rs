@@ -5,7 +5,7 @@ use crate::events::Events;
 use crate::exec::execution::Execution;
 use crate::exec::registry::Registry;
 use crate::exec::spool::SpoolDir;
-use crate::files::http::{CwdOf, FilesState};
+use crate::files::http::{CwdOf, EnterSession, FilesState};
 use crate::files::{FilePath, Files};
 use crate::fingerprint::Fingerprint;
 use crate::fitness::Fitness;
@@ -108,11 +108,13 @@ impl axum::extract::FromRef<Arc<Agent>> for FilesState {
     fn from_ref(agent: &Arc<Agent>) -> Self {
         let files = agent.files.clone();
         let agent = Arc::clone(agent);
+        let sessions = Arc::clone(&agent);
+        let enter: EnterSession = Arc::new(move |id| sessions.sessions.enter(Some(id)));
         let cwd: CwdOf = Arc::new(move |id| {
             let agent = Arc::clone(&agent);
             Box::pin(async move { Ok(agent.sessions.cwd_of(id.as_ref()).await) })
         });
-        Self { files, cwd }
+        Self { files, cwd, enter }
     }
 }
 
@@ -214,6 +216,11 @@ impl Agent {
         let directory = FilePath::new(workspace, cwd.clone());
         self.files.mkdir(directory, true, None).await.map_err(|error| error.with("field", "cwd"))?;
         self.sessions.create(request, cwd)
+    }
+
+    /// Something else than a command uses this session: see [`Sessions::enter`].
+    pub(crate) fn enter_session(&self, session: Option<&SessionId>) -> Result<(), ApiError> {
+        self.sessions.enter(session)
     }
 
     /// Where a program that belongs to a session begins (contract S14): see [`Sessions::start_point`].

@@ -179,6 +179,36 @@ async fn s10_sessions_are_created_described_and_deleted() {
 }
 
 #[tokio::test]
+async fn s10_a_session_that_only_files_processes_or_code_use_is_one() {
+    let sandbox = Sandbox::start();
+    let absolute = sandbox.dir.path().join("f").display().to_string();
+    for (session, path, mut request) in [
+        ("relative", "/files/exists", json!({ "path": "f" })),
+        ("absolute", "/files/exists", json!({ "path": absolute })),
+        ("process", "/processes", json!({ "command": "true" })),
+        ("run", "/code/run", json!({ "code": "1", "language": "javascript" })),
+        ("context", "/code/contexts", json!({ "language": "javascript" })),
+        ("git", "/git/checkout", json!({ "repoUrl": "http://127.0.0.1:1/none.git" })),
+    ] {
+        request["sessionId"] = json!(session);
+        sandbox.call("POST", path, Some(&request)).await;
+        let (status, found) = sandbox.call("GET", &format!("/sessions/{session}"), None).await;
+        assert_eq!((status, &found["id"]), (StatusCode::OK, &json!(session)), "{path}");
+        let (status, _) = sandbox.call("DELETE", &format!("/sessions/{session}"), None).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+    }
+    let bad = json!({ "path": "", "sessionId": "bad" });
+    assert_eq!(sandbox.call("POST", "/files/exists", Some(&bad)).await.0, StatusCode::BAD_REQUEST);
+    sandbox.call("POST", "/files/exists", Some(&json!({ "path": "f", "sessionId": "default" }))).await;
+    let (_, list) = sandbox.call("GET", "/sessions", None).await;
+    assert_eq!(
+        list["sessions"],
+        json!([]),
+        "a refused call makes none, and no shell is started for the default one"
+    );
+}
+
+#[tokio::test]
 async fn s11_variables_reach_every_session_from_its_next_command() {
     let sandbox = Sandbox::start();
     sandbox.call("POST", "/sessions", Some(&json!({ "id": "own", "env": { "A": "own" } }))).await;

@@ -14,8 +14,6 @@ use utoipa::ToSchema;
 pub const MIN_PORT: u16 = 1024;
 /// Characters of a token that is made up: 16 of 37 are 83 bits.
 pub const TOKEN_LENGTH: usize = 16;
-/// The shortest token that is taken as it was given; a shorter one is lengthened by random characters.
-pub const MIN_TOKEN_LENGTH: usize = 8;
 /// What a token is made of.
 pub const TOKEN_CHARACTERS: &[u8; 37] = b"abcdefghijklmnopqrstuvwxyz0123456789_";
 /// The longest label of a host name (RFC 1035, section 2.3.4).
@@ -40,11 +38,16 @@ pub struct ExposePort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: Option<String>,
-    /// 1-16 characters of `a-z 0-9 _`. Random characters are appended to one that is shorter than 8 or taken already.
-    /// Default: 16 random characters.
+    /// 1-16 characters of `a-z 0-9 _`, used as they are. It is all that keeps strangers out: who tries many is slowed
+    /// down, but a short one is guessed in a few tries. No other port of the sandbox may have it. Random characters are
+    /// appended only where another account has the same id, port and token. Default: 16 random characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 16, pattern = "^[a-z0-9_]*$")]
     pub token: Option<String>,
+    /// What to do if the port is exposed already. False, which is the default: refuse. True: it keeps its URL and gets
+    /// the `name` that is given; with another `token` it gets a new URL, and the old one is dead at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// A port that is exposed.
@@ -146,13 +149,20 @@ fn is_label(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(inner) && !id.starts_with('-') && !id.ends_with('-')
 }
 
+/// What was given as a port is none that can be used. The message begins as programs look for it.
+pub fn invalid_port(port: serde_json::Value, reason: &str) -> ApiError {
+    ApiError::new(ErrorCode::InvalidPortNumber, format!("Invalid port number: {port} {reason}"))
+        .with("port", port)
+        .with("reason", reason)
+}
+
 /// A port that can be exposed.
 pub fn port(port: i64) -> Result<u16, ApiError> {
     u16::try_from(port).ok().filter(|port| *port >= MIN_PORT).ok_or_else(|| {
-        let reason = format!("must be an integer from {MIN_PORT} to 65535");
-        ApiError::new(ErrorCode::InvalidPortNumber, format!("port {port} {reason}"))
-            .with("port", port)
-            .with("reason", reason)
+        invalid_port(
+            port.into(),
+            &format!("must be an integer from {MIN_PORT} to 65535; the lower ones are reserved"),
+        )
     })
 }
 

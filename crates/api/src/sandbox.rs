@@ -228,6 +228,42 @@ pub struct SandboxDestroyed {
     pub timestamp: Timestamp,
 }
 
+/// How to stop a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StopSandbox {
+    /// Default `SIGTERM`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<StopSignal>,
+}
+
+/// How what runs in a sandbox is ended when it is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum StopSignal {
+    /// Its processes get SIGTERM and have 5 seconds to end; then everything else ends.
+    #[default]
+    #[serde(rename = "SIGTERM")]
+    Term,
+    /// The same.
+    #[serde(rename = "SIGINT")]
+    Int,
+    /// Everything ends at once.
+    #[serde(rename = "SIGKILL")]
+    Kill,
+}
+
+/// The answer to stopping a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxStopped {
+    /// Always true: failures are errors.
+    pub success: bool,
+    /// The sandbox in which nothing runs.
+    pub sandbox_id: SandboxId,
+    /// When it was done.
+    pub timestamp: Timestamp,
+}
+
 /// One entry of a sandbox's event log (contract L08).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

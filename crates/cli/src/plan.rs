@@ -185,7 +185,7 @@ impl Plan {
             Command::Expose(ExposeArgs { hostname, name, token, sandbox, port }) => Action::Expose {
                 sandbox: sandbox.parse()?,
                 port,
-                options: ExposeOptions { hostname, name, token },
+                options: ExposeOptions { hostname, name, token, replace: false },
             },
             Command::Unexpose(unexpose) => {
                 Action::Unexpose { sandbox: unexpose.sandbox.parse()?, port: unexpose.port }

@@ -19,6 +19,8 @@ pub struct ExposeOptions {
     pub name: Option<String>,
     /// 1-16 characters of `a-z 0-9 _`. Default: 16 random ones.
     pub token: Option<String>,
+    /// A port that is exposed already keeps its URL, or gets a new one with another token. Default: it is an error.
+    pub replace: bool,
 }
 
 impl Sandbox {
@@ -28,8 +30,8 @@ impl Sandbox {
     /// `PORT_ALREADY_EXPOSED`, `INVALID_PORT_NUMBER`, `INVALID_PORT` in the host's network, `CUSTOM_DOMAIN_REQUIRED`
     /// when nothing says which domain the URL is to have, `VALIDATION_FAILED` also for an id that no host name can hold.
     pub async fn expose_port(&self, port: u16, options: ExposeOptions) -> Result<ExposedPort, ClientError> {
-        let ExposeOptions { hostname, name, token } = options;
-        let body = ExposePort { port: port.into(), hostname, name, token };
+        let ExposeOptions { hostname, name, token, replace } = options;
+        let body = ExposePort { port: port.into(), hostname, name, token, replace };
         let call = Call::post("exposePort", self.target().path("/ports")).json(&body);
         self.target().json(&call).await
     }

@@ -14,7 +14,9 @@ use http::Method;
 use sandcrab_api::code::{CodeContext, CodeContextDeleted, CreateCodeContext, RunInfo};
 use sandcrab_api::exec::ExecInfo;
 use sandcrab_api::process::ProcessInfo;
-use sandcrab_api::sandbox::{SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo};
+use sandcrab_api::sandbox::{
+    SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo, SandboxStopped, StopSandbox, StopSignal,
+};
 use sandcrab_api::session::{CreateSession, Done, EnvChanges, SessionInfo, SessionList, SetEnv};
 use sandcrab_api::{ContextId, ExecId, ProcessId, RunId, SandboxId, SessionId};
 use serde::de::DeserializeOwned;
@@ -145,6 +147,16 @@ impl Sandbox {
         let destroyed = self.target.transport.json(&call).await?;
         *declared = self.target.plain;
         Ok(destroyed)
+    }
+
+    /// Ends all that runs in it and keeps its files and exposed ports: its next use starts it again on them.
+    ///
+    /// # Errors
+    /// `SANDBOX_NOT_FOUND`.
+    pub async fn stop(&self, signal: StopSignal) -> Result<SandboxStopped, ClientError> {
+        let body = StopSandbox { signal: Some(signal) };
+        let call = Call::post("stopSandbox", self.target.path("/stop")).json(&body);
+        self.target.transport.json(&call).await
     }
 
     /// The session with this id. Sends nothing: its first command creates it.

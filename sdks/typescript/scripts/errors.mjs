@@ -15,6 +15,25 @@ const names = {
   BACKUP_CREATE_FAILED: "BackupCreateError",
   BACKUP_RESTORE_FAILED: "BackupRestoreError",
 };
+/**
+ * `error.name` where it is not the class's: what Cloudflare's SDK says for a code that has no class of its own there.
+ * Programs compare it.
+ */
+const shownNames = {
+  IS_DIRECTORY: "FileSystemError",
+  NOT_DIRECTORY: "FileSystemError",
+  NAME_TOO_LONG: "FileSystemError",
+  READ_ONLY: "FileSystemError",
+  NO_SPACE: "FileSystemError",
+  RESOURCE_BUSY: "FileSystemError",
+  COMMAND_PERMISSION_DENIED: "CommandError",
+  INVALID_COMMAND: "CommandError",
+  INVALID_PORT_NUMBER: "InvalidPortError",
+  PYTHON_NOT_AVAILABLE: "SandboxError",
+  JAVASCRIPT_NOT_AVAILABLE: "SandboxError",
+  WATCH_START_ERROR: "SandboxError",
+  INTERNAL_ERROR: "SandboxError",
+};
 const parents = {
   IS_DIRECTORY: "FILESYSTEM_ERROR",
   NOT_DIRECTORY: "FILESYSTEM_ERROR",
@@ -25,6 +44,8 @@ const parents = {
   COMMAND_TIMEOUT: "COMMAND_EXECUTION_ERROR",
   INVALID_COMMAND: "COMMAND_EXECUTION_ERROR",
   INVALID_PORT_NUMBER: "INVALID_PORT",
+  MISSING_CREDENTIALS: "BUCKET_MOUNT_ERROR",
+  INVALID_MOUNT_CONFIG: "BUCKET_MOUNT_ERROR",
 };
 /** What `context` holds, where the API names it. */
 const contexts = {
@@ -50,6 +71,13 @@ const contexts = {
   RESOURCE_BUSY: { "sessionId?": "string", "waiting?": "number", "retryAfter?": "number" },
   QUOTA_EXCEEDED: { limit: "number | string", value: "number", scope: "string" },
   INTERPRETER_NOT_READY: { "retryAfter?": "number" },
+  CONTAINER_UNAVAILABLE: { "reason?": "string", "retryAfterMs?": "number" },
+  OPERATION_INTERRUPTED: { "reason?": "string" },
+  BACKUP_NOT_FOUND: { backupId: "string" },
+  BACKUP_EXPIRED: { backupId: "string", "expiredAt?": "string" },
+  INVALID_BACKUP_CONFIG: { reason: "string" },
+  BACKUP_CREATE_FAILED: { dir: "string", "backupId?": "string" },
+  BACKUP_RESTORE_FAILED: { dir: "string", backupId: "string" },
   OOM_KILLED: { limit: "number", peak: "number" },
   VALIDATION_FAILED: { validationErrors: "{ field: string; message: string; code?: string }[]" },
 };
@@ -74,7 +102,7 @@ function errorClass(code) {
   const own = Object.entries(context ?? {}).filter(([name]) => !inherited.includes(name.replace("?", "")));
   const lines = [`/** The class of \`${code}\`. */`];
   lines.push(`export class ${classOf(code)} extends ${parent ? classOf(parent) : `SandboxError<${facts(context)}>`} {`);
-  lines.push(`  override name = "${classOf(code)}";`);
+  lines.push(`  override name = "${shownNames[code] ?? classOf(code)}";`);
   if (parent && context) lines.push(`  declare readonly errorResponse: ErrorFacts<${facts(context)}>;`);
   for (const [name, type] of own) {
     const optional = name.endsWith("?");
@@ -87,7 +115,7 @@ function errorClass(code) {
 }
 
 export function errorClasses(codes) {
-  for (const code of Object.keys({ ...names, ...parents, ...contexts })) {
+  for (const code of Object.keys({ ...names, ...parents, ...shownNames, ...contexts })) {
     if (!codes.includes(code)) throw new Error(`scripts/errors.mjs names ${code}, which the API does not have`);
   }
   // A class must be declared before another extends it.

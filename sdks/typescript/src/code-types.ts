@@ -80,7 +80,9 @@ export interface ChartData {
   data: unknown;
   layout?: unknown;
   config?: unknown;
-  library?: string;
+  library?: "matplotlib" | "plotly" | "altair" | "seaborn" | "unknown";
+  /** Base64. */
+  image?: string;
 }
 
 /** Something that code shows, in each form in which it offers itself. */

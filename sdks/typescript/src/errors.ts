@@ -1,5 +1,12 @@
-import { ERROR_CLASSES, type ErrorCode, ServiceNotRespondingError, ValidationFailedError } from "./generated/errors.js";
+import {
+  BucketMountError,
+  ERROR_CLASSES,
+  type ErrorCode,
+  ServiceNotRespondingError,
+  ValidationFailedError,
+} from "./generated/errors.js";
 import type { Answer } from "./node-http.js";
+import type { RPCTransportErrorKind } from "./original-types.js";
 import { type ErrorFacts, SandboxError } from "./sandbox-error.js";
 
 export * from "./generated/errors.js";
@@ -30,10 +37,22 @@ export class SandboxSecurityError extends ValidationFailedError {
   }
 }
 
-/** The server could not be reached, or the connection to it broke before the answer was whole. */
-export class ConnectionError extends ServiceNotRespondingError {
-  override name = "ConnectionError";
+/** The parent of `ConnectionError`, by the name that Cloudflare's SDK has for it. */
+export class RPCTransportError extends ServiceNotRespondingError {
+  override name = "RPCTransportError";
 
+  /** What kind of fault it is; here always `connection_failed`. */
+  get kind(): RPCTransportErrorKind {
+    return (this.context.kind as RPCTransportErrorKind | undefined) ?? "unknown";
+  }
+  /** What the platform said. */
+  get originalMessage(): string {
+    return String(this.context.originalMessage ?? this.message);
+  }
+}
+
+/** The server could not be reached, or the connection to it broke before the answer was whole. */
+export class ConnectionError extends RPCTransportError {
   constructor(operation: string, url: string, cause: unknown) {
     const reason = reasonOf(cause);
     super(
@@ -41,13 +60,45 @@ export class ConnectionError extends ServiceNotRespondingError {
         code: "SERVICE_NOT_RESPONDING",
         message: `${operation}: no answer from ${url}: ${reason}`,
         operation,
-        context: { url, reason },
+        context: {
+          url,
+          reason,
+          kind: "connection_failed",
+          originalMessage: reason,
+          errorName: cause instanceof Error ? cause.name : "Error",
+        },
         httpStatus: 502,
         timestamp: new Date().toISOString(),
         suggestion: "Check that `sandcrab serve` runs there and that the network lets this program reach it.",
       },
       { cause },
     );
+  }
+}
+
+/** Of Cloudflare's SDK; nothing here throws it: there are no bucket mounts yet. */
+export class S3FSMountError extends BucketMountError {
+  override name = "S3FSMountError";
+}
+
+/** Of Cloudflare's SDK; nothing here throws it: there are no bucket mounts yet. */
+export class BucketUnmountError extends BucketMountError {
+  override name = "BucketUnmountError";
+}
+
+/** Something that Cloudflare's SDK has, and this package not (yet). */
+export class NotSupportedError extends SandboxError<{ feature: string }> {
+  override name = "NotSupportedError";
+
+  constructor(feature: string, suggestion: string) {
+    super({
+      code: "NOT_SUPPORTED",
+      message: `${feature} is not supported by Sandcrab`,
+      context: { feature },
+      httpStatus: 501,
+      timestamp: new Date().toISOString(),
+      suggestion,
+    });
   }
 }
 

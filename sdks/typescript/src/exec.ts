@@ -1,8 +1,9 @@
+import { concat, decodeBase64, encodeBase64 } from "./base64.js";
 import { cancellable, cancelUntilDone } from "./cancel.js";
 import { CommandTimeoutError, errorOf } from "./errors.js";
 import { resumableStream } from "./exec-stream.js";
 import { newExecId } from "./ids.js";
-import { parseSSEStream } from "./sse.js";
+import { parseSSEStream, responseToAsyncIterable } from "./sse.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
 import type { BaseExecOptions, ExecEvent, ExecOptions, ExecResult, StreamOptions } from "./types.js";
@@ -13,6 +14,10 @@ import type * as wire from "./wire.js";
  * attaches to the command instead of running it twice (contract S12).
  */
 export const RETENTION_MS: number = 5 * 60 * 1000;
+
+/** The most bytes of each stream that the error of a command out of time quotes. */
+const EXCERPT_BYTES = 64 * 1024;
+const NEWLINE = 10;
 
 /** Runs a command and returns its result. */
 export async function exec(
@@ -28,7 +33,7 @@ export async function exec(
     request.maxOutputBytes = options.maxOutputBytes;
     const streamed = options.onOutput && options.stream !== false;
     const work = (streamed ? streamedResult : plainResult)(target, request, options);
-    const whole = await (request.fresh ? work.catch(timedOut) : work);
+    const whole = await (request.fresh ? work.catch((error) => timedOut(target, request, error)) : work);
     result = options.stripFinalNewline === false ? whole : withoutFinalNewlines(whole);
   } catch (error) {
     options.onError?.(error as Error);
@@ -131,21 +136,43 @@ export function cancel(target: Target, execId: string, pending: () => boolean): 
 }
 
 /** Without a session nothing else depends on the command: that it ran out of time is its result, as of timeout(1). */
-function timedOut(error: unknown): wire.ExecResult {
+async function timedOut(target: Target, request: Request, error: unknown): Promise<wire.ExecResult> {
   if (!(error instanceof CommandTimeoutError)) throw error;
   const { timeout } = error;
   const { command, stdout = "", stderr = "" } = error.context;
-  const gap = stderr === "" || stderr.endsWith("\n") ? "" : "\n";
+  const excerpt = { stdout: encodeText(stdout), stderr: encodeText(stderr) };
+  const isWhole = excerpt.stdout.length < EXCERPT_BYTES && excerpt.stderr.length < EXCERPT_BYTES;
+  // What the error quotes is text, and its beginning.
+  const output = isWhole && request.encoding !== "base64" ? excerpt : await outputOf(target, request);
+  const gap = output.stderr.length === 0 || output.stderr.at(-1) === NEWLINE ? "" : "\n";
+  const why = encodeText(`${gap}Command timed out after ${timeout} ms\n`);
+  const encoding = request.encoding ?? "utf8";
+  const written = encoding === "base64" ? encodeBase64 : (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return {
     success: false,
     exitCode: 124,
-    stdout,
-    stderr: `${stderr}${gap}Command timed out after ${timeout} ms\n`,
+    stdout: written(output.stdout),
+    stderr: written(concat([output.stderr, why])),
     command,
     duration: timeout,
     timestamp: error.timestamp,
-    encoding: "utf8",
+    encoding,
   } as wire.ExecResult;
+}
+
+/** What is kept of a command's output. */
+async function outputOf(target: Target, request: Request): Promise<{ stdout: Uint8Array; stderr: Uint8Array }> {
+  const path = `${target.path}/execs/${request.execId}/stream?encoding=base64`;
+  const call = { operation: "exec", method: "GET", path };
+  const response = await retrying(target.transport, () => target.transport.stream(call));
+  const pieces: Record<"stdout" | "stderr", Uint8Array[]> = { stdout: [], stderr: [] };
+  for await (const event of responseToAsyncIterable<ExecEvent>(response))
+    if (event.type === "stdout" || event.type === "stderr") pieces[event.type].push(decodeBase64(event.data));
+  return { stdout: concat(pieces.stdout), stderr: concat(pieces.stderr) };
+}
+
+function encodeText(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
 }
 
 function withoutFinalNewlines(result: wire.ExecResult): wire.ExecResult {

@@ -1,3 +1,4 @@
+import type { Process } from "./processes.js";
 import type { ExecResult } from "./types.js";
 
 const PROCESS_STATUSES = ["starting", "running", "completed", "failed", "killed", "error"] as const;
@@ -11,7 +12,7 @@ export function isProcessStatus(value: unknown): value is ProcessStatus {
 }
 
 /** Whether `value` has the shape of a process: an id, a command and a status. */
-export function isProcess(value: unknown): value is { id: string; command: string; status: ProcessStatus } {
+export function isProcess(value: unknown): value is Process {
   const { id, command, status } = fieldsOf(value);
   return typeof id === "string" && typeof command === "string" && isProcessStatus(status);
 }

@@ -187,10 +187,11 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /** Makes a directory. */
-  mkdir(path: string, options?: types.MkdirOptions & Scope): Promise<types.FileResult> {
+  async mkdir(path: string, options?: types.MkdirOptions & Scope): Promise<types.MkdirResult> {
     const { recursive, mode } = options ?? {};
     const body = { path, recursive, mode, sessionId: this.#sessionOf(options) };
-    return this.target.json<wire.FileChanged>("mkdir", "POST", "/files/mkdir", body);
+    const made = await this.target.json<wire.FileChanged>("mkdir", "POST", "/files/mkdir", body);
+    return { ...made, recursive: recursive === true };
   }
 
   /** Deletes a file or a link; a directory is refused with IsDirectoryError. */

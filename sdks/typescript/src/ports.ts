@@ -1,4 +1,4 @@
-import { invalidField, PortAlreadyExposedError, PortNotExposedError, SandboxSecurityError } from "./errors.js";
+import { invalidField, PortNotExposedError, SandboxSecurityError } from "./errors.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
 import type * as wire from "./wire.js";
@@ -9,7 +9,10 @@ export interface ExposePortOptions {
   hostname: string;
   /** A label for people. */
   name?: string | undefined;
-  /** 1-16 characters of a-z, 0-9 and `_`. Default: 16 random ones. */
+  /**
+   * 1-16 characters of a-z, 0-9 and `_`, used as they are: it is all that keeps strangers out, and a short one is soon
+   * guessed. No other port of the sandbox may have it. Default: the one that the port has, else 16 random characters.
+   */
   token?: string | undefined;
 }
 
@@ -18,7 +21,7 @@ export interface ExposePortResult {
   /** Where it is reached by everyone who knows this. */
   url: string;
   port: number;
-  name?: string;
+  name: string | undefined;
 }
 
 /** A port as `getExposedPorts` lists it. */
@@ -33,31 +36,9 @@ export interface ExposedPort {
 export async function exposePort(target: Target, port: number, options: ExposePortOptions): Promise<ExposePortResult> {
   checkHostLabel(target.id);
   const { hostname, name, token } = options;
-  const body = { port, hostname, name, token };
-  const expose = () => target.json<wire.ExposedPort>("exposePort", "POST", "/ports", body);
-  let exposed: wire.ExposedPort;
-  try {
-    exposed = await expose();
-  } catch (error) {
-    if (!(error instanceof PortAlreadyExposedError)) throw error;
-    const standing = await standingPort(target, port, hostname, token);
-    if (standing) return standing;
-    await unexposePort(target, port);
-    exposed = await expose();
-  }
-  return { url: exposed.url, port: exposed.port, ...(exposed.name === undefined ? {} : { name: exposed.name }) };
-}
-
-/** The port as it is exposed; undefined if it is not, or not under this token. */
-async function standingPort(
-  target: Target,
-  port: number,
-  hostname: string,
-  token: string | undefined,
-): Promise<ExposePortResult | undefined> {
-  if (token !== undefined && !(await validatePortToken(target, port, token))) return undefined;
-  const found = (await portsOf(target, hostname)).find((one) => one.port === port);
-  return found && { url: found.url, port, ...(found.name === undefined ? {} : { name: found.name }) };
+  const body = { port, hostname, name, token, replace: true };
+  const exposed = await target.json<wire.ExposedPort>("exposePort", "POST", "/ports", body);
+  return { url: exposed.url, port: exposed.port, name: exposed.name };
 }
 
 /** Only such an id can stand in a host name, which knows no case. */
@@ -104,6 +85,6 @@ export async function unexposePort(target: Target, port: number): Promise<void> 
 
 /** A number in a path must not turn into another path. @internal */
 export function checkPort(port: number): number {
-  if (!Number.isInteger(port)) throw invalidField("port", `${JSON.stringify(port)} is not an integer`);
-  return port;
+  if (Number.isInteger(port)) return port;
+  throw invalidField("port", `Invalid port number: ${JSON.stringify(port)} is not an integer`);
 }

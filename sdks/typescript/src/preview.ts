@@ -51,7 +51,7 @@ export const SWITCHES_PROTOCOLS: boolean = "WebSocketPair" in globalThis;
 const NO_WEBSOCKETS = "the program that passes requests on to this preview cannot pass on WebSockets";
 
 /** Whether a request asks for a WebSocket. */
-function isUpgrade(request: Request): boolean {
+export function isUpgrade(request: Request): boolean {
   return request.headers.get("upgrade")?.toLowerCase() === "websocket";
 }
 

@@ -2,6 +2,7 @@ import { type Connection, checkConnection } from "./connect.js";
 import { SandboxNotFoundError } from "./errors.js";
 import { checkSandboxId, checkSessionId } from "./ids.js";
 import { ExecutionSession, Operations } from "./operations.js";
+import { fetchPort, portRequest } from "./port-fetch.js";
 import * as ports from "./ports.js";
 import { Target } from "./target.js";
 import { retrying } from "./transport.js";
@@ -68,15 +69,15 @@ export function getSandbox(connection: Connection, id: string, options: SandboxO
   const { normalizeId, enableDefaultSession } = options;
   const { transport, ...defaults } = checkConnection(connection);
   // Only what the server knows is sent: an option of another package, or a mistyped one, breaks no sandbox.
-  const { sleepAfter, keepAlive, labels, image = defaults.image, limits, env, network } = options;
-  const setup: SandboxSetup = { sleepAfter, keepAlive, labels, image, limits, env, network };
+  const { sleepAfter, keepAlive, labels, image = defaults.image, limits, env, network, isolation } = options;
+  const setup: SandboxSetup = { sleepAfter, keepAlive, labels, image, limits, env, network, isolation };
   const wanted = Object.values(setup).some((value) => value !== undefined);
   const checked = checkSandboxId(id, normalizeId);
   return new Sandbox(new Target(transport, checked, enableDefaultSession === false, wanted ? setup : undefined));
 }
 
-/** An isolated Linux computer. */
-export class Sandbox extends Operations<types.InSession> {
+/** An isolated Linux computer. The parameter is there for code that names one, and stands for nothing. */
+export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
   /** The sandbox's id. */
   readonly id: string;
 
@@ -174,6 +175,59 @@ export class Sandbox extends Operations<types.InSession> {
     await this.target.read<wire.SandboxInfo>(operation, "PUT", "", setup);
   }
 
+  /** Accepted, and without effect: there is one transport here. */
+  async setTransport(_transport: string): Promise<void> {}
+
+  /** Accepted, and without effect: nothing here waits for a container. */
+  async setContainerTimeouts(_timeouts: Record<string, number | undefined>): Promise<void> {}
+
+  /** Null: where a sandbox runs is the server's machine, which has no placement id. */
+  async getContainerPlacementId(): Promise<string | null | undefined> {
+    return null;
+  }
+
+  /**
+   * Sends a request to a port of the sandbox, exposed or not, and gives its answer as it is, redirects and failures too; a
+   * 502 of the code `SERVICE_NOT_RESPONDING` if nothing answers there. What listens sees the host `localhost:PORT`. A
+   * request for a WebSocket gets the answer of `wsConnect`. Not from pages of browsers: no other page may read what a
+   * sandbox answers.
+   *
+   * `containerFetch(request, port)`, `containerFetch(url, init, port)`; a URL may be a path. Default port: 3000.
+   *
+   * @throws ConnectionError if the server is not reached; ValidationFailedError if the request is none.
+   */
+  async containerFetch(
+    requestOrUrl: Request | string | URL,
+    portOrInit?: number | RequestInit,
+    port?: number,
+  ): Promise<Response> {
+    const wanted = portRequest(requestOrUrl, portOrInit, port);
+    return fetchPort(this.target, wanted.request, wanted.port);
+  }
+
+  /**
+   * As `containerFetch`, to the port that the request names itself: by `switchPort` of `@cloudflare/containers`, or by a
+   * path that begins with `/proxy/PORT`; else 3000.
+   */
+  async fetch(requestOrUrl: Request | string | URL, init?: RequestInit): Promise<Response> {
+    return this.containerFetch(requestOrUrl, init);
+  }
+
+  /**
+   * Ends all that runs in the sandbox, and keeps its files and exposed ports: its next use starts it again on them. With
+   * SIGTERM (default) and SIGINT its processes have 5 seconds to end; with SIGKILL everything ends at once. Does nothing if
+   * there is no such sandbox, or if it is stopped.
+   */
+  async stop(signal: "SIGTERM" | "SIGINT" | "SIGKILL" | 15 | 2 | 9 = "SIGTERM"): Promise<void> {
+    const { transport, path } = this.target;
+    const body = JSON.stringify({ signal: STOP_SIGNALS[signal] ?? signal });
+    try {
+      await transport.json({ operation: "stop", method: "POST", path: `${path}/stop`, body });
+    } catch (error) {
+      if (!(error instanceof SandboxNotFoundError)) throw error;
+    }
+  }
+
   /**
    * Opens a WebSocket to a port, exposed or not, at the path of the request's URL. Call `accept()` on the `webSocket` of
    * the answer once it has its listeners. A Worker may return the answer to its own caller, and all headers of the request
@@ -220,6 +274,9 @@ export class Sandbox extends Operations<types.InSession> {
     }
   }
 }
+
+/** Their numbers, which are taken too. */
+const STOP_SIGNALS: Record<string | number, string> = { 15: "SIGTERM", 2: "SIGINT", 9: "SIGKILL" };
 
 /** The server's words in those of Cloudflare's SDK. */
 const STATUS: Record<wire.SandboxInfo["status"], types.SandboxState["status"]> = {

@@ -7,9 +7,9 @@ export interface InSession {
   sessionId?: string | undefined;
 }
 
-/** On a session: it is bound to itself. */
+/** On a session: it is bound to itself, and one that is named makes no difference. */
 export interface Bound {
-  sessionId?: never;
+  sessionId?: string | undefined;
 }
 
 /** Variables: text sets, `null` unsets, `undefined` counts as not given. */
@@ -26,7 +26,7 @@ export interface BaseExecOptions {
   /** What the command reads on stdin. Default: nothing. */
   stdin?: string | undefined;
   /** How output is given: as text (default) or as base64 of its bytes. */
-  encoding?: "utf8" | "utf-8" | "base64" | undefined;
+  encoding?: "utf8" | "utf-8" | "base64" | (string & {}) | undefined;
   /** Aborting kills the command with all its processes; the call then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
@@ -48,6 +48,8 @@ export interface ExecOptions extends BaseExecOptions {
   onOutput?: ((stream: "stdout" | "stderr", data: string) => void) | undefined;
   /** Called with the result just before `exec` returns it. */
   onComplete?: ((result: ExecResult) => void) | undefined;
+  /** Accepted for code written for Cloudflare's SDK, and without effect. */
+  origin?: "user" | "internal" | undefined;
   /** Called with the error just before `exec` rejects with it. */
   onError?: ((error: Error) => void) | undefined;
 }
@@ -112,6 +114,8 @@ export interface ProcessOptions {
   restart?: "never" | "always" | undefined;
   /** Bytes kept of each output stream: the last ones. At least 128 KiB. Default 16 MiB. */
   maxLogBytes?: number | undefined;
+  /** Accepted for code written for Cloudflare's SDK, and without effect: logs are text. */
+  encoding?: string | undefined;
   /** Called once the process runs. */
   onStart?: ((process: Process) => void) | undefined;
   /** Called with each piece of its output. */
@@ -184,6 +188,8 @@ export interface SessionOptions {
   cwd?: string | undefined;
   /** `timeout` of each command that names none, in milliseconds. Default: none. */
   commandTimeoutMs?: number | undefined;
+  /** Accepted for code written for Cloudflare's SDK, and without effect. */
+  isolation?: boolean | undefined;
 }
 
 /** A session as `listSessions` tells it. */
@@ -221,7 +227,7 @@ export type FileEncoding = "utf8" | "utf-8" | "base64" | "none";
 /** Options of `writeFile`. */
 export interface WriteFileOptions {
   /** How a string holds the content. Default text. Bytes and streams are written as they are. */
-  encoding?: "utf8" | "utf-8" | "base64" | undefined;
+  encoding?: "utf8" | "utf-8" | "base64" | (string & {}) | undefined;
   /** Permission bits, for instance `0o755`. Default: an existing file keeps its own, a new one gets 0o644. */
   mode?: number | undefined;
 }
@@ -274,6 +280,12 @@ export interface FileResult {
   success: boolean;
   path: string;
   timestamp: string;
+}
+
+/** The answer of `mkdir`. */
+export interface MkdirResult extends FileResult {
+  /** Whether missing parents were to be made too. */
+  recursive: boolean;
 }
 
 /** The answer of `renameFile` and `moveFile`. */

@@ -81,7 +81,7 @@ export async function searchLog(
 
   if (timeout !== undefined) {
     const context = { processId, command, condition, timeout };
-    const message = `did not write ${condition} within ${timeout} ms`;
+    const message = `did not become ready within its timeout of ${timeout} ms: ${condition} did not come`;
     late = setTimeout(
       () => stop.abort(new ProcessReadyTimeoutError({ ...facts("PROCESS_READY_TIMEOUT", 408, message), context })),
       timeout,

@@ -14,6 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 const FOLDER: &str = "sdks/typescript";
+/// The releases of Node that the package is tried in.
+const NODES: &str = "sdks/typescript/test/runtimes/nodes";
 
 /// Vitest's report, as far as it matters here.
 #[derive(Deserialize)]
@@ -44,6 +46,7 @@ struct Assertion {
 pub(crate) fn run(ws: &Workspace, clock: &mut Clock, select: &Selection) -> Result<Report> {
     let mut report = Report::of("typescript");
     clock.step("typescript: npm ci", || setup::npm(ws, FOLDER))?;
+    clock.step("typescript: the releases of Node", || setup::npm(ws, NODES))?;
     clock.step("typescript: build", || {
         npm(ws, FOLDER, "build").run_logged(&ws.logs().join("npm-build.txt"))
     })?;
@@ -71,7 +74,7 @@ fn vitest(ws: &Workspace, select: &Selection, report: &mut Report) -> Result<()>
     let mut command = cmd("npx")
         .args(["--no-install", "vitest", "run"])
         .dir(ws.path(FOLDER))
-        .env("SANDCRAB_BINARY", ws.binary("debug", "sandcrab"))
+        .env("SANDCRAB_BIN", ws.binary("debug", "sandcrab"))
         .limit(Duration::from_secs(15 * 60));
     // What vitest takes is a regular expression.
     let pattern = match &select.names {

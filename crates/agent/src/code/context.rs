@@ -237,7 +237,7 @@ impl Context {
 
 /// There is no such context.
 pub(super) fn not_found(id: &ContextId) -> ApiError {
-    ApiError::new(ErrorCode::ContextNotFound, format!("there is no code context {id}"))
+    ApiError::new(ErrorCode::ContextNotFound, format!("code context {id} not found"))
         .with("contextId", id.as_str())
 }
 

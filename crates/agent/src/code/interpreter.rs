@@ -73,17 +73,21 @@ pub(super) async fn find(
         return Ok(program);
     }
     let [name, _] = names;
-    let (code, remedy) = match language {
+    let (code, who, remedy) = match language {
         CodeLanguage::Python => (
             ErrorCode::PythonNotAvailable,
+            "Python",
             "Use an image that has python3, such as `python`, or install it in the sandbox.",
         ),
         CodeLanguage::Javascript | CodeLanguage::Typescript => (
             ErrorCode::JavascriptNotAvailable,
+            "JavaScript",
             "Use an image that has node, or install it in the sandbox (version 18 or later).",
         ),
     };
-    let message = format!("{language} needs {name}, which is not on the sandbox's PATH");
+    let message = format!(
+        "{who} interpreter not available: {language} needs {name}, which is not on the sandbox's PATH"
+    );
     Err(ApiError::new(code, message).with("language", language.as_str()).suggest(remedy))
 }
 

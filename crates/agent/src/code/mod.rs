@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 pub(crate) struct CodeContexts {
     shared: Arc<Shared>,
     files: Files,
+    agent: Weak<Agent>,
     inner: Mutex<Inner>,
 }
 
@@ -46,8 +47,9 @@ struct Inner {
 impl CodeContexts {
     /// No contexts yet. `agent` tells where programs of sessions begin.
     pub(crate) fn new(host: Arc<Host>, files: Files, agent: Weak<Agent>) -> Self {
+        let sessions = agent.clone();
         let start_point = move |session: Option<SessionId>| {
-            let agent = agent.upgrade();
+            let agent = sessions.upgrade();
             let point: futures_util::future::BoxFuture<'static, _> = Box::pin(async move {
                 let Some(agent) = agent else {
                     return Err(ApiError::new(ErrorCode::CodeExecutionError, "the agent ends"));
@@ -62,7 +64,11 @@ impl CodeContexts {
             start_point: Box::new(start_point),
             host,
         };
-        Self { shared: Arc::new(shared), files, inner: Mutex::default() }
+        Self { shared: Arc::new(shared), files, agent, inner: Mutex::default() }
+    }
+
+    fn enter_session(&self, session: Option<&SessionId>) -> Result<(), ApiError> {
+        self.agent.upgrade().map_or(Ok(()), |agent| agent.enter_session(session))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -76,6 +82,7 @@ impl CodeContexts {
     pub(crate) async fn create(&self, request: CreateCodeContext) -> Result<CodeContext, ApiError> {
         validate::create_code_context(&request)?;
         self.require_room()?;
+        self.enter_session(request.session_id.as_ref())?;
         let given = (self.shared.start_point)(None).await?;
         let begin = (self.shared.start_point)(request.session_id.clone()).await?;
         let begin = begin.with(&Default::default(), request.cwd.as_deref());
@@ -206,6 +213,7 @@ impl CodeContexts {
             }
             return Ok(context);
         }
+        self.enter_session(request.session_id.as_ref())?;
         let key = (request.session_id.clone(), request.language.unwrap_or_default());
         if let Some(context) = {
             let inner = self.lock();

@@ -57,14 +57,17 @@ impl Access<'_> {
 
     /// Removes a file or a link, not what the link points to. A directory is refused.
     pub(crate) fn delete(&self, path: &FilePath) -> Result<(), FileError> {
-        let (place, _) = self.existing(path)?;
+        let (place, _) = self.existing(path).map_err(|error| match error.reason {
+            Reason::IsDirectory => path.fail(Reason::DirectoryToDelete),
+            _ => error,
+        })?;
         if path.full.ends_with(b"/") {
             // Such a path means a directory, be it through a link.
             self.directory(path, &path.full, Need::Search)?;
-            return Err(path.fail(Reason::IsDirectory));
+            return Err(path.fail(Reason::DirectoryToDelete));
         }
         match unlinkat(&place.parent, &place.name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => Err(path.fail(Reason::IsDirectory)),
+            Err(Errno::ISDIR) => Err(path.fail(Reason::DirectoryToDelete)),
             other => other.map_err(path.kernel()),
         }
     }

@@ -23,6 +23,8 @@ pub(crate) enum Reason {
     Identity(Errno),
     #[error("is a directory")]
     IsDirectory,
+    #[error("is a directory; Cannot delete directory by this call, only files and links")]
+    DirectoryToDelete,
     #[error("is a directory; rename does not replace one")]
     DirectoryInTheWay,
     #[error("is {0}, no file with content of its own")]
@@ -104,7 +106,9 @@ impl Reason {
     fn code(self) -> ErrorCode {
         match self {
             Self::Kernel(Errno::NOENT) => ErrorCode::FileNotFound,
-            Self::Kernel(Errno::ISDIR) | Self::IsDirectory => ErrorCode::IsDirectory,
+            Self::Kernel(Errno::ISDIR) | Self::IsDirectory | Self::DirectoryToDelete => {
+                ErrorCode::IsDirectory
+            }
             Self::Kernel(Errno::NOTDIR) => ErrorCode::NotDirectory,
             Self::Kernel(Errno::NAMETOOLONG) => ErrorCode::NameTooLong,
             Self::Kernel(Errno::EXIST | Errno::NOTEMPTY) | Self::DirectoryInTheWay => ErrorCode::FileExists,
@@ -136,6 +140,7 @@ impl Reason {
             Self::MountPoint => "Name another path; what is mounted there must stay.",
             Self::OwnerNotKept => "Write to it with a command, or delete it first.",
             Self::DirectoryInTheWay => "Use moveFile to put it inside, or choose another path.",
+            Self::DirectoryToDelete => "Remove it with a command, such as `rm -r`.",
             Self::IntoItself => "Choose a path outside of the directory that is moved.",
             Self::TooLarge { .. } => "Use readFileStream, or read it in parts with a command.",
             Self::TooManyDirectories => "Move it with a command.",

@@ -28,6 +28,9 @@ use std::sync::Arc;
 pub type CwdOf =
     Arc<dyn Fn(Option<SessionId>) -> BoxFuture<'static, Result<PathBuf, ApiError>> + Send + Sync>;
 
+/// Makes a session that does not exist yet.
+pub type EnterSession = Arc<dyn Fn(&SessionId) -> Result<(), ApiError> + Send + Sync>;
+
 /// What the file routes need.
 #[derive(Clone)]
 pub struct FilesState {
@@ -35,6 +38,8 @@ pub struct FilesState {
     pub files: Files,
     /// Where relative paths start. Asked only for them.
     pub cwd: CwdOf,
+    /// Called with the session of each call that names one.
+    pub enter: EnterSession,
 }
 
 /// The routes of the file API.
@@ -74,6 +79,7 @@ impl FilesState {
         session: Option<&SessionId>,
     ) -> Result<FilePath, ApiError> {
         validate::path(field, asked).map_err(|error| error.during(operation))?;
+        session.map_or(Ok(()), |id| (self.enter)(id)).map_err(|error| error.during(operation))?;
         let cwd = if asked.starts_with('/') {
             PathBuf::new()
         } else {

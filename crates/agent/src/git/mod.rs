@@ -142,6 +142,7 @@ impl Wish {
                 () = tokio::time::sleep_until(until) => Stopped::TimedOut(limit),
             }
         };
+        agent.enter_session(self.request.session_id.as_ref())?;
         let start = agent.start_point(self.request.session_id.as_ref()).await?;
         let asked = self.request.target_dir.as_deref().unwrap_or(self.url.name());
         validate::path("targetDir", asked)?;

@@ -94,7 +94,8 @@ fn ends(signal: Signal) -> bool {
 }
 
 pub(super) fn not_found(id: &ProcessId, how: &str) -> ApiError {
-    ApiError::new(ErrorCode::ProcessNotFound, format!("process {id:?} {how}")).with("processId", id.as_str())
+    ApiError::new(ErrorCode::ProcessNotFound, format!("process {id:?} not found: it {how}"))
+        .with("processId", id.as_str())
 }
 
 impl Processes {
@@ -116,6 +117,7 @@ impl Processes {
         let session = request.session_id.clone().unwrap_or_else(SessionId::default_session);
         let process = self.enter(context, &request)?;
         let begun = async {
+            sessions.enter(request.session_id.as_ref())?;
             let point = sessions.start_point(Some(&session)).await?;
             let deadline = request.timeout.map(|ms| Instant::now() + Duration::from_millis(ms));
             let restarts = request.restart == Restart::Always;

@@ -30,7 +30,10 @@ async fn within<T>(
     let Some(ms) = timeout else { return wait.await };
     let outcome = tokio::time::timeout(Duration::from_millis(ms), wait).await;
     outcome.unwrap_or_else(|_| {
-        let message = format!("process {:?}: {condition} did not come within {ms} ms", process.id);
+        let message = format!(
+            "process {:?} did not become ready within its timeout of {ms} ms: {condition} did not come",
+            process.id
+        );
         Err(about(ErrorCode::ProcessReadyTimeout, message, process, condition).with("timeout", ms))
     })
 }

@@ -179,6 +179,18 @@ impl Sessions {
         }
     }
 
+    /// Something else than a command uses this session: it exists from now on, as one that a command made (contract S10).
+    /// The default session stays without a shell until a command needs one: it cannot be deleted.
+    ///
+    /// # Errors
+    /// `QUOTA_EXCEEDED` past the most sessions that a sandbox may hold.
+    pub(crate) fn enter(&self, id: Option<&SessionId>) -> Result<(), ApiError> {
+        match id {
+            Some(id) if !id.is_default() => self.get_or_create(id).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a session; `cwd` exists already.
     ///
     /// # Errors

@@ -23,7 +23,11 @@ fn app(world: &World) -> axum::Router {
             }
         })
     });
-    router::<FilesState>().into_router().with_state(FilesState { files: world.files.clone(), cwd })
+    router::<FilesState>().into_router().with_state(FilesState {
+        files: world.files.clone(),
+        cwd,
+        enter: Arc::new(|_| Ok(())),
+    })
 }
 
 struct Answer {

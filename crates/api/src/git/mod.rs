@@ -125,7 +125,10 @@ impl GitCheckout {
             let known = "blob:none, blob:limit=SIZE, tree:DEPTH or object:type=TYPE";
             return Err(ApiError::invalid("filter", format!("must be {known}")));
         }
-        validate::timeout("cloneTimeoutMs", self.clone_timeout_ms, 1)?;
+        if validate::timeout("cloneTimeoutMs", self.clone_timeout_ms, 1).is_err() {
+            let rule = format!("Invalid clone timeout: must be 1 to {} milliseconds", limits::MAX_TIMEOUT_MS);
+            return Err(ApiError::invalid("cloneTimeoutMs", rule));
+        }
         let Some(auth) = &self.auth else { return Ok((url, in_url)) };
         if !url.is_http() {
             return Err(ApiError::invalid("auth", "is for http and https; ssh takes the sandbox's own keys"));

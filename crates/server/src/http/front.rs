@@ -62,7 +62,7 @@ impl Front {
         arrival.client = self.proxies.client(arrival.peer, request.headers());
         name_host(&mut request);
         let host = self.app.previews.host_of(request.headers());
-        if host.is_some() || request.headers().contains_key(preview::FORWARDED_PREVIEW) {
+        if host.is_some() || preview::is_forwarded(request.headers()) {
             return self.preview(host, request, arrival).await;
         }
         let id = self.ids.of(&request);

@@ -12,11 +12,13 @@ use http::{HeaderMap, StatusCode, header};
 use sandcrab_agent::http::error::{Answer, Refusal};
 use sandcrab_agent::http::extract::{Json, Path, Query};
 use sandcrab_api::sandbox::{
-    CreateSandbox, SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo, SandboxList,
+    CreateSandbox, SandboxDestroyed, SandboxEvent, SandboxEvents, SandboxInfo, SandboxList, SandboxStopped,
+    StopSandbox,
 };
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, SandboxId, validate};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -26,13 +28,14 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::default()
         .routes(routes!(list))
         .routes(routes!(describe, create, destroy))
+        .routes(routes!(stop))
         .routes(routes!(events))
         .routes(routes!(follow_events))
 }
 
 /// Whether a path below a sandbox is the server's own to answer.
 pub(super) fn is_own(rest: &str) -> bool {
-    matches!(rest, "/events" | "/events/stream") || crate::ports::is_own(rest)
+    matches!(rest, "/stop" | "/events" | "/events/stream") || crate::ports::is_own(rest)
 }
 
 /// Which sandboxes to list.
@@ -122,6 +125,25 @@ async fn destroy(
     Ok(axum::Json(SandboxDestroyed { success: true, sandbox_id: id, timestamp: Timestamp::now() }))
 }
 
+/// Ends everything that runs in a sandbox and keeps its files and exposed ports: the next use starts it again on them.
+/// What is under way in it is told that it was stopped. One that does not run stays as it is.
+#[utoipa::path(post, path = "/v1/sandboxes/{id}/stop", tag = "sandboxes", operation_id = "stopSandbox",
+    params(("id" = SandboxId, Path, description = "The sandbox")), request_body = Option<StopSandbox>,
+    responses((status = 200, description = "Nothing runs in it", body = SandboxStopped)))]
+async fn stop(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, Refusal>,
+    request: Request,
+) -> Answer<axum::Json<SandboxStopped>> {
+    const OPERATION: &str = "stopSandbox";
+    let id = parse(OPERATION, id)?;
+    let StopSandbox { signal } = body(request).await.map_err(during(OPERATION))?;
+    let stopped = app.sandboxes.stop(caller.account, id.clone(), signal.unwrap_or_default()).await;
+    stopped.map_err(|error| error.during(OPERATION))?;
+    Ok(axum::Json(SandboxStopped { success: true, sandbox_id: id, timestamp: Timestamp::now() }))
+}
+
 /// Reads a sandbox's event log, oldest first; also of one that was destroyed.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/events", tag = "sandboxes", operation_id = "listEvents",
     params(("id" = SandboxId, Path, description = "The sandbox")),
@@ -202,11 +224,11 @@ fn parse(operation: &'static str, id: Result<Path<String>, Refusal>) -> Result<S
 }
 
 /// The body, or defaults where there is none.
-async fn body(request: Request) -> Result<CreateSandbox, Refusal> {
+async fn body<T: DeserializeOwned + Default>(request: Request) -> Result<T, Refusal> {
     use axum::extract::FromRequest;
     use http_body::Body;
     if request.body().is_end_stream() {
-        return Ok(CreateSandbox::default());
+        return Ok(T::default());
     }
     Json::from_request(request, &()).await.map(|Json(wanted)| wanted)
 }

@@ -35,6 +35,7 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
         (_, path) if !path.starts_with("/v1/sandboxes/") => return None,
         (_, path) if path.ends_with("/events") => "listEvents",
         (_, path) if path.ends_with("/events/stream") => "followEvents",
+        (_, path) if path.ends_with("/stop") && below.is_some() => "stopSandbox",
         ("PUT", _) => "createSandbox",
         ("GET", _) => "describeSandbox",
         ("DELETE", _) => "destroySandbox",
@@ -48,7 +49,7 @@ pub(super) fn body_bound(operation: &str) -> Option<usize> {
     match operation {
         // Variables as JSON, in which a byte may take six.
         "createSandbox" => Some(4 << 20),
-        "createTicket" | "exposePort" | "validatePortToken" => Some(64 << 10),
+        "createTicket" | "exposePort" | "stopSandbox" | "validatePortToken" => Some(64 << 10),
         _ => None,
     }
 }

@@ -21,7 +21,7 @@ use crate::preview::Apps;
 use crate::proxy::Pool;
 use crate::store::{AccountId, Event, NewEvent, Store};
 use owner::Message;
-use sandcrab_api::sandbox::{AgentHello, CreateSandbox, SandboxInfo, SandboxStatus};
+use sandcrab_api::sandbox::{AgentHello, CreateSandbox, SandboxInfo, SandboxStatus, StopSignal};
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::{Driver, Exit, InstanceId};
 use std::collections::HashMap;
@@ -82,12 +82,14 @@ pub(crate) struct Ending {
     pub(crate) oom: Option<sandcrab_api::exec::Oom>,
     /// The server ended it because it no longer answered.
     pub(crate) silent: bool,
+    /// A caller had it stopped.
+    pub(crate) asked: bool,
 }
 
 impl Default for Ending {
     /// Of an agent that ended while no server looked.
     fn default() -> Self {
-        Self { exit: Exit::Unknown, oom: None, silent: false }
+        Self { exit: Exit::Unknown, oom: None, silent: false, asked: false }
     }
 }
 
@@ -176,6 +178,13 @@ impl Sandbox {
                     .with("limit", oom.limit)
                     .with("peak", oom.peak)
             }
+            Life::Stopped(Ending { asked: true, .. }) => ApiError::new(
+                ErrorCode::OperationInterrupted,
+                format!("sandbox {id} was stopped while it worked on this"),
+            )
+            .suggest(
+                "Its files are kept and the next use starts it again; check what this call had done by then.",
+            ),
             Life::Stopped(Ending { silent: true, .. }) => return Some(gave_no_answer(id)),
             Life::Stopped(Ending { exit, .. }) => ended(exit_text(exit)),
             Life::Running(again) if again.instance == live.instance => {
@@ -326,6 +335,22 @@ impl Sandboxes {
             Some(_) => owner::recovering(&key.1),
             None => not_found(&key.1),
         }
+    }
+
+    /// Ends all that runs in a sandbox and keeps its files; resolves when nothing of it runs. One that does not run stays as
+    /// it is.
+    pub(crate) async fn stop(
+        &self,
+        account: AccountId,
+        id: SandboxId,
+        signal: StopSignal,
+    ) -> Result<(), ApiError> {
+        let key = (account, id);
+        let unknown = || not_found(&key.1);
+        let sandbox = self.find(&key).ok_or_else(unknown)?;
+        let (reply, answer) = oneshot::channel();
+        sandbox.tell(Message::Stop(signal, reply)).map_err(|_| unknown())?;
+        answer.await.map_err(|_| unknown())?
     }
 
     /// A sandbox as it stands now; never waits for its owner.

@@ -16,9 +16,9 @@
 //!                                Condemned
 //! ```
 //!
-//! A sandbox that cannot be used as it was found at a start is Quarantined: it stays until it is destroyed.
+//! One that a caller stops is Stopping on its way from Running to Stopped. A sandbox that cannot be used as it was found at a start is Quarantined: it stays until it is destroyed.
 //!
-//! Making, Starting and Destroying hold the future that does the work; the task polls it beside its inbox, so that a
+//! Making, Starting, Stopping and Destroying hold the future that does the work; the task polls it beside its inbox, so that a
 //! sandbox can be destroyed while it is being made. Messages that a working state cannot answer are deferred and
 //! handled, in order, in the state that follows: that is how concurrent first users share one start.
 //!
@@ -34,7 +34,7 @@ use super::{
 use crate::store::{NewEvent, SandboxRow, StoreError, StoredStatus};
 use futures_util::FutureExt as _;
 use sandcrab_api::exec::Oom;
-use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus};
+use sandcrab_api::sandbox::{CreateSandbox, Limits, SandboxInfo, SandboxStatus, StopSignal};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::{Condition, DriverError, Exit, InstanceId, Stats};
@@ -74,6 +74,8 @@ pub(super) enum Message {
     Put(Box<CreateSandbox>, Reply<(Arc<SandboxInfo>, bool)>),
     /// Take it away.
     Destroy(Reply<()>),
+    /// End what runs in it, and keep its files.
+    Stop(StopSignal, Reply<()>),
     /// The driver says how the instance fares.
     Fares(InstanceId, Condition),
 }
@@ -84,7 +86,7 @@ impl Message {
         match self {
             Self::Ensure(reply) | Self::Wake(reply) => reply.is_closed(),
             Self::Put(_, reply) => reply.is_closed(),
-            Self::Destroy(_) | Self::Fares(..) => false,
+            Self::Destroy(_) | Self::Stop(..) | Self::Fares(..) => false,
         }
     }
 
@@ -93,7 +95,7 @@ impl Message {
         let _gone = match self {
             Self::Ensure(reply) | Self::Wake(reply) => reply.send(Err(error)).is_err(),
             Self::Put(_, reply) => reply.send(Err(error)).is_err(),
-            Self::Destroy(reply) => reply.send(Err(error)).is_err(),
+            Self::Destroy(reply) | Self::Stop(_, reply) => reply.send(Err(error)).is_err(),
             Self::Fares(..) => false,
         };
     }
@@ -142,6 +144,7 @@ pub(super) enum State {
     Absent,
     Making { it: Identity, work: Work<Result<Started, ApiError>>, first: Message },
     Running { it: Identity, live: Arc<Live>, exit: Work<End> },
+    Stopping { it: Identity, live: Arc<Live>, work: Work<Stop>, waiting: Vec<Reply<()>> },
     Stopped { it: Identity, ending: Ending },
     Starting { it: Identity, ending: Ending, cause: Cause, work: Work<Result<Started, ApiError>> },
     Destroying { it: Identity, work: Work<Result<(), ApiError>>, waiting: Vec<Reply<()>> },
@@ -165,7 +168,11 @@ pub(super) struct End {
     kills_before: u64,
 }
 
+/// What came of stopping an agent: how it ended, or why it could not be stopped and what to wait for its end with.
+pub(super) type Stop = Result<End, (DriverError, Work<End>)>;
+
 enum Progress {
+    Stopped(Stop),
     Started(Result<Started, ApiError>),
     Ended(End),
     Destroyed(Result<(), ApiError>),
@@ -177,6 +184,7 @@ impl State {
         match self {
             Self::Making { work, .. } | Self::Starting { work, .. } => Progress::Started(work.await),
             Self::Running { exit, .. } => Progress::Ended(exit.await),
+            Self::Stopping { work, .. } => Progress::Stopped(work.await),
             Self::Destroying { work, .. } => Progress::Destroyed(work.await),
             Self::Absent | Self::Stopped { .. } | Self::Condemned { .. } | Self::Quarantined { .. } => {
                 std::future::pending().await
@@ -201,6 +209,8 @@ impl State {
                 (Life::Starting, it, SandboxStatus::Starting)
             }
             Self::Running { it, live, .. } => (Life::Running(live.clone()), it, SandboxStatus::Running),
+            // Whoever comes now waits for its next start.
+            Self::Stopping { it, .. } => (Life::Starting, it, SandboxStatus::Running),
             Self::Stopped { it, ending } => (Life::Stopped(*ending), it, SandboxStatus::Stopped),
             Self::Destroying { it, .. } | Self::Condemned { it } => {
                 (Life::Destroying, it, SandboxStatus::Destroying)
@@ -399,7 +409,7 @@ impl Owner {
                 message.fail(held(&self.key));
                 State::Running { it, live, exit }
             }
-            (State::Absent, message @ (Message::Destroy(_) | Message::Wake(_))) => {
+            (State::Absent, message @ (Message::Destroy(_) | Message::Stop(..) | Message::Wake(_))) => {
                 message.fail(not_found(&self.key.1));
                 State::Absent
             }
@@ -455,6 +465,23 @@ impl Owner {
             (State::Running { it, .. } | State::Stopped { it, .. }, Message::Destroy(reply)) => {
                 self.destroy(it, vec![reply]).await
             }
+            (State::Stopping { it, waiting, .. }, Message::Destroy(reply)) => {
+                // Both are over when it is gone.
+                self.destroy(it, waiting.into_iter().chain([reply]).collect()).await
+            }
+
+            (State::Running { it, live, exit }, Message::Stop(signal, reply)) => {
+                let work = Box::pin(start::stop(self.context.clone(), live.clone(), signal, exit));
+                State::Stopping { it, live, work, waiting: vec![reply] }
+            }
+            (State::Stopping { it, live, work, mut waiting }, Message::Stop(_, reply)) => {
+                waiting.push(reply);
+                State::Stopping { it, live, work, waiting }
+            }
+            (State::Stopped { it, ending }, Message::Stop(_, reply)) => {
+                let _gone = reply.send(Ok(()));
+                State::Stopped { it, ending }
+            }
 
             (
                 State::Starting { it, ending, cause, work },
@@ -464,8 +491,11 @@ impl Owner {
                 State::Starting { it, ending, cause, work }
             }
             (
-                state @ (State::Making { .. } | State::Starting { .. } | State::Destroying { .. }),
-                message @ (Message::Ensure(_) | Message::Wake(_) | Message::Put(..)),
+                state @ (State::Making { .. }
+                | State::Starting { .. }
+                | State::Stopping { .. }
+                | State::Destroying { .. }),
+                message @ (Message::Ensure(_) | Message::Wake(_) | Message::Put(..) | Message::Stop(..)),
             ) => {
                 self.defer(message);
                 state
@@ -537,31 +567,22 @@ impl Owner {
                 }
                 State::Stopped { it, ending }
             }
-            (State::Running { mut it, live, .. }, Progress::Ended(end)) => {
-                let silent = live.pool.pulse().reason();
-                let fares = self.context.driver.condition(&it.instance);
-                let is_damaged = fares.is_ok_and(|fares| *fares.borrow() == Condition::Damaged);
-                let ending = self.ending(&it, end, silent.is_some()).await;
-                it.last_change = Timestamp::now();
-                // Published before it is written: requests whose connection broke wait to hear of it.
-                let state = State::Stopped { it, ending };
-                self.publish(&state);
-                live.pool.close();
-                live.apps.close();
-                let ended = format!("its agent ended: {}", exit_text(ending.exit));
-                let mut what = match silent {
-                    Some(why) => event(
-                        "unresponsive",
-                        "server",
-                        format!("its agent did not answer ({why}); it was ended"),
-                    ),
-                    None if is_damaged => event("diskFailed", "server", DAMAGED),
-                    None if ending.oom.is_some() => event("oom", "kernel", ended),
-                    None => event("stopped", "agent", ended),
-                };
-                what.detail = serde_json::to_value(ending.oom).unwrap_or_default();
-                self.note(StoredStatus::Stopped, what).await;
+            (State::Running { it, live, .. }, Progress::Ended(end)) => {
+                self.ended(it, &live, end, false).await
+            }
+            (State::Stopping { it, live, waiting, .. }, Progress::Stopped(Ok(end))) => {
+                let state = self.ended(it, &live, end, true).await;
+                for reply in waiting {
+                    let _gone = reply.send(Ok(()));
+                }
                 state
+            }
+            (State::Stopping { it, live, waiting, .. }, Progress::Stopped(Err((error, exit)))) => {
+                let error = start::unstopped(&self.key.1, &error);
+                for reply in waiting {
+                    let _gone = reply.send(Err(error.clone()));
+                }
+                State::Running { it, live, exit }
             }
             (State::Destroying { waiting, .. }, Progress::Destroyed(Ok(()))) => {
                 self.publish(&State::Absent);
@@ -580,6 +601,33 @@ impl Owner {
             // `progress` never resolves with another state's word.
             (state, _) => state,
         }
+    }
+
+    /// What follows the end of an agent. `asked`: a caller had it stopped.
+    async fn ended(&self, mut it: Identity, live: &Live, end: End, asked: bool) -> State {
+        let silent = live.pool.pulse().reason();
+        let fares = self.context.driver.condition(&it.instance);
+        let is_damaged = fares.is_ok_and(|fares| *fares.borrow() == Condition::Damaged);
+        let ending = Ending { asked, ..self.ending(&it, end, asked || silent.is_some()).await };
+        it.last_change = Timestamp::now();
+        // Published before it is written: requests whose connection broke wait to hear of it.
+        let state = State::Stopped { it, ending };
+        self.publish(&state);
+        live.pool.close();
+        live.apps.close();
+        let ended = format!("its agent ended: {}", exit_text(ending.exit));
+        let mut what = match silent {
+            _ if asked => event("stopped", "api", "asked for"),
+            Some(why) => {
+                event("unresponsive", "server", format!("its agent did not answer ({why}); it was ended"))
+            }
+            None if is_damaged => event("diskFailed", "server", DAMAGED),
+            None if ending.oom.is_some() => event("oom", "kernel", ended),
+            None => event("stopped", "agent", ended),
+        };
+        what.detail = serde_json::to_value(ending.oom).unwrap_or_default();
+        self.note(StoredStatus::Stopped, what).await;
+        state
     }
 
     fn make(&mut self, first: Message) -> State {
@@ -682,15 +730,14 @@ impl Owner {
         let _gone = reply.send(answer.map(|info| (info, false)));
     }
 
-    /// How the agent ended, with what the driver can still say about its memory.
-    async fn ending(&self, it: &Identity, end: End, silent: bool) -> Ending {
+    /// How the agent ended, with what the driver can still say about its memory. `by_us`: the server itself ended it.
+    async fn ending(&self, it: &Identity, end: End, by_us: bool) -> Ending {
         let exit = end.exit.unwrap_or_else(|error| {
             tracing::warn!(sandbox = %self.key.1, error = crate::chain(&error), "waiting for the agent's end failed");
             Exit::Unknown
         });
         let stats = match exit {
-            // The server itself killed it.
-            _ if silent => None,
+            _ if by_us => None,
             Exit::Signal(KILL) | Exit::Unknown => self.context.driver.stats(&it.instance).await.ok(),
             Exit::Signal(_) | Exit::Code(_) => None,
         };
@@ -700,7 +747,7 @@ impl Owner {
             limit: it.limits.memory.map_or(0, |limit| limit.0),
             peak: stats.memory_peak.unwrap_or_default(),
         });
-        Ending { exit, oom, silent }
+        Ending { exit, oom, silent: by_us, asked: false }
     }
 
     /// Writes what the outside already sees; a failure is logged, because the state is as it is.

@@ -1,14 +1,15 @@
 //! The work behind an owner's transitions: to make, to start again, to take away.
 
-use super::owner::{self, Identity};
+use super::owner::{self, End, Identity, Stop};
 use super::{Context, Key, Live, VERDICT, event, exit_text, options::Options};
 use crate::images;
 use crate::preview::Apps;
 use crate::proxy::{Pool, PoolError};
 use crate::store::{NewEvent, StoreError, StoredStatus};
-use sandcrab_api::sandbox::Limits;
+use sandcrab_api::sandbox::{Limits, StopSignal};
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::{Condition, DriverError, Instance, InstanceId, SandboxSpec};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ const START: Duration = Duration::from_secs(120);
 /// Between two attempts to write that a sandbox is gone: doubled from the first to the longest.
 const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
+/// How long the processes of a sandbox that is stopped may take to end: they are killed after 5 seconds.
+const GRACE: Duration = Duration::from_secs(7);
 /// How often an image is built for one sandbox.
 const BUILDS: u32 = 3;
 
@@ -143,6 +146,30 @@ pub(super) async fn kills(context: &Context, instance: &InstanceId) -> u64 {
     stats.ok().and_then(|stats| stats.oom_kills).unwrap_or_default()
 }
 
+/// Ends all that runs in a sandbox. Its processes are asked to end first, unless it is to be at once.
+pub(super) async fn stop(
+    context: Arc<Context>,
+    live: Arc<Live>,
+    signal: StopSignal,
+    exit: Pin<Box<dyn Future<Output = End> + Send>>,
+) -> Stop {
+    if signal != StopSignal::Kill {
+        let ended = tokio::time::timeout(GRACE, live.pool.end_processes()).await;
+        // Whatever is left, for whatever reason, is ended now.
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = crate::chain(&error), "processes were not asked to end")
+            }
+            Err(_elapsed) => tracing::debug!("processes did not end in time"),
+        }
+    }
+    match context.driver.stop(&live.instance).await {
+        Ok(()) => Ok(exit.await),
+        Err(error) => Err((error, exit)),
+    }
+}
+
 /// Takes a sandbox away and forgets it.
 pub(super) async fn destroy(context: Arc<Context>, key: Key, instance: InstanceId) -> Result<(), ApiError> {
     context.driver.destroy(&instance).await.map_err(|error| undestroyed(&key.1, &error))?;
@@ -216,6 +243,14 @@ fn refused(id: &SandboxId, error: &DriverError) -> ApiError {
         }),
     };
     error.with("sandboxId", id.as_str())
+}
+
+pub(super) fn unstopped(id: &SandboxId, error: &DriverError) -> ApiError {
+    tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be stopped");
+    let message = format!("sandbox {id} could not be stopped: {}", crate::chain(error));
+    ApiError::new(ErrorCode::ContainerUnavailable, message)
+        .with("sandboxId", id.as_str())
+        .suggest("Stop it again, or destroy it; the server's log says what holds it.")
 }
 
 fn undestroyed(id: &SandboxId, error: &DriverError) -> ApiError {

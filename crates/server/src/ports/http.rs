@@ -53,7 +53,8 @@ pub(crate) fn operation(method: &Method, rest: &str) -> &'static str {
 #[utoipa::path(post, path = "/v1/sandboxes/{id}/ports", tag = "ports", operation_id = "exposePort",
     params(("id" = SandboxId, Path, description = "The sandbox; made with defaults if it does not exist")),
     request_body = ExposePort,
-    responses((status = 201, description = "It is exposed", body = ExposedPort)))]
+    responses((status = 201, description = "It is exposed", body = ExposedPort),
+        (status = 200, description = "It was exposed already, and `replace` was asked for", body = ExposedPort)))]
 async fn expose(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -71,9 +72,11 @@ async fn expose(
         let domain = domain(&app, &headers, request.hostname.as_deref())?;
         let used = app.enter(&caller, id.clone()).await?;
         require_own_network(&app, caller.account, &id, port)?;
-        let wish = Wish { token: request.token, name: request.name };
-        let exposed = app.ports.expose(caller.account, &id, &used.live.instance, port, wish).await?;
-        Ok((StatusCode::CREATED, axum::Json(describe(&exposed, &domain))))
+        let wish = Wish { token: request.token, name: request.name, replace: request.replace };
+        let (exposed, is_new) =
+            app.ports.expose(caller.account, &id, &used.live.instance, port, wish).await?;
+        let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+        Ok((status, axum::Json(describe(&exposed, &domain))))
     };
     run.await.map_err(during("exposePort"))
 }
@@ -254,11 +257,8 @@ pub(crate) fn connected(rest: &str) -> Result<Option<u16>, ApiError> {
 fn sandbox_and_port(path: Result<Path<(String, String)>, Refusal>) -> Result<(SandboxId, u16), ApiError> {
     let Path((id, port)) = path.map_err(|refusal| refusal.0)?;
     let id = SandboxId::parse(&id).map_err(|error| ApiError::invalid("id", error.to_string()))?;
-    let number = port.parse().map_err(|_| {
-        let reason = "must be an integer";
-        ApiError::new(ErrorCode::InvalidPortNumber, format!("port {port:.20?} {reason}"))
-            .with("port", port.get(..20).unwrap_or(&port))
-            .with("reason", reason)
-    })?;
+    let number = port
+        .parse()
+        .map_err(|_| ports::invalid_port(port.get(..20).unwrap_or(&port).into(), "must be an integer"))?;
     Ok((id, ports::port(number)?))
 }

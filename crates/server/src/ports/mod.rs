@@ -15,9 +15,7 @@ use crate::lifecycle::not_found;
 use crate::preview::Destination;
 use crate::store::{AccountId, PortRow, Store, StoreError};
 use rand::RngExt;
-use sandcrab_api::ports::{
-    MAX_EXPOSED_PORTS, MAX_LABEL, MIN_TOKEN_LENGTH, PreviewLabel, TOKEN_CHARACTERS, TOKEN_LENGTH,
-};
+use sandcrab_api::ports::{MAX_EXPOSED_PORTS, MAX_LABEL, PreviewLabel, TOKEN_CHARACTERS, TOKEN_LENGTH};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::InstanceId;
@@ -27,6 +25,8 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
 
+/// Random characters that are appended to a token which another account has for the same id and port.
+const LENGTHEN_BY: usize = 8;
 /// How long it takes until the store is asked again to forget a port: at first, and at most.
 const AGAIN: Duration = Duration::from_millis(500);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
@@ -80,7 +80,7 @@ impl Ports {
         let rows = self.store.ports().await?;
         let mut table = self.write();
         for row in rows {
-            insert(&mut table, row);
+            insert(&mut table, row, CancellationToken::new());
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Ports {
         candidates.iter().find(|exposure| exposure.account == account).cloned()
     }
 
-    /// Exposes a port of the life `instance` of a sandbox.
+    /// Exposes a port of the life `instance` of a sandbox. False: it was exposed, and the wish was to replace that.
     pub(crate) async fn expose(
         self: &Arc<Self>,
         account: AccountId,
@@ -128,7 +128,7 @@ impl Ports {
         instance: &InstanceId,
         port: u16,
         wish: Wish,
-    ) -> Result<Arc<Exposure>, ApiError> {
+    ) -> Result<(Arc<Exposure>, bool), ApiError> {
         let (ports, sandbox, instance) = (self.clone(), sandbox.clone(), instance.clone());
         let change =
             tokio::spawn(async move { ports.expose_whole(account, &sandbox, &instance, port, wish).await });
@@ -142,14 +142,17 @@ impl Ports {
         instance: &InstanceId,
         port: u16,
         wish: Wish,
-    ) -> Result<Arc<Exposure>, ApiError> {
+    ) -> Result<(Arc<Exposure>, bool), ApiError> {
         let _change = self.changes.lock().await;
         let exposed = self.list(account, sandbox);
-        if exposed.iter().any(|exposure| exposure.port == port) {
+        let (standing, others): (Vec<_>, Vec<_>) =
+            exposed.into_iter().partition(|exposure| exposure.port == port);
+        let standing = standing.into_iter().next();
+        if standing.is_some() && !wish.replace {
             let message = format!("port {port} of sandbox {sandbox} is exposed already");
             return Err(ApiError::new(ErrorCode::PortAlreadyExposed, message).with("port", port));
         }
-        if exposed.len() >= MAX_EXPOSED_PORTS {
+        if standing.is_none() && others.len() >= MAX_EXPOSED_PORTS {
             let message =
                 format!("sandbox {sandbox} has {MAX_EXPOSED_PORTS} exposed ports, which is the most");
             return Err(ApiError::new(ErrorCode::QuotaExceeded, message)
@@ -157,29 +160,51 @@ impl Ports {
                 .with("value", MAX_EXPOSED_PORTS)
                 .with("scope", "sandbox"));
         }
-        let row = PortRow {
-            account,
-            sandbox: sandbox.clone(),
-            port,
-            token: self.free_token(sandbox, port, wish.token)?,
-            name: wish.name,
-            created_at: Timestamp::now(),
-        };
-        let written = self.store.expose(row.clone(), instance.clone()).await;
-        match written.map_err(|error| crate::http::internal("exposePort", &error))? {
-            true => Ok(insert(&mut self.write(), row)),
-            false => Err(not_found(sandbox)),
+        let wants = |exposure: &Exposure| wish.token.as_ref().is_none_or(|token| *token == exposure.token);
+        // One that is being taken back is not kept.
+        let kept = standing.as_ref().filter(|standing| wants(standing) && !standing.revoked.is_cancelled());
+        if let Some(kept) = kept
+            && (wish.name.is_none() || wish.name == kept.name)
+        {
+            return Ok((kept.clone(), false));
         }
+        let taken = |other: &&Arc<Exposure>| wish.token.as_ref().is_some_and(|token| *token == other.token);
+        if let Some(other) = others.iter().find(taken) {
+            let rule = format!("is already in use by port {} of the sandbox", other.port);
+            return Err(ApiError::invalid("token", rule));
+        }
+        let token = match kept {
+            Some(kept) => kept.token.clone(),
+            None => self.free_token(sandbox, port, wish.token)?,
+        };
+        let name = wish.name.or_else(|| standing.as_ref().and_then(|standing| standing.name.clone()));
+        let row =
+            PortRow { account, sandbox: sandbox.clone(), port, token, name, created_at: Timestamp::now() };
+        let revoked = kept.map(|kept| kept.revoked.clone()).unwrap_or_default();
+        let is_moved = kept.is_none();
+        let written = self.store.expose(row.clone(), instance.clone()).await;
+        if !written.map_err(|error| crate::http::internal("exposePort", &error))? {
+            return Err(not_found(sandbox));
+        }
+        let mut table = self.write();
+        if let Some(standing) = &standing {
+            take_out(&mut table, standing);
+            if is_moved {
+                standing.revoked.cancel();
+            }
+        }
+        Ok((insert(&mut table, row, revoked), standing.is_none()))
     }
 
-    /// A token that no exposure of this port and id has: the wanted one, where it is long enough and free.
+    /// The wanted token, or one that is made up. Only where another account has the same one for this id and port it is
+    /// lengthened, because a preview's host names no account.
     fn free_token(&self, sandbox: &SandboxId, port: u16, wanted: Option<String>) -> Result<String, ApiError> {
         let mut token = wanted.unwrap_or_default();
-        if token.len() < MIN_TOKEN_LENGTH {
+        if token.is_empty() {
             lengthen(&mut token, TOKEN_LENGTH);
         }
         while self.find(&PreviewLabel { port, id: sandbox.as_str(), token: &token }).is_some() {
-            let longer = token.len() + MIN_TOKEN_LENGTH;
+            let longer = token.len() + LENGTHEN_BY;
             lengthen(&mut token, longer);
         }
         let label = PreviewLabel { port, id: sandbox.as_str(), token: &token };
@@ -203,10 +228,9 @@ impl Ports {
         let (ports, sandbox) = (self.clone(), sandbox.clone());
         let change = tokio::spawn(async move {
             let _change = ports.changes.lock().await;
-            let is_there = ports.get(account, &sandbox, port).is_some_and(|now| Arc::ptr_eq(&now, &exposure));
-            if !is_there {
-                return Ok(false);
-            }
+            // What is there now may be the same under another name; what took its place under another token is not meant.
+            let now = ports.get(account, &sandbox, port);
+            let Some(exposure) = now.filter(|now| now.revoked.is_cancelled()) else { return Ok(false) };
             remove(&mut ports.write(), account, &sandbox, |exposed| exposed == port);
             let forgotten = ports.store.unexpose(account, &sandbox, port, exposure.created_at).await;
             if forgotten.is_err() {
@@ -250,15 +274,24 @@ impl Ports {
 pub(crate) struct Wish {
     pub(crate) token: Option<String>,
     pub(crate) name: Option<String>,
+    /// Whether it takes the place of what the port is exposed as.
+    pub(crate) replace: bool,
 }
 
-fn insert(table: &mut Table, row: PortRow) -> Arc<Exposure> {
+fn insert(table: &mut Table, row: PortRow, revoked: CancellationToken) -> Arc<Exposure> {
     let PortRow { account, sandbox, port, token, name, created_at } = row;
     let key = (sandbox.as_str().to_owned(), port);
-    let revoked = CancellationToken::new();
     let exposure = Arc::new(Exposure { account, sandbox, port, token, name, created_at, revoked });
     table.entry(key).or_default().push(exposure.clone());
     exposure
+}
+
+/// Removes one exposure that another one takes the place of.
+fn take_out(table: &mut Table, exposure: &Arc<Exposure>) {
+    let key = (exposure.sandbox.as_str().to_owned(), exposure.port);
+    if let Some(list) = table.get_mut(&key) {
+        list.retain(|other| !Arc::ptr_eq(other, exposure));
+    }
 }
 
 fn remove(table: &mut Table, account: AccountId, sandbox: &SandboxId, is_meant: impl Fn(u16) -> bool) {
@@ -308,7 +341,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ports = Ports::new(Store::open(&dir.path().join("test.db")).unwrap());
         for row in [row(1, "a", 3000, "one"), row(2, "a", 3000, "two"), row(1, "a-b", 3000, "one")] {
-            insert(&mut ports.write(), row);
+            insert(&mut ports.write(), row, CancellationToken::new());
         }
         let find =
             |port, id, token| ports.find(&PreviewLabel { port, id, token }).map(|found| found.account.0);
@@ -324,11 +357,10 @@ mod tests {
         assert!(gone.revoked.is_cancelled());
         assert_eq!((find(3000, "a", "one"), find(3000, "a", "two")), (None, Some(2)));
         assert_eq!(find(3000, "a-b", "one"), Some(1));
-        // A wanted token that another account has here is lengthened, and so is one that is too short.
+        // A wanted token is used as it is, unless another account has it here.
         let token = |wanted: &str| ports.free_token(&id, 3000, Some(wanted.into())).unwrap();
-        assert_eq!(token("longenough"), "longenough");
-        insert(&mut ports.write(), row(2, "a", 3000, "longenough"));
+        assert_eq!((token("a").as_str(), token("longenough").as_str()), ("a", "longenough"));
+        insert(&mut ports.write(), row(2, "a", 3000, "longenough"), CancellationToken::new());
         assert!(token("longenough").starts_with("longenough") && token("longenough").len() == 18);
-        assert!(token("ab").starts_with("ab") && token("ab").len() == 16);
     }
 }

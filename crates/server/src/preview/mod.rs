@@ -12,7 +12,7 @@ mod page;
 pub(crate) mod websocket;
 
 pub(crate) use apps::Apps;
-pub(crate) use direct::{FORWARDED_PREVIEW, connect, forwarded};
+pub(crate) use direct::{connect, forwarded, is_forwarded};
 
 use crate::app::App;
 use crate::auth::Caller;
@@ -130,7 +130,7 @@ pub(crate) async fn answer(
         let outside = Outside { peer, host: host_value, is_https };
         let exposure = look_up(app, &host.label, &arrival)?;
         let busy = arrival.connection.visit().ok_or_else(too_many)?;
-        visit(app, &exposure.destination(), outside, request, Arc::new(busy)).await
+        visit(app, &exposure.destination(), outside, Wake::Existing, request, Arc::new(busy)).await
     };
     answered.await.unwrap_or_else(|error| page::failed(error.during("preview"), as_page))
 }
@@ -163,11 +163,12 @@ async fn visit(
     app: &Arc<App>,
     to: &Destination,
     outside: Outside,
+    wake: Wake<'_>,
     mut request: Request<Body>,
     busy: Arc<Busy>,
 ) -> Result<Response<Body>, ApiError> {
     request.extensions_mut().insert(busy.clone());
-    let mut answer = pass(app, to, outside, Wake::Existing, request).await?;
+    let mut answer = pass(app, to, outside, wake, request).await?;
     answer.extensions_mut().insert(busy);
     Ok(answer)
 }

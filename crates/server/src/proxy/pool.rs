@@ -42,6 +42,8 @@ const HELLO_BYTES: usize = 16 << 10;
 const OPEN_PORT: Duration = Duration::from_secs(10);
 /// How much an agent may tell at once of what happened.
 const EVENTS_BYTES: usize = 1 << 20;
+/// The longest answer to a question for a number.
+const COUNT_BYTES: usize = 4096;
 
 /// Connections to one instance's agent. Cheap to clone.
 #[derive(Clone)]
@@ -335,6 +337,17 @@ impl Pool {
             return Err(PoolError::Own("has another status than 200"));
         }
         serde_json::from_slice(&body).map_err(PoolError::OwnForm)
+    }
+
+    /// Has every process of the sandbox ended, with the grace that they have.
+    pub(crate) async fn end_processes(&self) -> Result<(), PoolError> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = http::Method::DELETE;
+        *request.uri_mut() = http::Uri::from_static("/processes");
+        match self.call(request, COUNT_BYTES).await? {
+            (StatusCode::OK, _) => Ok(()),
+            _ => Err(PoolError::Own("has another status than 200")),
+        }
     }
 
     /// Sends a request of the server's own and reads its answer, of at most `bound` bytes.

@@ -116,6 +116,51 @@ async fn l06_destroy_frees_everything_and_the_id_is_new_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_sandbox_keeps_its_files_and_its_next_use_starts_it() {
+    let shared = Shared::default();
+    let starts = Arc::new(AtomicUsize::new(0));
+    let (counted, agents) = (starts.clone(), shared.clone());
+    let driver = Fake::new(move |start| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        peers::serve(start, agents.clone())
+    });
+    let server = Arc::new(TestServer::start(driver.clone()).await);
+    let stop = "/v1/sandboxes/a/stop";
+    assert_eq!(server.post(stop, json!({})).await.failure(), (404, "SANDBOX_NOT_FOUND".into()));
+    let file = "/v1/sandboxes/a/files/content?path=/f";
+    let upload = server.request(http::Method::PUT, file).header("content-type", "application/octet-stream");
+    upload.body("kept").send().await.ok();
+    let instance = only_instance(&driver).await;
+    let exposed = server.post("/v1/sandboxes/a/ports", json!({ "port": 8080, "token": "t" })).await.ok();
+
+    // What is under way is told why it ended.
+    let busy = server.clone();
+    let waiting = tokio::spawn(async move { busy.exec("a", "wait").await.failure() });
+    shared.began().await;
+    let stopped = server.post(stop, json!({ "signal": "SIGKILL" })).await.ok();
+    assert_eq!((&stopped["success"], &stopped["sandboxId"]), (&json!(true), &json!("a")));
+    assert_eq!(waiting.await.unwrap(), (409, "OPERATION_INTERRUPTED".into()));
+    assert_eq!(server.get("/v1/sandboxes/a").await.ok()["status"], "stopped");
+    for body in [json!({}), json!({ "signal": "SIGINT" }), json!({ "signal": "SIGTERM" })] {
+        server.post(stop, body).await.ok();
+    }
+    assert_eq!(server.post(stop, json!({ "signal": "SIGHUP" })).await.failure().0, 400);
+    assert_eq!(server.events("a").await, ["created", "stopped"]);
+
+    assert_eq!(server.get(file).await.body, "kept");
+    assert_eq!((only_instance(&driver).await, starts.load(Ordering::SeqCst)), (instance, 2));
+    assert_eq!(server.get("/v1/sandboxes/a/ports").await.ok()["ports"][0]["token"], exposed["token"]);
+    assert_eq!(server.events("a").await, ["created", "stopped", "started"]);
+    // Stopping and using it at the same time: each is answered as the order makes it.
+    let (stopped, used) = tokio::join!(server.post(stop, json!({ "signal": "SIGKILL" })), server.get(file));
+    assert_eq!(stopped.status, 200);
+    assert!(used.status == 200 || used.failure() == (409, "OPERATION_INTERRUPTED".into()), "{used:?}");
+    let (stopped, gone) = tokio::join!(server.post(stop, json!({})), server.delete("/v1/sandboxes/a"));
+    assert_eq!(gone.status, 200);
+    assert!(stopped.status == 200 || stopped.status == 404, "{stopped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l06_destroying_a_busy_sandbox_answers_those_who_wait() {
     let shared = Shared::default();
     let server = Arc::new(TestServer::start(peers::good(shared.clone())).await);

@@ -114,9 +114,9 @@ async fn a_port_is_exposed_listed_and_taken_back() {
     assert_eq!(again.failure(), (409, "PORT_ALREADY_EXPOSED".into()));
     assert_eq!(again.json()["context"]["port"], 8080);
     // By itself the name that the server was called by, where it is a local one.
-    let other = server.post(ports, json!({ "port": 3000, "token": "short" })).await.ok();
+    let other = server.post(ports, json!({ "port": 3000, "token": "s" })).await.ok();
     let token = other["token"].as_str().unwrap();
-    assert!(token.len() == 16 && token.starts_with("short"), "{token}");
+    assert_eq!(token, "s", "a token is used as it is, however short");
     assert_eq!(other["url"], format!("http://3000-user-1-{token}.localhost:{}/", server.address.port()));
     let list = server.get(&format!("{ports}?hostname=p.example")).await.ok();
     assert_eq!(list["ports"].as_array().unwrap().len(), 2);
@@ -134,6 +134,76 @@ async fn a_port_is_exposed_listed_and_taken_back() {
     assert!(!valid(8080, "my_token_9").await);
     assert_eq!(server.delete(&format!("{ports}/8080")).await.failure(), (404, "PORT_NOT_EXPOSED".into()));
     assert_eq!(server.get(ports).await.ok()["ports"].as_array().unwrap().len(), 1);
+}
+
+/// What replaces an exposed port: the same URL, or a new one and the old is dead at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c02_a_port_that_is_exposed_can_be_exposed_again() {
+    let (server, port, host) = started().await;
+    let again = async |more: Value| {
+        let mut wish = json!({ "port": port, "hostname": "localhost", "replace": true });
+        wish.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        server.post("/v1/sandboxes/a/ports", wish).await
+    };
+    let same = again(json!({})).await;
+    assert_eq!((same.status.as_u16(), same.json()["url"].as_str()), (200, Some(&*format!("http://{host}/"))));
+    // A stream that is open over it stays open through a change of the name, and is cut by one of the token.
+    let open = visit(&server, Method::GET, &host, "/ticks").open().await;
+    let mut body = open.into_body();
+    within("the first event", body.frame()).await.unwrap().unwrap();
+    let named = again(json!({ "name": "web" })).await.ok();
+    assert_eq!((&named["name"], &named["url"]), (&json!("web"), &json!(format!("http://{host}/"))));
+    assert_eq!(fetch(visit(&server, Method::GET, &host, "/p")).await.status, 200);
+    let moved = again(json!({ "token": "new_token" })).await.ok();
+    assert_eq!((&moved["name"], &moved["token"]), (&json!("web"), &json!("new_token")));
+    assert!(within("the cut", body.frame()).await.unwrap().is_err());
+    assert_eq!(
+        fetch(visit(&server, Method::GET, &host, "/p")).await.failure(),
+        (404, "INVALID_TOKEN".into())
+    );
+    let moved = format!("{port}-a-new_token.localhost");
+    assert_eq!(fetch(visit(&server, Method::GET, &moved, "/p")).await.status, 200);
+
+    // One that another port of the sandbox has is refused, and the port stays what it was.
+    server.post("/v1/sandboxes/a/ports", json!({ "port": 4000, "token": "taken" })).await.ok();
+    let refused = again(json!({ "token": "taken" })).await;
+    assert_eq!(refused.field(), "token");
+    assert!(refused.json()["message"].as_str().unwrap().contains("port 4000"), "{refused:?}");
+    assert_eq!(fetch(visit(&server, Method::GET, &moved, "/p")).await.status, 200);
+    // It is one exposure all the time, also for the next server.
+    let list = server.get("/v1/sandboxes/a/ports").await.ok();
+    assert_eq!(list["ports"].as_array().unwrap().len(), 2);
+    server.delete(&format!("/v1/sandboxes/a/ports/{port}")).await.ok();
+    assert_eq!(
+        fetch(visit(&server, Method::GET, &moved, "/p")).await.failure(),
+        (404, "INVALID_TOKEN".into())
+    );
+}
+
+/// A program's own request to a port that is not exposed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c01_a_program_with_a_key_reaches_a_port_that_is_not_exposed() {
+    let server = TestServer::start(peers::good(Shared::default())).await;
+    let port = site().await;
+    let call = |key: &str, port: &str| {
+        let call = server.request(Method::GET, "/v1/sandboxes?q").key(None);
+        call.header("x-sandcrab-key", key).header("x-sandcrab-sandbox", "new").header("x-sandcrab-port", port)
+    };
+    let seen = fetch(call(KEY, &port.to_string()).header("authorization", "Bearer of-the-app")).await.ok();
+    assert_eq!(seen["uri"], "/v1/sandboxes?q", "every path is the port's own");
+    let host = format!("localhost:{port}");
+    assert_eq!(
+        (&seen["headers"]["host"], &seen["headers"]["authorization"]),
+        (&json!(host), &json!("Bearer of-the-app"))
+    );
+    assert!(!seen.to_string().contains("x-sandcrab"), "{seen}");
+    assert_eq!(server.get("/v1/sandboxes/new").await.ok()["status"], "running", "the first use makes it");
+    assert_eq!(fetch(call("another-key-0", "3000")).await.failure(), (401, "UNAUTHORIZED".into()));
+    for bad in ["80", "x", ""] {
+        assert_eq!(fetch(call(KEY, bad)).await.failure(), (400, "INVALID_PORT_NUMBER".into()), "{bad}");
+    }
+    let nameless = server.request(Method::GET, "/").key(None).header("x-sandcrab-key", KEY);
+    assert_eq!(fetch(nameless.header("x-sandcrab-port", "3000")).await.field(), "X-Sandcrab-Sandbox");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

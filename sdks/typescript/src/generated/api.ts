@@ -492,8 +492,14 @@ export interface components {
              */
             port: number;
             /**
-             * @description 1-16 characters of `a-z 0-9 _`. Random characters are appended to one that is shorter than 8 or taken already.
-             *     Default: 16 random characters.
+             * @description What to do if the port is exposed already. False, which is the default: refuse. True: it keeps its URL and gets
+             *     the `name` that is given; with another `token` it gets a new URL, and the old one is dead at once.
+             */
+            replace?: boolean;
+            /**
+             * @description 1-16 characters of `a-z 0-9 _`, used as they are. It is all that keeps strangers out: who tries many is slowed
+             *     down, but a short one is guessed in a few tries. No other port of the sandbox may have it. Random characters are
+             *     appended only where another account has the same id, port and token. Default: 16 random characters.
              */
             token?: string;
         };
@@ -1249,6 +1255,15 @@ export interface components {
          * @enum {string}
          */
         SandboxStatus: "starting" | "running" | "stopped" | "destroying" | "quarantined";
+        /** @description The answer to stopping a sandbox. */
+        SandboxStopped: {
+            /** @description The sandbox in which nothing runs. */
+            sandboxId: components["schemas"]["SandboxId"];
+            /** @description Always true: failures are errors. */
+            success: boolean;
+            /** @description When it was done. */
+            timestamp: components["schemas"]["Timestamp"];
+        };
         /** @description The answer to deleting a session. */
         SessionDeleted: {
             /** @description The id that is free again. */
@@ -1339,6 +1354,16 @@ export interface components {
              */
             min: number;
         };
+        /** @description How to stop a sandbox. */
+        StopSandbox: {
+            /** @description Default `SIGTERM`. */
+            signal?: components["schemas"]["StopSignal"];
+        };
+        /**
+         * @description How what runs in a sandbox is ended when it is stopped.
+         * @enum {string}
+         */
+        StopSignal: "SIGTERM" | "SIGINT" | "SIGKILL";
         /**
          * @description One of a command's output streams.
          * @enum {string}

@@ -110,23 +110,25 @@ export class CustomDomainRequiredError extends SandboxError<Record<string, unkno
 }
 
 /** The class of `INVALID_BACKUP_CONFIG`. */
-export class InvalidBackupConfigError extends SandboxError<Record<string, unknown>> {
+export class InvalidBackupConfigError extends SandboxError<{ reason: string }> {
   override name = "InvalidBackupConfigError";
-}
-
-/** The class of `INVALID_MOUNT_CONFIG`. */
-export class InvalidMountConfigError extends SandboxError<Record<string, unknown>> {
-  override name = "InvalidMountConfigError";
-}
-
-/** The class of `MISSING_CREDENTIALS`. */
-export class MissingCredentialsError extends SandboxError<Record<string, unknown>> {
-  override name = "MissingCredentialsError";
+  /** `context.reason`. */
+  get reason(): string {
+    return this.errorResponse.context.reason;
+  }
 }
 
 /** The class of `BACKUP_EXPIRED`. */
-export class BackupExpiredError extends SandboxError<Record<string, unknown>> {
+export class BackupExpiredError extends SandboxError<{ backupId: string; expiredAt?: string }> {
   override name = "BackupExpiredError";
+  /** `context.backupId`. */
+  get backupId(): string {
+    return this.errorResponse.context.backupId;
+  }
+  /** `context.expiredAt`. */
+  get expiredAt(): string | undefined {
+    return this.errorResponse.context.expiredAt;
+  }
 }
 
 /** The class of `GIT_AUTH_FAILED`. */
@@ -218,8 +220,12 @@ export class ContextNotFoundError extends SandboxError<{ contextId: string }> {
 }
 
 /** The class of `BACKUP_NOT_FOUND`. */
-export class BackupNotFoundError extends SandboxError<Record<string, unknown>> {
+export class BackupNotFoundError extends SandboxError<{ backupId: string }> {
   override name = "BackupNotFoundError";
+  /** `context.backupId`. */
+  get backupId(): string {
+    return this.errorResponse.context.backupId;
+  }
 }
 
 /** The class of `SANDBOX_NOT_FOUND`. */
@@ -297,7 +303,7 @@ export class PortInUseError extends SandboxError<Record<string, unknown>> {
 
 /** The class of `RESOURCE_BUSY`. */
 export class ResourceBusyError extends SandboxError<{ sessionId?: string; waiting?: number; retryAfter?: number }> {
-  override name = "ResourceBusyError";
+  override name = "FileSystemError";
   /** `context.sessionId`. */
   get sessionId(): string | undefined {
     return this.errorResponse.context.sessionId;
@@ -337,8 +343,12 @@ export class ExecAlreadyExistsError extends SandboxError<Record<string, unknown>
 }
 
 /** The class of `OPERATION_INTERRUPTED`. */
-export class OperationInterruptedError extends SandboxError<Record<string, unknown>> {
+export class OperationInterruptedError extends SandboxError<{ reason?: string }> {
   override name = "OperationInterruptedError";
+  /** `context.reason`. */
+  get reason(): string | undefined {
+    return this.errorResponse.context.reason;
+  }
 }
 
 /** The class of `SESSION_TERMINATED`. */
@@ -486,17 +496,33 @@ export class CodeExecutionError extends SandboxError<Record<string, unknown>> {
 
 /** The class of `WATCH_START_ERROR`. */
 export class WatchStartError extends SandboxError<Record<string, unknown>> {
-  override name = "WatchStartError";
+  override name = "SandboxError";
 }
 
 /** The class of `BACKUP_CREATE_FAILED`. */
-export class BackupCreateError extends SandboxError<Record<string, unknown>> {
+export class BackupCreateError extends SandboxError<{ dir: string; backupId?: string }> {
   override name = "BackupCreateError";
+  /** `context.dir`. */
+  get dir(): string {
+    return this.errorResponse.context.dir;
+  }
+  /** `context.backupId`. */
+  get backupId(): string | undefined {
+    return this.errorResponse.context.backupId;
+  }
 }
 
 /** The class of `BACKUP_RESTORE_FAILED`. */
-export class BackupRestoreError extends SandboxError<Record<string, unknown>> {
+export class BackupRestoreError extends SandboxError<{ dir: string; backupId: string }> {
   override name = "BackupRestoreError";
+  /** `context.dir`. */
+  get dir(): string {
+    return this.errorResponse.context.dir;
+  }
+  /** `context.backupId`. */
+  get backupId(): string {
+    return this.errorResponse.context.backupId;
+  }
 }
 
 /** The class of `BUCKET_MOUNT_ERROR`. */
@@ -506,7 +532,7 @@ export class BucketMountError extends SandboxError<Record<string, unknown>> {
 
 /** The class of `INTERNAL_ERROR`. */
 export class InternalError extends SandboxError<Record<string, unknown>> {
-  override name = "InternalError";
+  override name = "SandboxError";
 }
 
 /** The class of `OOM_KILLED`. */
@@ -529,12 +555,12 @@ export class UnsupportedTransferCodingError extends SandboxError<Record<string, 
 
 /** The class of `PYTHON_NOT_AVAILABLE`. */
 export class PythonNotAvailableError extends SandboxError<Record<string, unknown>> {
-  override name = "PythonNotAvailableError";
+  override name = "SandboxError";
 }
 
 /** The class of `JAVASCRIPT_NOT_AVAILABLE`. */
 export class JavascriptNotAvailableError extends SandboxError<Record<string, unknown>> {
-  override name = "JavascriptNotAvailableError";
+  override name = "SandboxError";
 }
 
 /** The class of `SERVICE_NOT_RESPONDING`. */
@@ -557,43 +583,61 @@ export class InterpreterNotReadyError extends SandboxError<{ retryAfter?: number
 }
 
 /** The class of `CONTAINER_UNAVAILABLE`. */
-export class ContainerUnavailableError extends SandboxError<Record<string, unknown>> {
+export class ContainerUnavailableError extends SandboxError<{ reason?: string; retryAfterMs?: number }> {
   override name = "ContainerUnavailableError";
+  /** `context.reason`. */
+  get reason(): string | undefined {
+    return this.errorResponse.context.reason;
+  }
+  /** `context.retryAfterMs`. */
+  get retryAfterMs(): number | undefined {
+    return this.errorResponse.context.retryAfterMs;
+  }
 }
 
 /** The class of `IS_DIRECTORY`. */
 export class IsDirectoryError extends FileSystemError {
-  override name = "IsDirectoryError";
+  override name = "FileSystemError";
 }
 
 /** The class of `NOT_DIRECTORY`. */
 export class NotDirectoryError extends FileSystemError {
-  override name = "NotDirectoryError";
+  override name = "FileSystemError";
 }
 
 /** The class of `NAME_TOO_LONG`. */
 export class NameTooLongError extends FileSystemError {
-  override name = "NameTooLongError";
+  override name = "FileSystemError";
 }
 
 /** The class of `INVALID_COMMAND`. */
 export class InvalidCommandError extends CommandError {
-  override name = "InvalidCommandError";
+  override name = "CommandError";
 }
 
 /** The class of `INVALID_PORT_NUMBER`. */
 export class InvalidPortNumberError extends InvalidPortError {
-  override name = "InvalidPortNumberError";
+  override name = "InvalidPortError";
+}
+
+/** The class of `INVALID_MOUNT_CONFIG`. */
+export class InvalidMountConfigError extends BucketMountError {
+  override name = "InvalidMountConfigError";
+}
+
+/** The class of `MISSING_CREDENTIALS`. */
+export class MissingCredentialsError extends BucketMountError {
+  override name = "MissingCredentialsError";
 }
 
 /** The class of `COMMAND_PERMISSION_DENIED`. */
 export class CommandPermissionDeniedError extends CommandError {
-  override name = "CommandPermissionDeniedError";
+  override name = "CommandError";
 }
 
 /** The class of `READ_ONLY`. */
 export class ReadOnlyError extends FileSystemError {
-  override name = "ReadOnlyError";
+  override name = "FileSystemError";
 }
 
 /** The class of `COMMAND_TIMEOUT`. */
@@ -608,7 +652,7 @@ export class CommandTimeoutError extends CommandError {
 
 /** The class of `NO_SPACE`. */
 export class NoSpaceError extends FileSystemError {
-  override name = "NoSpaceError";
+  override name = "FileSystemError";
 }
 
 /** The class of each code. */

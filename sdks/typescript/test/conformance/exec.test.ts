@@ -1,5 +1,6 @@
 import {
   CommandTimeoutError,
+  getSandbox,
   InvalidCommandError,
   isExecResult,
   ResourceBusyError,
@@ -7,7 +8,7 @@ import {
   ValidationFailedError,
 } from "sandcrab";
 import { describe, expect } from "vitest";
-import { rejection, test } from "../support/sandbox.js";
+import { connection, rejection, test } from "../support/sandbox.js";
 
 test("S03 a result has every documented field", async ({ sandbox }) => {
   const before = Date.now();
@@ -115,6 +116,24 @@ describe("S06 timeout", () => {
     expect((error as Error).message.toLowerCase()).toContain("timeout");
     const after = await sandbox.exec("echo $KEPT $PWD; pgrep -x sleep | wc -l; ls /tmp/evil 2>/dev/null");
     expect(after.stdout).toBe("1 /tmp\n0");
+  });
+
+  test("S06 without a default session the end of the time is a result, with all of the output", async ({ sandbox }) => {
+    const alone = getSandbox(connection(), sandbox.id, { enableDefaultSession: false });
+    const late = await alone.exec("echo on; echo x >&2; sleep 30", { timeout: 200 });
+    expect(late).toMatchObject({ success: false, exitCode: 124, stdout: "on", encoding: "utf8" });
+    expect(late.stderr).toMatch(/^x\n.*timed out/);
+    const long = await alone.exec("head -c 300000 /dev/zero | tr '\\0' a; sleep 30", { timeout: 400 });
+    expect([long.exitCode, long.stdout.length]).toEqual([124, 300_000]);
+    const raw = await alone.exec("printf '\\377'; sleep 30", { timeout: 200, encoding: "base64" });
+    expect([raw.encoding, raw.stdout, atob(raw.stderr)]).toEqual([
+      "base64",
+      "/w==",
+      "Command timed out after 200 ms\n",
+    ]);
+    let seen = "";
+    const streamed = await alone.exec("echo on; sleep 30", { timeout: 200, onOutput: (_, data) => (seen += data) });
+    expect([streamed.exitCode, streamed.stdout, seen]).toEqual([124, "on", "on\n"]);
   });
 
   test("S06 a shell that spins and ignores signals dies at its deadline too", async ({ sandbox }) => {

@@ -147,3 +147,29 @@ test("B09 session ids with odd characters are literal", async ({ sandbox }) => {
   }
   expect((await sandbox.exists("evil")).exists).toBe(false);
 });
+
+test("stop ends what runs and keeps the files; the next use starts it on them", async ({ sandbox }) => {
+  await sandbox.writeFile("/tmp/kept", "here");
+  await sandbox.startProcess("trap 'echo bye > /tmp/last; exit' TERM; while :; do sleep 0.01; done; # loop", {
+    processId: "loop",
+  });
+  const running = rejection(sandbox.exec("sleep 100"));
+  await expect.poll(async () => (await sandbox.listSessions())[0]?.busy).toBe(true);
+  await sandbox.stop();
+  expect(await running).toMatchObject({ code: "OPERATION_INTERRUPTED", message: expect.stringContaining("stopped") });
+  expect((await sandbox.getState()).status).toBe("stopped");
+  expect((await sandbox.exec("cat /tmp/kept /tmp/last; pgrep -f loop")).stdout).toBe("herebye");
+  await sandbox.stop("SIGKILL");
+  await sandbox.stop(9);
+  expect((await sandbox.readFile("/tmp/kept")).content).toBe("here");
+  expect(await rejection(sandbox.stop("SIGHUP" as "SIGKILL"))).toMatchObject({ httpStatus: 400 });
+  const never = getSandbox(connection(), freshId());
+  await never.stop();
+  expect(await never.getState()).toEqual({ status: "stopped", lastChange: 0 });
+});
+
+test("what has no meaning here is accepted", async ({ sandbox }) => {
+  await sandbox.setTransport("rpc");
+  await sandbox.setContainerTimeouts({ portReadyTimeoutMS: 1 });
+  expect(await sandbox.getContainerPlacementId()).toBeNull();
+});

@@ -192,3 +192,14 @@ test("enableDefaultSession: false gives each exec a shell of its own", async () 
     await sandbox.destroy();
   }
 });
+
+test("S10 a session that only files, processes or code use is listed, and can be deleted", async ({ sandbox }) => {
+  const ids = ["files", "processes", "code"];
+  const [files, processes, code] = await Promise.all(ids.map((id) => sandbox.getSession(id)));
+  await files?.writeFile("/tmp/a", "a");
+  await processes?.startProcess("true");
+  await code?.runCode("1", { language: "javascript" });
+  expect((await sandbox.listSessions()).map(({ id }) => id).sort()).toEqual([...ids].sort());
+  for (const id of ids) expect(await sandbox.deleteSession(id)).toMatchObject({ success: true, sessionId: id });
+  expect(await sandbox.listSessions()).toEqual([]);
+});

@@ -66,7 +66,10 @@ test("X01 why no WebSocket opens is said, also where the platform has none", asy
     });
   }
   const live = new Request("http://host/live");
-  expect(await rejection(withSockets.wsConnect(live, 80))).toMatchObject({ code: "INVALID_PORT_NUMBER", context: { port: 80 } });
+  expect(await rejection(withSockets.wsConnect(live, 80))).toMatchObject({
+    code: "INVALID_PORT_NUMBER",
+    context: { port: 80 },
+  });
   expect(await rejection(withSockets.wsConnect(live, 80.5))).toBeInstanceOf(ValidationFailedError);
   const gone = new Request(live, { signal: AbortSignal.abort("gone") });
   expect(await rejection(withSockets.wsConnect(gone, 8080))).toBe("gone");

@@ -5,14 +5,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { expect, inject, test } from "vitest";
+import { describe, expect, inject, test } from "vitest";
 import { freshId, test as sandboxTest } from "../support/sandbox.js";
 import { exposeSite, siteText } from "../support/site.js";
 import { EXPECTED, EXPECTED_VISITS, script, visits } from "./script.js";
+import { EXPECTED_SEED, seedScript } from "./seed.js";
 
 const BUN = "@oven/bun-linux-x64/bin/bun";
 const DENO = "@deno/linux-x64-glibc/deno";
 const DENO_FLAGS = ["run", "--quiet", "--no-remote", "--allow-net=127.0.0.1"];
+
+/** The releases of Node that npm brings for these tests: each has its package. */
+const NODES = ["20", "21", "22", "23", "24"];
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
@@ -20,6 +24,12 @@ const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 function installed(path: string): string {
   const file = here(`../../node_modules/${path}`);
   if (!existsSync(file)) throw new Error(`no ${file}: npm ci installs it on Linux x86-64, which this test needs`);
+  return file;
+}
+
+function node(release: string): string {
+  const file = here(`nodes/node_modules/node-${release}/bin/node`);
+  if (!existsSync(file)) throw new Error(`no ${file}: npm ci in ${here("nodes")} installs it on Linux x86-64`);
   return file;
 }
 
@@ -48,6 +58,24 @@ async function everything(load: string): Promise<string> {
   return `Promise.all([${load}, ${ws}]).then(([api, ws]) => (${script})(api, ...${args}, ws.WebSocket)).${print};`;
 }
 
+/** The program that runs the seed's examples and prints what came of them. */
+async function seed(): Promise<string> {
+  const args = JSON.stringify([inject("url"), inject("key"), freshId()]);
+  return `${esm}.then((api) => (${await seedScript()})(api, ...${args})).${print};`;
+}
+
+describe.each(NODES)("Node %s", (release) => {
+  test("runs the package: sessions, commands, streams, files, errors, WebSockets", async () => {
+    const version = await run(node(release), [], "console.log(JSON.stringify(process.version))");
+    expect(version).toMatch(new RegExp(`^v${release}\\.`));
+    expect(await run(node(release), [], await everything(esm))).toEqual(EXPECTED);
+  });
+
+  test("runs the seed's examples", async () => {
+    expect(await run(node(release), [], await seed())).toEqual(EXPECTED_SEED);
+  });
+});
+
 test("the ES module runs in this Node", async () => {
   expect(await run(process.execPath, [], await everything(esm))).toEqual(EXPECTED);
 });
@@ -62,6 +90,14 @@ test("the package runs in Bun", async () => {
 
 test("the package runs in Deno, with no right but the network", async () => {
   expect(await run(installed(DENO), DENO_FLAGS, await everything(esm))).toEqual(EXPECTED);
+});
+
+test("the seed's examples run in Bun", async () => {
+  expect(await run(installed(BUN), ["run"], await seed())).toEqual(EXPECTED_SEED);
+});
+
+test("the seed's examples run in Deno, with no right but the network", async () => {
+  expect(await run(installed(DENO), DENO_FLAGS, await seed())).toEqual(EXPECTED_SEED);
 });
 
 sandboxTest("C04 visitors are passed on as they are by Node, Bun and Deno", async ({ sandbox }) => {

@@ -116,6 +116,13 @@ export async function visits(api: typeof sandcrab, url: string, apiKey: string, 
     const fits = length === null || Number(length) === bytes.length;
     found[path] = { status, encoding, fits, text: encoding === null ? new TextDecoder().decode(bytes) : "" };
   }
+  // The same port as a program reaches it, for which `fetch` decodes what it gets.
+  const id = new URL(preview).host.split(".")[0]?.split("-").slice(1, -1).join("-") ?? "";
+  const sandbox = api.getSandbox(api.connect({ url, apiKey }), id);
+  const echo = await sandbox.containerFetch("/echo", { method: "POST", body: "three" }, 8080);
+  const packed = await (await sandbox.containerFetch(new Request("http://any.host/gzip"), 8080)).text();
+  const text = `${await echo.text()} ${packed.length}`;
+  found.containerFetch = { status: echo.status, encoding: echo.headers.get("content-encoding"), fits: true, text };
   return found;
 }
 
@@ -126,4 +133,5 @@ export const EXPECTED_VISITS: Visits = {
   "/login": { status: 302, encoding: null, fits: true, text: "go" },
   "/nothing": { status: 204, encoding: null, fits: true, text: "" },
   "/echo": { status: 201, encoding: null, fits: true, text: "one, two" },
+  containerFetch: { status: 201, encoding: null, fits: true, text: "three 34000" },
 };

@@ -14,14 +14,17 @@ import { freshId, test } from "../support/sandbox.js";
 import { exposeSite, siteText, startSite } from "../support/site.js";
 import { talk } from "../support/talk.js";
 import { EXPECTED, EXPECTED_VISITS, script, visits } from "./script.js";
+import { EXPECTED_SEED, seedScript } from "./seed.js";
 
 /**
  * One Worker that takes visitors of previews in; runs a script for a POST and answers with what it found; and opens a
  * WebSocket to port 8080 of the sandbox that is named by the first part of any other path.
  */
-const worker = `
+const worker = (seed: string) => `
 import * as api from "sandcrab";
-const scripts = { script: ${script}, visits: ${visits} };
+// A Worker that was written for the original exports these.
+export { ContainerProxy, Sandbox } from "sandcrab";
+const scripts = { script: ${script}, visits: ${visits}, seed: ${seed} };
 export default {
   async fetch(request, env) {
     const Sandbox = api.connect({ url: env.URL, apiKey: env.KEY });
@@ -34,6 +37,7 @@ export default {
       }
       const [, id, path] = request.url.match(/^http:..[^/]+.([^/]+)(.*)/);
       const inner = new Request(new URL(path, request.url), request);
+      if (request.headers.has("x-fetch")) return await api.getSandbox(Sandbox, id).containerFetch(inner, 8080);
       return await api.getSandbox(Sandbox, id).wsConnect(inner, 8080);
     } catch (error) {
       return new Response(String(error.stack), { status: error.httpStatus ?? 500 });
@@ -69,7 +73,7 @@ let address: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "sandcrab-workerd-"));
   await cp(fileURLToPath(new URL("../../dist/index.js", import.meta.url)), join(folder, "sandcrab.js"));
-  await writeFile(join(folder, "worker.js"), worker);
+  await writeFile(join(folder, "worker.js"), worker(await seedScript()));
   await writeFile(join(folder, "config.capnp"), config(inject("url"), inject("key")));
   const workerd = createRequire(import.meta.url)("workerd").default as string;
   const stdio = ["ignore", "inherit", "inherit", "pipe"] as const;
@@ -100,6 +104,10 @@ async function run(name: string, ...args: string[]): Promise<unknown> {
 
 test("the package runs in a Worker", async () => {
   expect(await run("script", freshId(), await siteText())).toEqual(EXPECTED);
+});
+
+test("the seed's examples run in a Worker", async () => {
+  expect(await run("seed", freshId())).toEqual(EXPECTED_SEED);
 });
 
 test("C04 visitors are passed on by a Worker as they are, and WebSockets too", async ({ sandbox }) => {
@@ -134,4 +142,18 @@ test("a Worker's wsConnect is what it may return to its own caller", async ({ sa
     "4001 so long",
   ]);
   expect(await talk(address, `/${sandbox.id}/none`, {})).toBe("502");
+});
+
+test("a Worker's containerFetch is what it may return to its own caller, WebSockets too", async ({ sandbox }) => {
+  await startSite(sandbox, 8080);
+  const headers = { "x-fetch": "1" };
+  const seen = await fetch(`${address}/${sandbox.id}/seen?a`, { method: "PUT", headers });
+  expect(await seen.json()).toMatchObject({ method: "PUT", url: "/seen?a", headers: { host: "localhost:8080" } });
+  const packed = await fetch(`${address}/${sandbox.id}/gzip`, { headers });
+  expect((await packed.text()).length).toBe(34_000);
+  expect(await talk(address, `/${sandbox.id}/live`, headers)).toEqual([
+    '{"hello":"/live","host":"localhost:8080"}',
+    "again",
+    "4001 so long",
+  ]);
 });

@@ -25,10 +25,13 @@ export async function serveGit(sandbox: Sandbox): Promise<void> {
   if (exitCode !== 0 || stdout !== "listening 8080\nlistening 8443") {
     throw new Error(`the git host did not start: ${stdout} ${stderr}`);
   }
-  const daemon = await sandbox.startProcess("git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr", {
-    sessionId: "host",
-  });
-  await daemon.waitForPort(9418);
+  const daemon = await sandbox.startProcess(
+    "git daemon --base-path=/srv/git --export-all --listen=127.0.0.1 --reuseaddr",
+    {
+      sessionId: "host",
+    },
+  );
+  await daemon.waitForPort(9418, { mode: "tcp" });
 }
 
 /** Waits until the host has had a request for this. */

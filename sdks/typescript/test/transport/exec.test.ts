@@ -263,9 +263,21 @@ test("options of the original package, and unknown ones, break no sandbox", asyn
   };
   await edge.sandbox(options).exec("x");
   expect(JSON.parse(edge.received[0]?.body.toString() ?? "")).toEqual({ sleepAfter: "5m" });
+  // What the server knows is sent, each of it.
+  const known = {
+    keepAlive: true,
+    labels: { a: "b" },
+    image: "python",
+    limits: { openFiles: 9 },
+    env: { A: "1" },
+    network: "loopback",
+    isolation: { ping: true },
+  } as const;
+  await edge.sandbox(known).exec("x");
+  expect(JSON.parse(edge.received[2]?.body.toString() ?? "")).toEqual(known);
   // Nothing that the server knows: no request of its own.
   await edge.sandbox({ transport: "rpc" }).exec("x");
-  expect(edge.received.map(({ method }) => method)).toEqual(["PUT", "POST", "POST"]);
+  expect(edge.received.map(({ method }) => method)).toEqual(["PUT", "POST", "PUT", "POST", "POST"]);
 });
 
 test("enableDefaultSession: false makes the end of a command's time a result", async () => {
@@ -277,33 +289,4 @@ test("enableDefaultSession: false makes the end of a command's time a result", a
   expect(late.stderr).toMatch(/^err\n.*timed out/);
   await expect(sandbox.exec("sleep 9", { sessionId: "s" })).rejects.toThrow(CommandTimeoutError);
   await expect(edge.sandbox().exec("sleep 9")).rejects.toThrow(CommandTimeoutError);
-});
-
-test("a port that is exposed already keeps its URL, or gets a new one with another token", async () => {
-  let token = "first";
-  let exposed = true;
-  const port = () => ({ port: 8080, url: `http://8080-edge-${token}.localhost/`, status: "active" });
-  await using edge = await EdgeServer.start((request, response) => {
-    const asked = request.body.length > 0 ? JSON.parse(request.body.toString()) : {};
-    if (request.path.endsWith("/validate")) return json(response, { valid: asked.token === token });
-    if (request.method === "GET") return json(response, { ports: [port()] });
-    if (request.method === "DELETE") {
-      if (!exposed) return failure(response, "PORT_NOT_EXPOSED", 404, { port: 8080 });
-      exposed = false;
-      return json(response, {});
-    }
-    if (exposed) return failure(response, "PORT_ALREADY_EXPOSED", 409, { port: 8080 });
-    token = asked.token;
-    exposed = true;
-    json(response, port());
-  });
-  const sandbox = edge.sandbox();
-  const hostname = "localhost";
-  expect((await sandbox.exposePort(8080, { hostname })).url).toContain("-first.");
-  expect((await sandbox.exposePort(8080, { hostname, token: "first" })).url).toContain("-first.");
-  expect(edge.received.some(({ method }) => method === "DELETE")).toBe(false);
-  expect((await sandbox.exposePort(8080, { hostname, token: "next" })).url).toContain("-next.");
-  expect(edge.received.filter(({ method }) => method === "DELETE")).toHaveLength(1);
-  await sandbox.unexposePort(8080);
-  await sandbox.unexposePort(8080);
 });

@@ -16,9 +16,9 @@ const facts = (code: string, context: Record<string, unknown> = {}) => ({
 test.each(Object.keys(ERROR_CLASSES))("X01 %s has an exported class of its own with every field", (code) => {
   const error = errorOf(facts(code, { path: "/a" }));
   expect(error).toBeInstanceOf(sandcrab.SandboxError);
-  expect((sandcrab as Record<string, unknown>)[error.name]).toBe(error.constructor);
+  expect((sandcrab as Record<string, unknown>)[error.constructor.name]).toBe(error.constructor);
   expect(error).toMatchObject(facts(code, { path: "/a" }));
-  expect(error.name).toBe(error.constructor.name);
+  expect(sandcrab).toHaveProperty(error.name);
   expect(JSON.parse(JSON.stringify(error))).toMatchObject({ name: error.name, ...facts(code, { path: "/a" }) });
 });
 
@@ -32,6 +32,25 @@ test("X01 classes have the names that Cloudflare's SDK gives them, and its famil
   expect(errorOf(facts("COMMAND_TIMEOUT", { timeout: 5 }))).toBeInstanceOf(sandcrab.CommandError);
   expect(errorOf(facts("GIT_AUTH_FAILED")).name).toBe("GitAuthenticationError");
   expect(errorOf(facts("PORT_OPERATION_ERROR")).name).toBe("PortError");
+});
+
+test("X01 platform faults are told apart from the call's own, through their causes too", () => {
+  const { isDurableObjectCodeUpdateReset, isPlatformTransientError } = sandcrab;
+  const lost = new sandcrab.ConnectionError("exec", "http://a", new TypeError("fetch failed"));
+  expect(lost).toBeInstanceOf(sandcrab.RPCTransportError);
+  expect(lost).toMatchObject({ name: "RPCTransportError", kind: "connection_failed", originalMessage: "fetch failed" });
+  const replaced = new Error("Durable Object reset because its code was updated.");
+  for (const error of [lost, new Error("a", { cause: lost }), replaced, "Network connection lost."])
+    expect(isPlatformTransientError(error), String(error)).toBe(true);
+  expect(isPlatformTransientError(Object.assign(new Error("a"), { retryable: true }))).toBe(true);
+  const overloaded = Object.assign(new Error("a"), { retryable: true, overloaded: true });
+  for (const error of [overloaded, errorOf(facts("FILE_NOT_FOUND", { path: "/a" })), undefined, null, 1])
+    expect(isPlatformTransientError(error), String(error)).toBe(false);
+  expect([replaced, new Error("a", { cause: replaced }), lost].map(isDurableObjectCodeUpdateReset)).toEqual([
+    true,
+    true,
+    false,
+  ]);
 });
 
 test("facts of the context are properties of the class", () => {
