@@ -9,6 +9,7 @@ use crate::driver::{DriverError, Result};
 use crate::sys;
 use rustix::fs::SeekFrom;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -296,12 +297,12 @@ impl Release {
     pub(crate) fn wait(&self) -> Result<()> {
         let failed = |error: io::Error| DriverError::io("release disk", self.image.display())(error);
         let candidates = self.candidates().map_err(failed)?;
-        if !self.is_attached(&candidates) {
+        if !self.is_attached(&candidates).map_err(failed)? {
             return Ok(());
         }
         let events = self.watch().map_err(|errno| failed(errno.into()))?;
         let deadline = Instant::now() + RELEASE_TIMEOUT;
-        while self.is_attached(&candidates) {
+        while self.is_attached(&candidates).map_err(failed)? {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(failed(io::ErrorKind::TimedOut.into()));
@@ -317,7 +318,6 @@ impl Release {
     /// The loop device has the file open for writing; closing it is the last thing that it does. None where this user has
     /// no watch left: the host's other programs may have taken them all, and a disk must be released all the same.
     fn watch(&self) -> rustix::io::Result<Option<OwnedFd>> {
-        use rustix::io::Errno;
         let watched = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).and_then(|events| {
             inotify::add_watch(&events, &self.image, WatchFlags::CLOSE_WRITE)?;
             Ok(events)
@@ -341,10 +341,20 @@ impl Release {
         }
     }
 
-    fn is_attached(&self, candidates: &[PathBuf]) -> bool {
-        let is_ours = |text: String| Path::new(text.trim_end_matches('\n')) == self.image;
-        // What cannot be read is no loop device, or not attached.
-        candidates.iter().any(|file| fs::read_to_string(file).is_ok_and(is_ours))
+    fn is_attached(&self, candidates: &[PathBuf]) -> io::Result<bool> {
+        for file in candidates {
+            match fs::read_to_string(file) {
+                Ok(text) if Path::new(text.trim_end_matches('\n')) == self.image => return Ok(true),
+                Ok(_) => {}
+                // No loop device, or one that was let go of while its name was read.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {}
+                // Not known, as where the server has no descriptor left: one disk must not be mounted twice.
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 }
 

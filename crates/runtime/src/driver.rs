@@ -383,6 +383,20 @@ pub enum DriverError {
 }
 
 impl DriverError {
+    /// The error with its causes, without the paths of the machine: those are for its operator's log.
+    pub fn for_callers(&self) -> String {
+        match self {
+            Self::Io { operation, source, .. } => format!("{operation}: {source}"),
+            Self::Image(image) => format!("{self}: {}", image.for_callers()),
+            Self::Record { .. } => "a record of the driver is not readable".into(),
+            Self::IdsClaimed { .. } => {
+                "another server of this machine uses the user ids of this instance".into()
+            }
+            Self::Seccomp(source) => format!("{self}: {source}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// An [`DriverError::Io`], for use with `map_err`.
     pub(crate) fn io<E: Into<std::io::Error>, S: fmt::Display>(
         operation: &'static str,

@@ -42,6 +42,33 @@ async fn an_instance_whose_agent_died_starts_again_on_its_files() {
     home.destroy(&id).await;
 }
 
+#[tokio::test]
+async fn l05_a_start_that_nobody_waits_for_leaves_nothing_running() {
+    let home = Home::new();
+    let id = home.create("again").await;
+    home.run(&id, ROOT, "echo kept > /workspace/file").await;
+    home.driver.stop(&id).await.unwrap();
+    for _ in 0..4 {
+        {
+            let mut start = home.driver.start(&id);
+            std::future::poll_fn(|context| {
+                assert!(start.as_mut().poll(context).is_pending());
+                std::task::Poll::Ready(())
+            })
+            .await;
+            // Long enough for the thread to have begun, mostly.
+            let gone = tokio::time::timeout(std::time::Duration::from_millis(2), start).await;
+            assert!(gone.is_err(), "a start takes longer");
+        }
+        // Takes its turn behind the one that was given up.
+        home.driver.stop(&id).await.unwrap();
+        assert!(!home.driver.inspect(&id).await.unwrap().unwrap().running);
+    }
+    home.driver.start(&id).await.unwrap_or_else(|error| panic!("start: {}", common::chain(&error)));
+    assert_eq!(home.run(&id, ROOT, "cat /workspace/file").await.stdout, "kept\n");
+    home.destroy(&id).await;
+}
+
 /// Everything on the machine that bears an instance's name or comes from its data directory.
 fn traces(home: &Home, id: &InstanceId) -> Vec<String> {
     let data = home.dir.path().join("data");

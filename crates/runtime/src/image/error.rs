@@ -51,6 +51,19 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// The error with its cause, without the paths of the machine.
+    pub(crate) fn for_callers(&self) -> String {
+        match self {
+            Self::Io { operation, source, .. } => format!("cannot {operation}: {source}"),
+            Self::TooLarge { what, bound, .. } => {
+                format!("{what} of the host image passes its bound of {bound}")
+            }
+            Self::NoUsr { .. } => "the host has no /usr".into(),
+            Self::Archive { reason, .. } => (*reason).to_owned(),
+            Self::BadExclude { .. } => "a path to leave out is not absolute".into(),
+        }
+    }
+
     /// Whether something was not there, as what a package manager has just removed.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)

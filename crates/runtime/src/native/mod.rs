@@ -429,6 +429,19 @@ impl Shared {
         (count < all.len()).then(|| (0..count).map(|i| all[(start + i) % all.len()]).collect())
     }
 
+    /// Ends the agent of an instance that is known, with all that runs beside it; blocks until whoever watches it knows.
+    /// What it lived in is taken away by the start that follows.
+    fn end(&self, id: &InstanceId) -> Result<()> {
+        let mut live = self.find(id)?;
+        self.cgroups.group(id.as_str()).kill();
+        if let Some(process) = process::find(&self.files.pid(id))? {
+            process.kill_and_wait(id)?;
+        }
+        let ended = live.exit.wait_for(Option::is_some);
+        let _watcher_ended = tokio::runtime::Handle::current().block_on(ended).is_err();
+        Ok(())
+    }
+
     /// Ends all processes of an instance and takes away what they lived in; its files stay. Blocks until the kernel
     /// says that it is gone.
     fn stop(&self, id: &InstanceId) -> Result<()> {
@@ -573,11 +586,21 @@ impl Driver for Native {
     fn start<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Instance>> {
         Box::pin(async move {
             let (shared, id) = (self.shared.clone(), id.clone());
-            blocking(move || {
+            let (send, receive) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
                 let _turn = shared.turns.take(&id);
-                shared.start_again(&id)
-            })
-            .await
+                // Who asked may have gone before it began, or while it was under way: then nobody would watch it.
+                if send.is_closed() {
+                    return;
+                }
+                if let Err(Ok(_instance)) = send.send(shared.start_again(&id)) {
+                    unless_failed(&id, shared.end(&id));
+                }
+            });
+            match receive.await {
+                Ok(started) => started,
+                Err(_) => unreachable!("the thread above sends whatever comes while somebody waits"),
+            }
         })
     }
 
@@ -598,19 +621,11 @@ impl Driver for Native {
     fn stop<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let (shared, id) = (self.shared.clone(), id.clone());
-            let mut exit = blocking(move || {
+            blocking(move || {
                 let _turn = shared.turns.take(&id);
-                let live = shared.find(&id)?;
-                // What it lived in is taken away by the start that follows.
-                shared.cgroups.group(id.as_str()).kill();
-                if let Some(process) = process::find(&shared.files.pid(&id))? {
-                    process.kill_and_wait(&id)?;
-                }
-                Ok(live.exit)
+                shared.end(&id)
             })
-            .await?;
-            let _watcher_ended = exit.wait_for(Option::is_some).await.is_err();
-            Ok(())
+            .await
         })
     }
 

@@ -45,8 +45,7 @@ pub(crate) fn no_space(error: &(dyn std::error::Error + 'static)) -> Option<ApiE
     std::iter::successors(Some(error), |error| error.source()).find(is_full)?;
     let what = crate::chain(error);
     tracing::error!(what, "the disk of the server's data is full");
-    let message = format!("the disk of the server's data is full: {what}");
-    Some(ApiError::new(ErrorCode::NoSpace, message).suggest(
+    Some(ApiError::new(ErrorCode::NoSpace, "the disk of the server's data is full").suggest(
         "Make room on the disk of the server's data directory, for instance by destroying sandboxes.",
     ))
 }

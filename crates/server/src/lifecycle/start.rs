@@ -238,7 +238,7 @@ fn refused(id: &SandboxId, error: &DriverError) -> ApiError {
             tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be started");
             ApiError::new(
                 ErrorCode::ContainerUnavailable,
-                format!("sandbox {id} could not be started: {}", crate::chain(error)),
+                format!("sandbox {id} could not be started: {}", error.for_callers()),
             )
         }),
     };
@@ -247,7 +247,7 @@ fn refused(id: &SandboxId, error: &DriverError) -> ApiError {
 
 pub(super) fn unstopped(id: &SandboxId, error: &DriverError) -> ApiError {
     tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be stopped");
-    let message = format!("sandbox {id} could not be stopped: {}", crate::chain(error));
+    let message = format!("sandbox {id} could not be stopped: {}", error.for_callers());
     ApiError::new(ErrorCode::ContainerUnavailable, message)
         .with("sandboxId", id.as_str())
         .suggest("Stop it again, or destroy it; the server's log says what holds it.")
@@ -257,7 +257,7 @@ fn undestroyed(id: &SandboxId, error: &DriverError) -> ApiError {
     tracing::error!(sandbox = %id, error = crate::chain(error), "a sandbox could not be taken away");
     ApiError::new(
         ErrorCode::ContainerUnavailable,
-        format!("sandbox {id} could not be taken away: {}", crate::chain(error)),
+        format!("sandbox {id} could not be taken away: {}", error.for_callers()),
     )
     .with("sandboxId", id.as_str())
     .suggest("Destroy it again; the server's log and `sandcrab doctor` say what holds it.")
