@@ -33,6 +33,7 @@ pub struct ExposePort {
     /// The domain of the URL, with its port where it is not the usual one. Default: the server's preview domain, or the
     /// name by which it was called if that is `localhost`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 259, pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")]
     pub hostname: Option<String>,
     /// A label for people; it has no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -158,11 +158,14 @@ pub struct ProcessList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KillProcess {
-    /// A name as in signal(7), `SIGTERM` or `TERM`. Default `SIGTERM`.
+    /// A name as in signal(7), `SIGTERM` or `TERM`, in either case. Default `SIGTERM`.
     ///
     /// TERM, INT, QUIT, ABRT and KILL end the process: what has not ended 5 s later is killed, and the answer comes
     /// when nothing is left. Any other signal is only sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^(SIG)?(TERM|KILL|INT|QUIT|ABRT|HUP|USR1|USR2|STOP|CONT|TSTP|ALRM|PIPE|WINCH|CHLD|URG|IO|TTIN|TTOU|VTALRM)$"
+    )]
     pub signal: Option<String>,
 }
 

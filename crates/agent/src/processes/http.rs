@@ -81,6 +81,7 @@ fn counted(count: usize) -> axum::Json<ProcessCount> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct KillQuery {
     /// As for killing one process; it must be a signal that ends them. Default `SIGTERM`.
+    #[param(pattern = r"^(SIG)?(TERM|KILL|INT|QUIT|ABRT)$")]
     pub(crate) signal: Option<String>,
 }
 

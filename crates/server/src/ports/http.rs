@@ -87,6 +87,7 @@ async fn expose(
 #[into_params(parameter_in = Query)]
 struct ListQuery {
     /// `NAME[:PORT]`, as for `exposePort`.
+    #[param(max_length = 259, pattern = r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$")]
     hostname: Option<String>,
 }
 

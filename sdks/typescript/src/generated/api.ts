@@ -715,7 +715,7 @@ export interface components {
         /** @description How a process is to end. */
         KillProcess: {
             /**
-             * @description A name as in signal(7), `SIGTERM` or `TERM`. Default `SIGTERM`.
+             * @description A name as in signal(7), `SIGTERM` or `TERM`, in either case. Default `SIGTERM`.
              *
              *     TERM, INT, QUIT, ABRT and KILL end the process: what has not ended 5 s later is killed, and the answer comes
              *     when nothing is left. Any other signal is only sent.
