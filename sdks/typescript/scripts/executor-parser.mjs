@@ -5,9 +5,9 @@ import { rolldown } from "rolldown";
 
 const EXECUTORS = "../../../crates/agent/src/code/executors/";
 const SUCRASE = "../node_modules/sucrase/";
-/** Parts of sucrase that do nothing for these executors: JSX, Flow, CommonJS, source maps, checks of its options. */
+/** Parts of sucrase that do nothing for these executors: JSX, Flow, source maps, checks of its options. */
 const UNUSED =
-  /\/(?:JSX|Flow|JestHoist|ReactDisplayName|ReactHotLoader|CJSImport|NumericSeparator|OptionalCatchBinding|OptionalChainingNullish)Transformer\.js$|\/(?:computeSourceMap|CJSImportProcessor|Options-gen-types|formatTokens)\.js$|@jridgewell|ts-interface-checker|lines-and-columns/;
+  /\/(?:JSX|Flow|JestHoist|ReactDisplayName|ReactHotLoader|NumericSeparator|OptionalCatchBinding|OptionalChainingNullish)Transformer\.js$|\/(?:computeSourceMap|Options-gen-types|formatTokens)\.js$|@jridgewell|ts-interface-checker|lines-and-columns/;
 
 /** Where the built parser belongs, from this folder. */
 export const PARSER = `${EXECUTORS}parser.js`;

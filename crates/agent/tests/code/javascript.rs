@@ -167,3 +167,158 @@ async fn k01_typescript_runs_without_its_types() {
     let javascript = run(&sandbox, "js", "let t: number = 1").await;
     assert_eq!(javascript["error"]["name"], "SyntaxError", "types are no JavaScript");
 }
+
+/// The traceback as one text.
+fn traceback(answer: &serde_json::Value) -> String {
+    let lines = answer["error"]["traceback"].as_array().unwrap();
+    lines.iter().map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn k01_javascript_errors_keep_all_that_they_carry_and_nothing_of_the_executor() {
+    let sandbox = Sandbox::start();
+    for (code, carried) in [
+        (
+            "const inner = Object.assign(new Error('refused'), { code: 'ECONNREFUSED', port: 1 });
+            throw new TypeError('fetch failed', { cause: inner })",
+            &["TypeError: fetch failed", "[cause]: Error: refused", "code: 'ECONNREFUSED'", "port: 1"][..],
+        ),
+        (
+            "throw new AggregateError([new Error('a1'), new RangeError('b2')], 'many')",
+            &["Error: a1", "RangeError: b2"],
+        ),
+        ("throw new (class Own extends Error { detail = [1, 2] })('own')", &["detail: [ 1, 2 ]"]),
+        ("require('node:fs').readFileSync('/nope')", &["code: 'ENOENT'", "path: '/nope'"]),
+        ("Buffer.alloc('x')", &["TypeError [ERR_INVALID_ARG_TYPE]: "]),
+        ("const e = new Error('bare'); e.stack = undefined; throw e", &["bare"]),
+    ] {
+        let answer = run(&sandbox, "js", code).await;
+        let told = traceback(&answer);
+        for text in carried {
+            assert!(told.contains(text), "{code}: {told}");
+        }
+        assert!(!told.contains("sandcrab:") && !told.contains("node:inspector"), "{code}: {told}");
+    }
+    // The same where the code itself shows an error, or nobody takes it.
+    let code = "console.log(new Error('shown', { cause: new Error('why') }).stack);
+        console.error(new Error('e', { cause: new Error('c') })); Promise.reject(new Error('lost'));
+        await new Promise((r) => setTimeout(r, 10)); new Error('value')";
+    let answer = run(&sandbox, "js", code).await;
+    let all = format!("{}{}{}", stdout(&answer), stderr(&answer), answer["results"][0]["text"]);
+    for text in ["Error: shown", "[cause]: Error: c", "Error: lost", "Error: value", "cell-"] {
+        assert!(all.contains(text), "{all}");
+    }
+    assert!(!all.contains("sandcrab:") && !all.contains("node:inspector"), "{all}");
+    // Code may format stacks as it likes.
+    let own = "Error.prepareStackTrace = (e, frames) => `own ${frames.length > 0}`; new Error('x').stack";
+    assert_eq!(text(&sandbox, "js", own).await, "'own true'");
+    let ended = run(&sandbox, "js", "process.on('exit', () => console.error('bye')); process.exit(3)").await;
+    assert_eq!(stderr(&ended), "bye\n", "no word of a debugger");
+}
+
+#[tokio::test]
+async fn k01_javascript_is_as_in_a_file_of_the_working_directory() {
+    let sandbox = Sandbox::start();
+    let cwd = text(&sandbox, "js", "process.cwd()").await.replace('\'', "");
+    assert_eq!(
+        text(&sandbox, "js", "[__dirname, __filename, import.meta.filename]").await,
+        format!("[ '{cwd}', '{cwd}/cell.js', '{cwd}/cell.js' ]")
+            .replace(", '", ",\n  '")
+            .replace("[ '", "[\n  '")
+            .replace(" ]", "\n]"),
+    );
+    for (code, shown) in [
+        ("export const x = 1; export let y = 2\nexport function f() { return x + y }\nf()", "3"),
+        ("export default class A { a = 1 }\nnew A().a", "1"),
+        ("const local = 5; export { local as other, x };\nlocal", "5"),
+        ("export default { a: 1 }", "{ a: 1 }"),
+        ("export * from 'node:path'; export { sep } from 'node:path'; x", "1"),
+        ("const o = { export: 1 }; o.export", "1"),
+    ] {
+        assert_eq!(text(&sandbox, "js", code).await, shown, "{code}");
+    }
+    let missing = run(&sandbox, "js", "export { nope } from 'node:path'").await;
+    assert!(missing["error"]["value"].as_str().unwrap().contains("'nope'"), "{missing}");
+}
+
+/// Whoever asks a stdin that has ended hears that, and need not wait for the timeout.
+#[tokio::test]
+async fn k02_javascript_that_waits_for_a_stdin_that_has_ended_fails() {
+    let sandbox = Sandbox::start();
+    // Lines come to their end.
+    let lines = "let n = 0; for await (const l of require('node:readline').createInterface({ input: process.stdin })) n++; n";
+    assert_eq!(text(&sandbox, "js", lines).await, "0");
+    for code in [
+        "await require('node:readline/promises').createInterface({ input: process.stdin }).question('name? ')",
+        "await new Promise((r) => require('node:readline').createInterface({ input: process.stdin }).question('q', r))",
+    ] {
+        let answer = run(&sandbox, "js", code).await;
+        assert!(answer["error"]["value"].as_str().unwrap().starts_with("stdin has ended"), "{answer}");
+    }
+    assert_eq!(text(&sandbox, "js", "await new Promise((r) => setTimeout(r, 20, 'late'))").await, "'late'");
+}
+
+#[tokio::test]
+async fn k01_javascript_counts_what_it_does_not_show() {
+    let sandbox = Sandbox::start();
+    let shown = text(&sandbox, "js", "'x'.repeat(9_000_000)").await;
+    let (kept, rest) = shown.split_once("… [").unwrap();
+    let more: usize = rest.strip_suffix(" more characters]").unwrap().parse().unwrap();
+    // The quote that opens the text is one of the characters kept.
+    assert!((8_999_998..=9_000_001).contains(&(kept.len() + more)), "{} and {more}", kept.len());
+}
+
+#[tokio::test]
+async fn k01_typescript_loads_the_users_own_files() {
+    let sandbox = Sandbox::start();
+    let write = "import { writeFileSync as w, mkdirSync } from 'node:fs'; mkdirSync('lib', { recursive: true });
+        w('types.ts', 'export interface X { a: string }');
+        w('util.ts', 'import { X } from \"./types\"; export enum E { A = 1 }\\nexport const x: X = { a: \"q\" }; export const add = (a: number, b: number): number => a + b;');
+        w('twice.mts', 'import { add } from \"./util.js\"; export default (n: number) => add(n, n)');
+        w('lib/index.ts', 'export const lib: string = \"lib\"');
+        w('old.cts', 'const n: number = 4; module.exports = { n }');
+        w('mixed.ts', 'const u = require(\"./util\"); exports.sum = u.add(1, 1) as number');
+        w('space.ts', 'export {}\\nnamespace N { export const x = 1 }'); 1";
+    assert_eq!(text(&sandbox, "ts", write).await, "1");
+    for (code, shown) in [
+        ("import twice, {} from './twice.mts'; twice(4)", "8"),
+        ("import { add, E, x } from './util'; [add(1, 2), E.A, x.a]", "[ 3, 1, 'q' ]"),
+        ("import * as again from './util.js'; again.add(2, 2)", "4"),
+        ("import { lib } from './lib'; lib", "'lib'"),
+        ("[require('./old.cts').n, require('./mixed').sum, require('./util.ts').E.A]", "[ 4, 2, 1 ]"),
+        ("(await import('./util.ts')).add(3, 3)", "6"),
+    ] {
+        assert_eq!(text(&sandbox, "ts", code).await, shown, "{code}");
+    }
+    for code in ["await import('./space.ts')", "require('./space')"] {
+        let answer = run(&sandbox, "ts", code).await;
+        let value = answer["error"]["value"].as_str().unwrap();
+        assert!(value.contains("space.ts:2: namespaces with values are not supported"), "{answer}");
+    }
+    let missing = run(&sandbox, "ts", "import './missing'").await;
+    assert!(missing["error"]["value"].as_str().unwrap().starts_with("Cannot find module"), "{missing}");
+    assert!(!traceback(&missing).contains("sandcrab:"), "{missing}");
+}
+
+#[tokio::test]
+async fn k01_typescript_that_is_more_than_types_is_refused_by_name() {
+    let sandbox = Sandbox::start();
+    for (code, name) in [
+        ("1;\nnamespace A { export const x = 1 }\nA.x", "namespaces"),
+        ("module A.B { function f() {} }", "namespaces"),
+        ("function dec(x: any) {}\n@dec class A {}", "decorators"),
+    ] {
+        let answer = run(&sandbox, "ts", code).await;
+        assert_eq!(answer["error"]["name"], "SyntaxError", "{code}: {answer}");
+        assert!(answer["error"]["value"].as_str().unwrap().starts_with(name), "{code}: {answer}");
+    }
+    for (code, shown) in [
+        (
+            "declare namespace D { const x: number }\nnamespace T { export interface X { a: string } }\nconst namespace = 3; namespace",
+            "3",
+        ),
+        ("declare module 'x' { const y: number }\nconst mail = 'a@b'; mail // @c", "'a@b'"),
+    ] {
+        assert_eq!(text(&sandbox, "ts", code).await, shown, "{code}");
+    }
+}

@@ -39,7 +39,8 @@ fn setter(dice: &mut Dice) -> Step {
         oracle.extend_from_slice(format!("command unset -n {name}; command unset -v {name}\n").as_bytes());
         if let Some(value) = value {
             let value = value.replace('\'', "'\\''");
-            oracle.extend_from_slice(format!("command export {name}='{value}'\n").as_bytes());
+            // A plain assignment: as an argument of `command` the value would be split where IFS holds one of bash's own marks.
+            oracle.extend_from_slice(format!("{name}='{value}'\ncommand export {name}\n").as_bytes());
         }
     }
     oracle.extend_from_slice(b":");

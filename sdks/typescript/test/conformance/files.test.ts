@@ -192,7 +192,7 @@ describe("readFileStream", () => {
 
 describe("directories and names", () => {
   test("mkdir makes one directory, or with recursive all that lack", async ({ sandbox }) => {
-    expect(await sandbox.mkdir("one")).toEqual({ success: true, path: "one", timestamp: ISO });
+    expect(await sandbox.mkdir("one")).toEqual({ success: true, path: "one", recursive: false, timestamp: ISO });
     expect(await rejection(sandbox.mkdir("a/b/c"))).toBeInstanceOf(FileNotFoundError);
     await sandbox.mkdir("a/b/c", { recursive: true, mode: 0o700 });
     await sandbox.mkdir("a/b/c", { recursive: true });

@@ -9,7 +9,6 @@
   };
   const compiled = (fd, names, filename) => vm.compileFunction(read(fd), names, { filename });
   const [language] = process.argv.splice(1);
-  const names = ["require", "load", "loadParser", "language", "orders", "answers", "interrupts"];
-  const loadParser = () => compiled(12, [], "sandcrab:parser")();
-  compiled(11, names, "sandcrab:executor")(require, (name) => import(name), loadParser, language, 10, 14, 13);
+  const names = ["require", "load", "parserSource", "language", "orders", "answers", "interrupts"];
+  compiled(11, names, "sandcrab:executor")(require, (name) => import(name), () => read(12), language, 10, 14, 13);
 }

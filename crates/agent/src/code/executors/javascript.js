@@ -5,13 +5,14 @@
 // consoles do it (`replMode`): the last expression's value is the cell's, `await` is allowed, and what another cell
 // declared may be declared again.
 "use strict";
+const fs = require("node:fs");
 const inspector = require("node:inspector");
 const net = require("node:net");
 const path = require("node:path");
 const url = require("node:url");
 const util = require("node:util");
 const vm = require("node:vm");
-const { createRequire } = require("node:module");
+const nodeModule = require("node:module");
 const { Worker } = require("node:worker_threads");
 
 // The longest frame that the agent takes, in bytes; each run says it anew.
@@ -46,6 +47,7 @@ const FORMATS = {
 // Held from the start: code may replace the globals.
 const { parse, stringify } = JSON;
 const { env, stdout, stderr } = process;
+const toText = Error.prototype.toString;
 const inspect = util.inspect;
 
 const session = new inspector.Session();
@@ -116,8 +118,12 @@ function wellFormed(json) {
   return json.includes("\\ud") ? json.replace(/\\(?:\\|ud[89a-f][0-9a-f]{2})/g, (found) => (found === "\\\\" ? found : "\ufffd")) : json;
 }
 
+/** The text with what is too much of it counted, also where it was shortened before. */
 function shortened(text, most) {
-  return text.length <= most ? text : `${text.slice(0, most)}… [${text.length - most} more characters]`;
+  if (text.length <= most) return text;
+  const before = /… \[(\d+) more characters\]$/.exec(text.slice(-40));
+  const hidden = before ? Number(before[1]) - before[0].length : 0;
+  return `${text.slice(0, most)}… [${text.length - most + hidden} more characters]`;
 }
 
 /** Becomes the executor of a context: takes its environment, working directory and language. */
@@ -369,13 +375,24 @@ class Thrown {
 /** A promise's value, unless an interrupt comes first: then the promise is left to itself. */
 function waitFor(promise) {
   let interrupt;
+  // While code is waited for, only what the code has begun keeps this process; its end is heard of as `beforeExit`.
+  from.unref();
   return new Promise((resolve, reject) => {
-    interrupt = interruptWaiting = () => reject(new Interrupted());
+    interrupt = interruptWaiting = (why = new Interrupted()) => reject(why);
     promise.then(resolve, (error) => reject(error instanceof Thrown || error instanceof Syntax || error instanceof Interrupted ? error : new Thrown(error)));
   }).finally(() => {
+    from.ref();
     if (interruptWaiting === interrupt) interruptWaiting = undefined;
   });
 }
+// Whoever asks a stdin that has ended would wait for ever. Everything else that nothing can settle is left to its timeout,
+// as a way to wait for that.
+process.on("beforeExit", () => {
+  from.ref();
+  if (process.stdin.readableEnded || process.stdin.destroyed) {
+    interruptWaiting?.(new Thrown(new Error("stdin has ended, and nothing is left that could settle what is awaited")));
+  }
+});
 process.on("SIGINT", () => {
   if (!watched) interruptWaiting?.();
 });
@@ -406,7 +423,7 @@ function local(remote) {
 // --- What V8 does not take as it is: TypeScript, `import`, names declared twice in one cell.
 
 function parser() {
-  loadedParser ??= loadParser();
+  loadedParser ??= vm.compileFunction(parserSource(), [], { filename: "sandcrab:parser" })();
   return loadedParser;
 }
 
@@ -414,6 +431,7 @@ function parser() {
 function translated(code) {
   try {
     let text = typescript ? parser().stripTypes(code) : code;
+    if (/\bexport\b/.test(text)) text = parser().rewriteExports(text);
     if (/\bimport\b/.test(text)) text = parser().rewriteImports(text);
     if (/\bconst\b/.test(text)) text = parser().relaxConstants(text);
     return text;
@@ -446,14 +464,76 @@ function loader() {
     const filename = path.join(directory, "cell.js");
     const dynamic = DEFAULT_LOADER && new vm.Script("(name, options) => import(name, options)", { filename, importModuleDynamically: DEFAULT_LOADER }).runInThisContext();
     const local = (name) => (/^\.{0,2}\//.test(name) ? url.pathToFileURL(path.resolve(directory, name)).href : name);
-    found = { require: createRequire(filename), import: dynamic ? (name, options) => quietly(() => dynamic(name, options)) : (name) => load(local(name)), meta: Object.freeze({ url: url.pathToFileURL(filename).href, dirname: directory, filename }) };
+    const importHere = dynamic ? (name, options) => quietly(() => dynamic(name, options)) : (name) => load(local(name));
+    found = { require: nodeModule.createRequire(filename), import: importHere, meta: Object.freeze({ url: url.pathToFileURL(filename).href, dirname: directory, filename }) };
     loaders.set(directory, found);
   }
   return found;
 }
 
+// --- The user's own files of TypeScript.
+
+const SUFFIXES = [".ts", ".mts", ".cts"];
+
+/** What `import` loads: in a thread of Node's own for such hooks. */
+const HOOKS = `
+  import { readFile } from "node:fs/promises";
+  let parser;
+  export const initialize = (source) => void (parser = new Function(source)());
+  export async function resolve(name, context, next) {
+    try {
+      return await next(name, context);
+    } catch (error) {
+      if (!/^(?:[.]{0,2}[/]|file:)/.test(name) || !/^ERR_(?:MODULE_NOT_FOUND|UNSUPPORTED_DIR_IMPORT)$/.test(error?.code)) throw error;
+      // Written without its suffix, or with that which a compiler would give it.
+      const bare = name.replace(/[.]([cm]?)js$/, ".$1ts");
+      const tries = bare === name ? [name + ".ts", name + ".mts", name + ".cts", name.replace(/[/]?$/, "/index.ts")] : [bare];
+      for (const tried of tries) {
+        try {
+          return await next(tried, context);
+        } catch {}
+      }
+      throw error;
+    }
+  }
+  export async function load(address, context, next) {
+    const suffix = /^file:.*([.][cm]?ts)(?:[?#].*)?$/.exec(address)?.[1];
+    if (!suffix) return next(address, context);
+    const code = await readFile(new URL(address), "utf8");
+    const isModule = suffix === ".mts" || (suffix === ".ts" && parser.isModule(code));
+    try {
+      return { format: isModule ? "module" : "commonjs", source: parser.fileOf(code, isModule), shortCircuit: true };
+    } catch (error) {
+      throw new SyntaxError(address + (error.loc ? ":" + error.loc.line : "") + ": " + error.message);
+    }
+  }
+  //# sourceURL=sandcrab:hooks`;
+
+/** What `require` loads. */
+function compileFile(module, filename) {
+  const code = fs.readFileSync(filename, "utf8");
+  let text;
+  try {
+    text = parser().fileOf(code, false);
+  } catch (error) {
+    throw new SyntaxError(`${filename}${error.loc ? `:${error.loc.line}` : ""}: ${error.message}`);
+  }
+  module._compile(text, filename);
+}
+
+let takesFiles = false;
+/** From the first name on that may be a file of the user's: most code never needs it. */
+function takeFiles(name) {
+  if (!typescript || takesFiles || !/^(?:[.]{0,2}[/]|file:|[.]{1,2}$)/.test(name)) return;
+  takesFiles = true;
+  for (const suffix of SUFFIXES) nodeModule._extensions[suffix] = compileFile;
+  if (!nodeModule.register) return;
+  quietly(() => nodeModule.register(`data:text/javascript,${encodeURIComponent(HOOKS)}`, { data: parserSource() }));
+}
+
 /** For a rewritten `import` statement: the module, if it has what the statement names. */
 async function importNames(name, names, options) {
+  takeFiles(name);
   const module = await loader().import(name, options);
   for (const wanted of names) {
     if (!(wanted in module)) throw new SyntaxError(`The requested module '${name}' does not provide an export named '${wanted}'`);
@@ -463,7 +543,10 @@ async function importNames(name, names, options) {
 
 Object.defineProperty(globalThis, "__sandcrab", {
   value: Object.freeze({
-    import: (name, options) => loader().import(String(name), options),
+    import: async (name, options) => {
+      takeFiles(String(name));
+      return loader().import(String(name), options);
+    },
     importNames,
     get meta() {
       return loader().meta;
@@ -472,7 +555,10 @@ Object.defineProperty(globalThis, "__sandcrab", {
     take: (value) => within.take(value),
   }),
 });
-const requireHere = (name) => loader().require(name);
+const requireHere = (name) => {
+  takeFiles(String(name));
+  return loader().require(name);
+};
 Object.defineProperties(requireHere, {
   resolve: { get: () => loader().require.resolve },
   cache: { get: () => loader().require.cache },
@@ -483,6 +569,11 @@ for (const [name, value] of [["require", requireHere], ["display", display], ["m
   Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
 }
 globalThis.exports = globalThis.module.exports;
+// Where a cell would lie: `require` and `import` resolve from there.
+for (const [name, part] of [["__filename", "filename"], ["__dirname", "dirname"]]) {
+  const set = (value) => Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: true });
+  Object.defineProperty(globalThis, name, { get: () => loader().meta[part], set, configurable: true, enumerable: false });
+}
 
 // --- What is shown.
 
@@ -492,9 +583,17 @@ const DISPLAY = Symbol.for("Jupyter.display");
 function resultOf(value) {
   const offered = typeof value === "object" && value !== null && typeof value[DISPLAY] === "function" ? value[DISPLAY]() : undefined;
   const bundle = offered !== null && typeof offered === "object" ? { ...offered } : {};
-  bundle["text/plain"] ??= inspect(value, { depth: 4, maxArrayLength: 1000, maxStringLength: MAX_TEXT });
+  bundle["text/plain"] ??= shown(value);
   if (isPlain(value)) bundle["application/json"] ??= value;
   return messageOf(bundle);
+}
+
+/** A value as Node's own console shows it. A long text is cut before it is escaped. */
+function shown(value) {
+  if (typeof value === "string" && value.length > MAX_TEXT) {
+    return `${inspect(value.slice(0, MAX_TEXT), { maxStringLength: null }).slice(0, MAX_TEXT)}… [${value.length - MAX_TEXT} more characters]`;
+  }
+  return inspect(value, { depth: 4, maxArrayLength: 1000, maxStringLength: MAX_TEXT >> 4 });
 }
 
 function isPrimitive(value) {
@@ -589,10 +688,11 @@ function describe(thrown, name) {
     const text = shortened(inspect(value), MAX_TEXT >> 4);
     return { name: "Error", value: typeof value === "string" ? shortened(value, MAX_TEXT >> 4) : text, traceback: [`Uncaught ${text}`], line: null };
   }
-  let lines = String(value.stack ?? `${value.name}: ${value.message}`).split("\n");
-  // What stands above the cell is this program's own.
-  const own = lines.findIndex((line) => /^ {4}at (?:Session\.post \(node:inspector|.*sandcrab:)/.test(line));
-  if (own > 0) lines = lines.slice(0, own);
+  // With its cause, the errors that it stands for, its code and other properties.
+  let lines = inspect(value, { depth: 4, maxStringLength: MAX_TEXT >> 4 }).split("\n");
+  lines = lines.filter((line) => !/^ +at .*sandcrab:/.test(line));
+  // Node puts an error without frames in brackets.
+  if (lines.length === 1) lines[0] = lines[0].replace(/^\[(.*)\]$/, "$1");
   const found = new RegExp(`\\b${name}:(\\d+)`).exec(lines.join("\n"));
   if (lines.length > MAX_TRACEBACK_LINES) {
     const half = MAX_TRACEBACK_LINES >> 1;
@@ -606,13 +706,63 @@ function describe(thrown, name) {
   };
 }
 
+/** Frames of this program below the code's own: what calls it is the inspector, or the script that stands between. */
+const isOurs = (file) => file !== null && file !== undefined && String(file).startsWith("sandcrab:");
+const DOOR = "node:inspector";
+const MARK = nodeMark();
+
+/** How Node's own errors are marked: their stack names their code. */
+function nodeMark() {
+  try {
+    Buffer.alloc("");
+  } catch (error) {
+    for (let holder = error; holder !== null; holder = Object.getPrototypeOf(holder)) {
+      const found = Object.getOwnPropertySymbols(holder).find((symbol) => symbol.description === "kIsNodeError");
+      if (found) return found;
+    }
+  }
+}
+
+// As Node formats a stack, without this program's frames. Code may replace it, as it may in Node.
+Object.defineProperty(Error, "prepareStackTrace", {
+  value: (error, frames) => {
+    const own = frames.findIndex((frame) => isOurs(frame.getFileName()));
+    const end = own > 0 && frames[own - 1].getFileName() === DOOR ? own - 1 : own;
+    const shown = end < 0 ? frames : frames.slice(0, end);
+    const isNodes = MARK !== undefined && typeof error === "object" && error !== null && MARK in error;
+    const head = isNodes ? `${error.name} [${error.code}]: ${error.message}` : headOf(error);
+    return shown.length === 0 ? head : `${head}\n    at ${shown.join("\n    at ")}`;
+  },
+  writable: true,
+  configurable: true,
+  enumerable: false,
+});
+
+function headOf(error) {
+  try {
+    return toText.call(error);
+  } catch {
+    return "<error>";
+  }
+}
+
 // A callback or a promise that fails ends no context: it is told of where its code would have written it.
 const uncaught = (what) => (error) => {
   try {
-    stderr.write(`${what} ${error instanceof Error ? error.stack : inspect(error)}\n`);
+    stderr.write(`${what} ${inspect(error)}\n`);
   } catch {
     // The code has closed or replaced its stderr.
   }
+};
+// At the very end Node would write for a debugger's user that it waits for the watchdog's session.
+const { reallyExit } = process;
+process.reallyExit = (code) => {
+  try {
+    fs.closeSync(2);
+  } catch {
+    // The code has closed it.
+  }
+  reallyExit.call(process, code);
 };
 process.on("uncaughtException", uncaught("Uncaught"));
 process.on("unhandledRejection", uncaught("Unhandled rejection of a promise:"));

@@ -2,13 +2,115 @@
 // parser.js by `npm run generate` in sdks/typescript, with the parser and the type stripper of sucrase.
 import { transform } from "sucrase";
 import { parse } from "sucrase/parser";
+import { ContextualKeyword } from "sucrase/parser/tokenizer/keywords";
 import { IdentifierRole } from "sucrase/parser/tokenizer";
 import { TokenType as tt } from "sucrase/parser/tokenizer/types";
 
-/** TypeScript without its types, line for line. Enums and parameter properties become code. */
+/**
+ * TypeScript without its types, line for line. Enums and parameter properties become code; what would have to become more is
+ * refused by its name.
+ */
 export function stripTypes(code) {
+  refuseUnknown(code);
   const options = { transforms: ["typescript"], disableESTransforms: true, keepUnusedImports: true };
   return transform(code, { ...options, preserveDynamicImport: true }).code;
+}
+
+/** A file of TypeScript as an ES module, or as one that `require` loads. What it imports only as types is not imported. */
+export function fileOf(code, isModule) {
+  refuseUnknown(code);
+  const transforms = isModule ? ["typescript"] : ["typescript", "imports"];
+  return transform(code, { transforms, disableESTransforms: true, preserveDynamicImport: true }).code;
+}
+
+/** Whether a file's text is of an ES module. */
+export function isModule(code) {
+  const { tokens } = parse(code, false, true, false);
+  return tokens.some(({ type }, at) => {
+    const next = tokens[at + 1]?.type;
+    if (next === tt.eq || tokens[at - 1]?.type === tt.dot) return false;
+    // `import x = require("y")` is of a module that `require` loads.
+    return type === tt._export || (type === tt._import && next !== tt.parenL && tokens[at + 2]?.type !== tt.eq);
+  });
+}
+
+const VALUES = new Set([tt._const, tt._let, tt._var, tt._function, tt._class, tt._enum]);
+
+/** The type stripper drops namespaces with all that is in them, and knows no decorators. */
+function refuseUnknown(code) {
+  const { tokens } = parse(code, false, true, false);
+  const refuse = (token, what) => {
+    const error = new SyntaxError(what);
+    error.loc = { line: lines(code, token.start) + 1 };
+    throw error;
+  };
+  for (let at = 0; at < tokens.length; at++) {
+    const token = tokens[at];
+    if (token.type === tt.at) refuse(token, "decorators are not supported here; call the function that decorates");
+    const isNamespace = token.contextualKeyword === ContextualKeyword._namespace || token.contextualKeyword === ContextualKeyword._module;
+    if (!isNamespace || !token.isType || tokens[at + 1].type !== tt.name || tokens[at - 1]?.type === tt._declare) continue;
+    if (tokens[at - 1]?.contextualKeyword === ContextualKeyword._declare) continue;
+    let end = at + 1;
+    for (let depth = 0; end < tokens.length; end++) {
+      if (tokens[end].type === tt.braceL) depth++;
+      else if (tokens[end].type === tt.braceR && --depth === 0) break;
+      else if (VALUES.has(tokens[end].type)) {
+        refuse(token, "namespaces with values are not supported here; use an object or a module");
+      }
+    }
+    at = end;
+  }
+}
+
+/** Exports as a script can have them: what is declared is declared, and what comes from elsewhere is loaded. */
+export function rewriteExports(code) {
+  const { tokens } = parse(code, false, false, false);
+  const text = (token) => code.slice(token.start, token.end);
+  let out = "";
+  let done = 0;
+  const replace = (from, to, by) => {
+    out += code.slice(done, from) + by + "\n".repeat(lines(code.slice(from, to), to - from) - lines(by, by.length));
+    done = to;
+  };
+  for (let at = 0; at < tokens.length; at++) {
+    const { type, start, end } = tokens[at];
+    if (type !== tt._export || tokens[at - 1]?.type === tt.dot) continue;
+    const next = tokens[at + 1];
+    if (next.type === tt._default) {
+      const value = tokens[at + 2];
+      // What has a name is declared; the rest are values.
+      replace(start, next.end, declaresName(text, tokens, at + 2) ? "" : "void 0,");
+    } else if (next.type === tt.star || next.type === tt.braceL) {
+      let last = at + 1;
+      const names = [];
+      if (next.type === tt.braceL) {
+        for (last++; tokens[last].type !== tt.braceR; last++) {
+          if (tokens[last].type === tt.comma) continue;
+          const exported = text(tokens[last]);
+          names.push(/^["']/.test(exported) ? exported : JSON.stringify(exported));
+          if (tokens[last + 1].type !== tt.comma && tokens[last + 1].type !== tt.braceR) last += 2;
+        }
+      } else if (text(tokens[last + 1]) === "as") last += 2;
+      let by = ";";
+      if (tokens[last + 1].type === tt.name && text(tokens[last + 1]) === "from") {
+        last += 2;
+        by = `void (await __sandcrab.importNames(${text(tokens[last])}, [${names.join(", ")}]));`;
+      }
+      if (tokens[last + 1].type === tt.semi) last++;
+      replace(start, tokens[last].end, by);
+      at = last;
+    } else replace(start, next.start > end ? end : next.start, "");
+  }
+  return out + code.slice(done);
+}
+
+/** Whether a class or function with a name begins at token `at`. */
+function declaresName(text, tokens, at) {
+  let name = at + 1;
+  if (text(tokens[at]) === "async" && tokens[at + 1].type === tt._function) name++;
+  else if (tokens[at].type !== tt._function && tokens[at].type !== tt._class) return false;
+  if (tokens[name].type === tt.star) name++;
+  return tokens[name].type === tt.name;
 }
 
 /** Imports as a script can do them: by calls of `__sandcrab`, which resolve from the working directory. */
