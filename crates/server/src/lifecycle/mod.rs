@@ -9,6 +9,7 @@ pub(crate) mod options;
 mod owner;
 mod reconcile;
 mod start;
+mod state;
 
 pub(crate) use log::EventLog;
 pub use reconcile::ReconcileError;
@@ -20,10 +21,10 @@ use crate::ports::Ports;
 use crate::preview::Apps;
 use crate::proxy::Pool;
 use crate::store::{AccountId, Event, NewEvent, Store};
-use owner::Message;
 use sandcrab_api::sandbox::{AgentHello, CreateSandbox, SandboxInfo, SandboxStatus, StopSignal};
 use sandcrab_api::{ApiError, ErrorCode, SandboxId};
 use sandcrab_runtime::{Driver, Exit, InstanceId};
+use state::{Message, State};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -268,7 +269,7 @@ impl Sandboxes {
             }
             return sandbox.clone();
         }
-        let sandbox = owner::spawn(self, key.clone(), owner::State::Absent, Some(message));
+        let sandbox = owner::spawn(self, key.clone(), State::Absent, Some(message));
         entries.insert(key.clone(), sandbox.clone());
         sandbox
     }

@@ -12,7 +12,8 @@
 //! Nothing that somebody was told of is taken away by a start. Where store and driver do not belong together, or most of what
 //! the store knows is missing, as where `instances/` is not mounted yet, the server does not start and says why.
 
-use super::owner::{self, Cause, Identity, State};
+use super::owner;
+use super::state::{Cause, Identity, Message, State};
 use super::{Ending, Life, Sandbox, Sandboxes, event, start};
 use crate::store::{AccountId, SandboxRow, StoreError, StoredStatus};
 use sandcrab_api::SandboxId;
@@ -294,7 +295,7 @@ async fn take_up(
     if is_there
         && (row.status == StoredStatus::Destroying || row.status == StoredStatus::Starting && !running)
     {
-        let destroy = owner::Message::Destroy(tokio::sync::oneshot::channel().0);
+        let destroy = Message::Destroy(tokio::sync::oneshot::channel().0);
         return Some(insert(all, key, State::Condemned { it }, Some(destroy)));
     }
     if let (true, Some(why)) = (is_there, broken.or(unreadable)) {
@@ -334,7 +335,7 @@ async fn take_up(
     Some(insert(all, key, state, None))
 }
 
-fn insert(all: &Sandboxes, key: super::Key, state: State, first: Option<owner::Message>) -> Arc<Sandbox> {
+fn insert(all: &Sandboxes, key: super::Key, state: State, first: Option<Message>) -> Arc<Sandbox> {
     let mut entries = all.entries.write().unwrap_or_else(PoisonError::into_inner);
     let sandbox = owner::spawn(all, key.clone(), state, first);
     entries.insert(key, sandbox.clone());

@@ -1,6 +1,7 @@
 //! The work behind an owner's transitions: to make, to start again, to take away.
 
-use super::owner::{self, End, Identity, Stop};
+use super::owner;
+use super::state::{End, Identity, Stop};
 use super::{Context, Key, Live, VERDICT, event, exit_text, options::Options};
 use crate::images;
 use crate::preview::Apps;
