@@ -20,6 +20,7 @@ use crate::session::task::Context;
 use crate::shell::SandboxEnv;
 use crate::shell::image::ShellImage;
 use crate::spawn::{Identity, Spawner};
+use crate::stdin::Stdin;
 use sandcrab_api::exec::ExecRequest;
 use sandcrab_api::launch::AgentConfig;
 use sandcrab_api::limits::DEFAULT_MAX_OUTPUT_BYTES;
@@ -247,7 +248,8 @@ impl Agent {
         let sent = request.command.len() + request.stdin.as_ref().map_or(0, String::len);
         let room = self.context.room.take(JOB + sent)?;
         let (command, spool) = (request.command, &self.context.spool);
-        let execution = Execution::new(id, command, session_id.clone(), fingerprint, spool, limit);
+        let stdin = request.interactive.then(Stdin::new);
+        let execution = Execution::new(id, command, session_id.clone(), fingerprint, stdin, spool, limit);
         if let Some(known) = self.context.executions.insert(&execution)? {
             return Ok(known);
         }

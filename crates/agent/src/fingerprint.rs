@@ -29,13 +29,14 @@ impl Fingerprint {
             env,
             cwd,
             stdin,
+            interactive,
             encoding: _,
             max_output_bytes,
         } = request;
         // Said or not, it is the same session.
         let session_id = session_id.as_ref().filter(|id| !id.is_default());
         let bounds = (timeout, queue_timeout, max_output_bytes);
-        Self::of("command", (command, session_id, fresh, bounds, env, cwd, stdin))
+        Self::of("command", (command, session_id, fresh, bounds, env, cwd, stdin, interactive))
     }
 
     pub(crate) fn of_checkout(request: &GitCheckout) -> Self {

@@ -25,6 +25,7 @@ mod session;
 pub mod shell;
 mod sockets;
 pub mod spawn;
+mod stdin;
 mod sys;
 mod threads;
 

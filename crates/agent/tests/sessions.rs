@@ -618,3 +618,87 @@ async fn x02_a_variable_that_no_program_can_be_started_with_is_named() {
         }
     }
 }
+
+/// What is sent to a command's stdin, and what the agent answers.
+async fn feed(
+    sandbox: &Sandbox,
+    id: &str,
+    query: &str,
+    bytes: &'static [u8],
+) -> (StatusCode, serde_json::Value) {
+    let request = axum::http::Request::post(format!("/execs/{id}/stdin{query}")).body(bytes.into()).unwrap();
+    let answer = sandbox.request(request).await;
+    let status = answer.status();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn s02_an_interactive_command_takes_bytes_as_they_come() {
+    let sandbox = Sandbox::start();
+    let wanted = json!({ "command": "read a; echo \"got $a\"; cat", "interactive": true, "execId": "e", "sessionId": "s" });
+    let mut events = sandbox.stream(wanted).await;
+    assert_eq!(events.next().await.unwrap().1["type"], "start");
+    assert_eq!(feed(&sandbox, "e", "?offset=0", b"one\n").await.0, StatusCode::OK);
+    // It answers before the rest is there: nothing waits for the end of stdin.
+    assert_eq!(events.next().await.unwrap().1["data"], "got one\n");
+    // Sent again, as where an answer was lost: what it has taken is left out.
+    assert_eq!(feed(&sandbox, "e", "?offset=0", b"one\ntwo\xff\0").await.0, StatusCode::OK);
+    let (status, gap) = feed(&sandbox, "e", "?offset=100", b"x").await;
+    assert_eq!(
+        (status, &gap["context"]["validationErrors"][0]["field"]),
+        (StatusCode::BAD_REQUEST, &json!("offset")),
+        "{gap}"
+    );
+    assert_eq!(feed(&sandbox, "e", "?end=true", b"").await.0, StatusCode::OK);
+    let (stdout, _, end) = events.rest().await;
+    assert_eq!((stdout.as_str(), &end["exitCode"]), ("two\u{fffd}\0", &json!(0)), "{end}");
+    for query in ["", "?end=true"] {
+        let (status, error) = feed(&sandbox, "e", query, b"late").await;
+        assert_eq!((status, &error["code"]), (StatusCode::GONE, &json!("EXEC_STDIN_CLOSED")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn s02_what_writes_to_a_command_that_reads_nothing_is_let_go_at_its_end() {
+    let sandbox = Sandbox::start();
+    let wanted =
+        json!({ "command": "read a; sleep 0.1", "interactive": true, "execId": "e", "sessionId": "s" });
+    let mut events = sandbox.stream(wanted).await;
+    events.next().await.unwrap();
+    // Behind it in the queue; its stdin is written to before it begins.
+    let behind = json!({ "command": "cat", "interactive": true, "execId": "b", "sessionId": "s" });
+    let mut behind = sandbox.stream(behind).await;
+    static MUCH: &[u8] = &[b'\n'; 300_000];
+    let (stuck, early, end) = tokio::join!(
+        feed(&sandbox, "e", "", MUCH),
+        feed(&sandbox, "b", "?end=true", b"early"),
+        events.rest()
+    );
+    assert_eq!(stuck.1["code"], "EXEC_STDIN_CLOSED", "{}", stuck.1);
+    assert_eq!((early.0, &end.2["exitCode"]), (StatusCode::OK, &json!(0)));
+    assert_eq!(behind.rest().await.0, "early");
+    // One that never begins.
+    let long = json!({ "command": "sleep 100", "execId": "l", "sessionId": "s" });
+    let mut long = sandbox.stream(long).await;
+    long.next().await.unwrap();
+    let never =
+        json!({ "command": "cat", "interactive": true, "execId": "n", "sessionId": "s", "queueTimeout": 50 });
+    let mut never = sandbox.stream(never).await;
+    let (refused, _) = tokio::join!(feed(&sandbox, "n", "", b"x"), never.rest());
+    assert_eq!(refused.1["code"], "EXEC_STDIN_CLOSED", "{}", refused.1);
+    let (status, error) = feed(&sandbox, "l", "", b"x").await;
+    assert_eq!(
+        (status, &error["context"]["validationErrors"][0]["field"]),
+        (StatusCode::BAD_REQUEST, &json!("execId")),
+        "{error}"
+    );
+    let both = json!({ "command": "cat", "interactive": true, "stdin": "x" });
+    let (status, error) = sandbox.call("POST", "/exec", Some(&both)).await;
+    assert_eq!(
+        (status, &error["context"]["validationErrors"][0]["field"]),
+        (StatusCode::BAD_REQUEST, &json!("interactive")),
+        "{error}"
+    );
+    sandbox.call("POST", "/execs/l/cancel", None).await;
+}

@@ -90,6 +90,7 @@ codes! {
     ExecAlreadyExists "EXEC_ALREADY_EXISTS" 409 "Use a new execId for another command.";
     OperationInterrupted "OPERATION_INTERRUPTED" 409 "It was cancelled; run it again if that was not meant.";
     SessionTerminated "SESSION_TERMINATED" 410 "The session could not be brought back; create it anew.";
+    ExecStdinClosed "EXEC_STDIN_CLOSED" 410 "The command has ended, or its stdin was closed: it reads no more.";
     SessionDestroyed "SESSION_DESTROYED" 410 "The session was deleted while this waited.";
     // 413, 429: too much.
     FileTooLarge "FILE_TOO_LARGE" 413 "Use the streaming method.";

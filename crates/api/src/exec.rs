@@ -57,6 +57,10 @@ pub struct ExecRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 16_777_216)]
     pub stdin: Option<String>,
+    /// Its stdin stays open and takes what `writeExecStdin` brings, until that or the command ends it. Not together with
+    /// `stdin`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interactive: bool,
     /// How output is written into the answer.
     #[serde(default)]
     pub encoding: OutputEncoding,

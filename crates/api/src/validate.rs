@@ -190,6 +190,7 @@ fn stdin(text: Option<&str>) -> Checked {
 pub fn exec(request: &ExecRequest) -> Checked {
     command(&request.command)?;
     stdin(request.stdin.as_deref())?;
+    interactive(request.interactive, request.stdin.as_deref())?;
     if request.fresh && request.session_id.is_some() {
         return Err(ApiError::invalid("fresh", "must not be given together with sessionId"));
     }
@@ -212,13 +213,20 @@ pub fn exec(request: &ExecRequest) -> Checked {
     request.cwd.as_deref().map_or(Ok(()), |cwd| path("cwd", cwd))
 }
 
+fn interactive(is_interactive: bool, stdin: Option<&str>) -> Checked {
+    match stdin {
+        Some(_) if is_interactive => {
+            Err(ApiError::invalid("interactive", "must not be given together with stdin"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A process to start.
 pub fn start_process(request: &StartProcess) -> Checked {
     command(&request.command)?;
     stdin(request.stdin.as_deref())?;
-    if request.interactive && request.stdin.is_some() {
-        return Err(ApiError::invalid("interactive", "must not be given together with stdin"));
-    }
+    interactive(request.interactive, request.stdin.as_deref())?;
     if request.interactive && request.restart == Restart::Always {
         return Err(ApiError::invalid("interactive", "must not be given together with restart"));
     }

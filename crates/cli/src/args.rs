@@ -10,7 +10,7 @@ One word is shell text and is run as it is; several words are one command, each 
   sandcrab exec box 'echo $HOME | wc -c'     runs a pipe, $HOME is the sandbox's
   sandcrab exec box echo '$HOME | wc -c'     prints $HOME | wc -c
 
-With -i, stdin (UTF-8 text) is read to its end and given to the command; without it, stdin is left alone.
+With -i, stdin is passed on to the command as it comes, byte for byte; without it, stdin is left alone.
 The exit code is the command's own; 124 says that --timeout was over, 125 that sandcrab itself failed.";
 
 /// Isolated Linux sandboxes with sessions that never die

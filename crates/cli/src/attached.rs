@@ -8,10 +8,10 @@ use base64::Engine as _;
 use sandcrab_client::api::exec::OutputEncoding;
 use sandcrab_client::api::limits::MAX_STDIN_BYTES;
 use sandcrab_client::api::{ErrorCode, ExecId};
-use sandcrab_client::{ClientError, Exec, ExecEvent, ExecOutput, Sandbox};
+use sandcrab_client::{ClientError, Exec, ExecEvent, ExecInput, ExecOutput, Sandbox};
 use serde_json::json;
 use std::io::Read as _;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 /// The exit code for a command whose time was over, as of timeout(1).
@@ -19,8 +19,11 @@ const TIMED_OUT: u8 = 124;
 /// The exit code of a program that writes into a pipe that nobody reads: 128 + SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 
+/// How much of stdin is passed on at once, in bytes.
+const PIECE: usize = 64 << 10;
+
 /// Gives a command what was typed for it.
-pub(crate) fn prepare(mut exec: Exec, plan: &CommandPlan, stdin: Option<String>) -> Exec {
+pub(crate) fn prepare(mut exec: Exec, plan: &CommandPlan) -> Exec {
     for (name, value) in &plan.env {
         exec = exec.env(name, value);
     }
@@ -30,19 +33,40 @@ pub(crate) fn prepare(mut exec: Exec, plan: &CommandPlan, stdin: Option<String>)
     if let Some(timeout) = plan.timeout {
         exec = exec.timeout(timeout);
     }
-    if let Some(text) = stdin {
-        exec = exec.stdin(text);
+    // Not read otherwise: what a program that started this one left open there is not the command's.
+    if plan.interactive { exec.interactive() } else { exec }
+}
+
+/// Passes stdin on, byte for byte as it comes, until it ends or the command reads no more. What is typed ahead is lost with
+/// the command, as at a shell's prompt.
+async fn feed(mut input: ExecInput, report: Report) {
+    let mut stdin = tokio::io::stdin();
+    loop {
+        let mut bytes = Vec::with_capacity(PIECE);
+        let written = match stdin.read_buf(&mut bytes).await {
+            Ok(1..) => input.write(bytes).await,
+            Ok(0) => return told(input.end().await, report),
+            Err(error) => {
+                report.note(format_args!("read stdin: {error}"));
+                return told(input.end().await, report);
+            }
+        };
+        if written.is_err() {
+            return told(written, report);
+        }
     }
-    exec
 }
 
-/// All of stdin where it was asked for. It is not read otherwise: an open pipe that never ends, as programs that start
-/// others leave them, would be waited for.
-pub(crate) async fn stdin_of(plan: &CommandPlan) -> Result<Option<String>> {
-    if plan.interactive { stdin().await.map(Some) } else { Ok(None) }
+fn told(written: Result<(), ClientError>, report: Report) {
+    match written {
+        // It has ended, or let its stdin be: that is its own business. What was lost with it, its end tells.
+        Err(error) if matches!(error.code(), Some(ErrorCode::ExecStdinClosed | ErrorCode::ExecNotFound)) => {}
+        Err(error) => report.note(format_args!("pass stdin on: {}", chain(&error.into()))),
+        Ok(()) => {}
+    }
 }
 
-/// All of stdin; that of a terminal ends with Ctrl-D.
+/// All of stdin, as the text of a program; that of a terminal ends with Ctrl-D.
 pub(crate) async fn stdin() -> Result<String> {
     let read = || {
         let mut bytes = Vec::new();
@@ -74,8 +98,8 @@ pub(crate) async fn run(
     let (opened, is_open) = watch::channel(false);
     let work = async {
         match report.json {
-            true => result(exec, &opened, report).await,
-            false => stream(sandbox, exec, &opened).await,
+            true => result(sandbox, exec, &opened, report).await,
+            false => stream(sandbox, exec, &opened, report).await,
         }
     };
     attend(sandbox, &id, is_open, work, interrupts, report).await
@@ -132,10 +156,15 @@ pub(crate) fn code(exit_code: i32) -> u8 {
     u8::try_from(exit_code & 0xff).unwrap_or(u8::MAX)
 }
 
-async fn stream(sandbox: &Sandbox, exec: Exec, opened: &watch::Sender<bool>) -> Result<u8> {
+async fn stream(sandbox: &Sandbox, exec: Exec, opened: &watch::Sender<bool>, report: Report) -> Result<u8> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    let is_interactive = exec.is_interactive();
     let mut events = exec.stream().await?;
     opened.send_replace(true);
+    if is_interactive {
+        // Left alone at the end: a terminal is read until someone types.
+        tokio::spawn(feed(sandbox.exec_input(events.exec_id()), report));
+    }
     let mut status = None;
     while let Some(event) = events.next().await {
         let written = match event? {
@@ -175,10 +204,20 @@ pub(crate) async fn write(
     to.flush().await
 }
 
-async fn result(exec: Exec, opened: &watch::Sender<bool>, report: Report) -> Result<u8> {
-    // The whole answer comes at once; from here on the server may know the command.
-    opened.send_replace(true);
-    let output = exec.await?;
+async fn result(sandbox: &Sandbox, exec: Exec, opened: &watch::Sender<bool>, report: Report) -> Result<u8> {
+    let output = if exec.is_interactive() {
+        let id = exec.id().clone();
+        let begun = exec.stream().await?;
+        opened.send_replace(true);
+        tokio::spawn(feed(sandbox.exec_input(&id), report));
+        // Nobody follows it: it need not wait for a reader.
+        drop(begun);
+        sandbox.exec_result(&id).await?
+    } else {
+        // The whole answer comes at once; from here on the server may know the command.
+        opened.send_replace(true);
+        exec.await?
+    };
     report.result(&as_json(&output)?, |json| json.to_string())?;
     Ok(code(output.exit_code()))
 }

@@ -10,8 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sandcrab_api::exec::{ExecOutcome, ExecRequest, OutputEncoding};
 use sandcrab_api::limits::DEFAULT_MAX_OUTPUT_BYTES;
+use sandcrab_api::session::Done;
 use sandcrab_api::time::Timestamp;
-use sandcrab_api::{ExecId, SessionId};
+use sandcrab_api::{ErrorCode, ExecId, SessionId};
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -134,6 +135,18 @@ impl Exec {
         self
     }
 
+    /// Keeps its stdin open for what [`Sandbox::exec_input`](crate::Sandbox::exec_input) brings, until that or the command
+    /// ends it. Not together with [`Exec::stdin`].
+    pub fn interactive(mut self) -> Self {
+        self.request.interactive = true;
+        self
+    }
+
+    /// Whether it is.
+    pub fn is_interactive(&self) -> bool {
+        self.request.interactive
+    }
+
     /// How output travels. Base64 brings the bytes as they are; text is a quarter smaller, and brings U+FFFD for what is
     /// no UTF-8. Default: as text, and where that is not exact, once more in base64, by the result that is kept (at most
     /// of 1024 later commands, and for 5 minutes). Streams are always exact.
@@ -186,6 +199,62 @@ impl IntoFuture for Exec {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
+    }
+}
+
+/// What is written to the stdin of an interactive command, in order.
+pub struct ExecInput {
+    target: Arc<Target>,
+    id: ExecId,
+    /// Bytes that it has taken.
+    taken: u64,
+}
+
+impl ExecInput {
+    pub(crate) fn new(target: Arc<Target>, id: ExecId) -> Self {
+        Self { target, id, taken: 0 }
+    }
+
+    /// Writes; waits for as long as the command does not read. When the connection is lost it goes on where it broke off.
+    ///
+    /// # Errors
+    /// `EXEC_STDIN_CLOSED` when the command has ended or its stdin was closed, `EXEC_NOT_FOUND`, `VALIDATION_FAILED` if it
+    /// is not interactive.
+    pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<(), ClientError> {
+        let bytes = bytes.into();
+        let length = bytes.len() as u64;
+        self.send(bytes, false).await?;
+        self.taken += length;
+        Ok(())
+    }
+
+    /// Closes it: the command reads the end.
+    ///
+    /// # Errors
+    /// As [`ExecInput::write`].
+    pub async fn end(self) -> Result<(), ClientError> {
+        match self.send(Bytes::new(), true).await {
+            // Asked twice, where the first answer was lost.
+            Err(error) if error.code() == Some(ErrorCode::ExecStdinClosed) => Ok(()),
+            ended => ended,
+        }
+    }
+
+    async fn send(&self, bytes: Bytes, end: bool) -> Result<(), ClientError> {
+        let query = Query::new(self.target.exec_path(&self.id, "/stdin"))
+            .with("offset", &self.taken.to_string())
+            .with("end", if end { "true" } else { "false" });
+        let call = Call::post("writeExecStdin", query.finish()).octets(bytes).repeatable().unbounded();
+        self.target.transport.json::<Done>(&call).await.map(drop)
+    }
+}
+
+impl std::fmt::Debug for ExecInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecInput")
+            .field("exec_id", &self.id)
+            .field("taken", &self.taken)
+            .finish_non_exhaustive()
     }
 }
 

@@ -54,7 +54,7 @@ pub use client::Client;
 pub use code::{CodeStream, RunCode};
 pub use error::{ClientError, ConnectError};
 pub use events::EventStream;
-pub use exec::{Exec, ExecOutput};
+pub use exec::{Exec, ExecInput, ExecOutput};
 pub use files::{FileReader, Files, ListOptions, MkdirOptions, WriteOptions};
 pub use follow::{ExecEvent, ExecStream};
 pub use git::Checkout;

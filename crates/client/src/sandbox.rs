@@ -2,7 +2,7 @@
 
 use crate::code::RunCode;
 use crate::events::EventStream;
-use crate::exec::{Exec, ExecOutput};
+use crate::exec::{Exec, ExecInput, ExecOutput};
 use crate::files::Files;
 use crate::follow::ExecStream;
 use crate::git::Checkout;
@@ -240,6 +240,11 @@ impl Sandbox {
     /// As [`Sandbox::exec_info`], and what the command itself failed with.
     pub async fn exec_result(&self, id: &ExecId) -> Result<ExecOutput, ClientError> {
         crate::exec::result(&self.target, id).await
+    }
+
+    /// Writes to the stdin of a command that was sent [`interactive`](crate::Exec::interactive), from its first byte on.
+    pub fn exec_input(&self, id: &ExecId) -> ExecInput {
+        ExecInput::new(Arc::clone(&self.target), id.clone())
     }
 
     /// The stream of a command by its id, from its first byte or from the given byte offsets of stdout and stderr.

@@ -12,6 +12,7 @@ use super::drain::Sink;
 use super::spool::{Piece, Spool, SpoolDir};
 use crate::fingerprint::Fingerprint;
 use crate::news::until;
+use crate::stdin::Stdin;
 use sandcrab_api::exec::{ExecInfo, ExecOutcome, ExecState, StreamName, Truncated};
 use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ExecId, SessionId};
@@ -66,6 +67,8 @@ pub(crate) struct Execution {
     pub(crate) command: String,
     pub(crate) session_id: Option<SessionId>,
     pub(super) fingerprint: Fingerprint,
+    /// Where it takes what is written to it while it runs; none if it reads what it was given.
+    pub(crate) stdin: Option<Stdin>,
     inner: Mutex<Inner>,
     /// More to read, or another state.
     news: Notify,
@@ -109,6 +112,7 @@ impl Execution {
         command: String,
         session_id: Option<SessionId>,
         fingerprint: Fingerprint,
+        stdin: Option<Stdin>,
         dir: &Arc<SpoolDir>,
         limit: u64,
     ) -> Arc<Self> {
@@ -122,7 +126,7 @@ impl Execution {
         };
         let (news, room, stopped) = (Notify::new(), Notify::new(), Notify::new());
         let inner = Mutex::new(inner);
-        Arc::new(Self { id, command, session_id, fingerprint, inner, news, room, stopped })
+        Arc::new(Self { id, command, session_id, fingerprint, stdin, inner, news, room, stopped })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

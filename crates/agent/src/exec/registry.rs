@@ -199,7 +199,7 @@ mod tests {
         let print =
             Fingerprint::of_command(&ExecRequest { command: command.to_owned(), ..ExecRequest::default() });
         let id_of = ExecId::parse(id).unwrap();
-        let execution = Execution::new(id_of, command.to_owned(), None, print, &dir, 64 << 20);
+        let execution = Execution::new(id_of, command.to_owned(), None, print, None, &dir, 64 << 20);
         assert!(registry.insert(&execution).unwrap().is_none(), "{id} is known");
         assert!(execution.start());
         execution.append(StreamName::Stdout, &vec![b'x'; output]);

@@ -106,7 +106,7 @@ impl Agent {
         let id = request.exec_id.clone().map_or_else(random_id, Ok)?;
         let shown = command::shown(&request, &url);
         let (session, print) = (request.session_id.clone(), Fingerprint::of_checkout(&request));
-        let execution = Execution::new(id, shown, session, print, &self.context.spool, KEPT);
+        let execution = Execution::new(id, shown, session, print, None, &self.context.spool, KEPT);
         if let Some(known) = self.context.executions.insert(&execution)? {
             return Ok(known);
         }

@@ -1,17 +1,21 @@
 //! Routes of commands.
 
 use super::error::{Answer, Errors};
-use super::extract::{Json, Path, Query, last_event_id};
+use super::extract::{Json, Path, Query, last_event_id, unreadable_body};
 use super::{Api, routes};
 use crate::agent::{Agent, Keep};
 use crate::exec::answer;
 use crate::exec::execution::{Execution, StopReason};
 use crate::session::task::cancelled;
+use crate::stdin::{StdinError, StdinQuery};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use http_body_util::BodyExt;
 use sandcrab_api::exec::{ExecEvent, ExecInfo, ExecRequest, ExecResult, OutputEncoding};
-use sandcrab_api::{ApiError, ExecId};
+use sandcrab_api::session::Done;
+use sandcrab_api::{ApiError, ErrorCode, ExecId};
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
@@ -25,6 +29,7 @@ pub(super) fn router() -> Api<Arc<Agent>> {
         .routes(routes!(result))
         .routes(routes!(stream))
         .routes(routes!(cancel))
+        .routes(routes!(write_stdin))
 }
 
 /// Runs a command in a session's shell and answers its whole result. A lost connection does not end it.
@@ -141,4 +146,53 @@ async fn cancel(State(agent): State<Arc<Agent>>, Path(id): Path<ExecId>) -> Answ
     agent.context.executions.stop(&execution, StopReason::Cancelled, || cancelled(&execution));
     execution.finished().await;
     Ok(axum::Json(execution.info()))
+}
+
+/// Writes to the stdin of an interactive command, as the bytes come; waits while it is queued. Answers when it has taken
+/// them all.
+#[utoipa::path(post, path = "/execs/{execId}/stdin", tag = "commands", operation_id = "writeExecStdin",
+    params(("execId" = ExecId, Path, description = "The command"), StdinQuery),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = Done), Errors))]
+async fn write_stdin(
+    State(agent): State<Arc<Agent>>,
+    Path(id): Path<ExecId>,
+    Query(query): Query<StdinQuery>,
+    mut body: Body,
+) -> Answer<axum::Json<Done>> {
+    let during = |error: ApiError| error.during("writeExecStdin").with("execId", id.as_str());
+    let execution = find(&agent, &id, "writeExecStdin")?;
+    let Some(stdin) = &execution.stdin else {
+        let message =
+            format!("command {id:?} was not sent with interactive: true, and reads what it was given");
+        return Err(during(ApiError::invalid("execId", message)).into());
+    };
+    let closed = || ApiError::new(ErrorCode::ExecStdinClosed, format!("command {id:?} reads no more stdin"));
+    let mut offset = query.offset;
+    let write = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unreadable_body(&error))?;
+            let Ok(bytes) = frame.into_data() else { continue };
+            stdin.write(&bytes, offset).await.map_err(|error| match error {
+                StdinError::Closed => closed(),
+                StdinError::Gap { .. } => ApiError::invalid("offset", format!("stdin {error}")),
+                StdinError::Io(_) => ApiError::new(
+                    ErrorCode::CommandExecutionError,
+                    format!("stdin of command {id:?} {error}"),
+                ),
+            })?;
+            offset = offset.map(|offset| offset.saturating_add(bytes.len() as u64));
+        }
+        if query.end {
+            stdin.end().await;
+        }
+        Ok(())
+    };
+    // One that never begins has no stdin to be closed.
+    let written = tokio::select! {
+        written = write => written,
+        _ended = execution.finished() => Err(closed()),
+    };
+    written.map_err(during)?;
+    Ok(axum::Json(Done::now()))
 }

@@ -59,9 +59,9 @@ async fn tell(sender: &mut SplitSink<WebSocket, Message>, mut events: Events) ->
 async fn listen(receiver: &mut SplitStream<WebSocket>, process: &Process) -> Option<ApiError> {
     while let Some(Ok(message)) = receiver.next().await {
         let done = match message {
-            Message::Binary(bytes) => process.write_stdin(&bytes).await,
+            Message::Binary(bytes) => process.write_stdin(&bytes, None).await,
             Message::Text(text) => match crate::http::extract::parse_json(text.as_bytes()) {
-                Ok(AttachCommand::Stdin { data }) => process.write_stdin(data.as_bytes()).await,
+                Ok(AttachCommand::Stdin { data }) => process.write_stdin(data.as_bytes(), None).await,
                 Ok(AttachCommand::End) => process.close_stdin().await,
                 Err(error) => Err(error),
             },

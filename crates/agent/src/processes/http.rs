@@ -6,6 +6,7 @@ use crate::agent::Agent;
 use crate::http::error::{Answer, Errors};
 use crate::http::extract::{Json, Path, Query, last_event_id, unreadable_body};
 use crate::http::{Api, routes};
+use crate::stdin::StdinQuery;
 use axum::body::Body;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
@@ -192,17 +193,6 @@ async fn stream(
     Ok(follow::Events::new(process, query.encoding, offsets).map_err(during)?.response())
 }
 
-/// What follows the bytes.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct StdinQuery {
-    /// Close stdin behind these bytes. Default false.
-    #[serde(default)]
-    #[param(required = false)]
-    end: bool,
-}
-
 /// Writes to the stdin of an interactive process, as the bytes come. Answers when it has taken them all.
 #[utoipa::path(post, path = "/processes/{processId}/stdin", tag = "processes", operation_id = "writeProcessStdin",
     params(("processId" = ProcessId, Path, description = "The process"), StdinQuery),
@@ -216,10 +206,12 @@ async fn write_stdin(
 ) -> Answer<axum::Json<Done>> {
     let during = |error: ApiError| error.during("writeProcessStdin");
     let process = find(&agent, &id, "writeProcessStdin")?;
+    let mut offset = query.offset;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| during(unreadable_body(&error)))?;
         let Ok(bytes) = frame.into_data() else { continue };
-        process.write_stdin(&bytes).await.map_err(during)?;
+        process.write_stdin(&bytes, offset).await.map_err(during)?;
+        offset = offset.map(|offset| offset.saturating_add(bytes.len() as u64));
     }
     if query.end {
         process.close_stdin().await.map_err(during)?;

@@ -15,6 +15,7 @@ use super::log::Log;
 use crate::exec::spool::SpoolDir;
 use crate::news::until;
 use crate::spawn::Group;
+use crate::stdin::Stdin;
 use rustix::process::Signal;
 use sandcrab_api::exec::Oom;
 use sandcrab_api::limits::{DEFAULT_MAX_LOG_BYTES, MAX_ALL_PROCESS_WAITERS, MAX_PROCESS_WAITERS};
@@ -23,7 +24,6 @@ use sandcrab_api::time::Timestamp;
 use sandcrab_api::{ApiError, ErrorCode, ProcessId, SessionId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tokio::net::unix::pipe;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// One process.
@@ -39,9 +39,8 @@ pub(crate) struct Process {
     /// Bytes of text that it holds.
     pub(super) weight: usize,
     pub(crate) log: Arc<Log>,
-    /// Where an interactive one reads from; closed at its end.
-    pub(super) stdin: tokio::sync::Mutex<Option<pipe::Sender>>,
-    pub(super) interactive: bool,
+    /// Where it takes what is written to it while it runs; none if it is not interactive.
+    pub(super) stdin: Option<Stdin>,
     inner: Mutex<Inner>,
     /// Another state.
     news: Notify,
@@ -100,8 +99,7 @@ impl Process {
             serial,
             weight: request.command.len() * kept + request.stdin.as_ref().map_or(0, String::len),
             log: Arc::new(Log::new(dir, request.max_log_bytes.unwrap_or(DEFAULT_MAX_LOG_BYTES))),
-            stdin: tokio::sync::Mutex::default(),
-            interactive: request.interactive,
+            stdin: request.interactive.then(Stdin::new),
             inner: Mutex::new(Inner {
                 status: ProcessStatus::Starting,
                 pid: None,

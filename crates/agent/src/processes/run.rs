@@ -86,7 +86,7 @@ impl Launch {
     /// Starts it.
     pub(super) fn start(&self, context: &Context) -> Result<Run, RunError> {
         let (stdin, sender) = if self.interactive {
-            let (sender, reader) = stdin_pipe().map_err(agent("making a pipe"))?;
+            let (sender, reader) = crate::stdin::pipe().map_err(agent("making a pipe"))?;
             (reader, Some(sender))
         } else {
             (drain::stdin(self.stdin.as_deref()).map_err(agent("keeping its stdin"))?, None)
@@ -113,12 +113,6 @@ impl Launch {
             .map_err(|source| RunError::Spawn { cwd: self.cwd.clone(), source })?;
         Ok(Run { group, child, pipes, stdin: sender })
     }
-}
-
-fn stdin_pipe() -> io::Result<(pipe::Sender, OwnedFd)> {
-    let (read, write) = crate::pipes::of_a_program()?;
-    rustix::io::ioctl_fionbio(&write, true)?;
-    Ok((pipe::Sender::from_owned_fd_unchecked(write)?, read))
 }
 
 fn text_file(text: &str) -> io::Result<OwnedFd> {

@@ -35,7 +35,9 @@ enum Stopped {
 pub(super) async fn begin(process: &Process, run: Run) -> Begun {
     let group = Arc::new(run.group);
     let pid = run.child.pid().as_raw_nonzero().get().unsigned_abs();
-    *process.stdin.lock().await = run.stdin;
+    if let (Some(stdin), Some(pipe)) = (&process.stdin, run.stdin) {
+        stdin.open(pipe).await;
+    }
     process.runs(pid, Arc::clone(&group));
     Begun { group, child: run.child, pipes: run.pipes, since: Instant::now() }
 }
@@ -68,7 +70,9 @@ pub(super) async fn supervise(
             let left = !group.is_empty().unwrap_or(false);
             process.ends(end(context, exit, stopped, kills), left);
             // Behind the end, which frees it from a writer that waits.
-            *process.stdin.lock().await = None;
+            if let Some(stdin) = &process.stdin {
+                stdin.close().await;
+            }
             if left {
                 leave_nothing(process, &group).await;
             }

@@ -15,6 +15,7 @@ use crate::room::Room;
 use crate::shell::image::ShellImage;
 use crate::shell::{self, Ended, RunOutcome, RunRequest, SandboxEnv};
 use crate::spawn::{SpawnError, Spawner};
+use crate::stdin::Stdin;
 use bytes::Bytes;
 use sandcrab_api::exec::{ExecOutcome, StreamName};
 use sandcrab_api::sandbox::AgentEventKind;
@@ -61,11 +62,17 @@ struct Chores {
 
 impl Chores {
     /// What the next command reads and writes.
-    fn stdio(&mut self, stdin: Option<&str>) -> std::io::Result<Stdio> {
+    async fn stdio(&mut self, given: Option<&str>, written: Option<&Stdin>) -> std::io::Result<Stdio> {
         self.let_go();
         let mut stdio = self.spare.take().map_or_else(Stdio::new, Ok)?;
-        if stdin.is_some() {
-            stdio.stdin = drain::stdin(stdin)?;
+        match (given, written) {
+            (_, Some(written)) => {
+                let (pipe, read) = crate::stdin::pipe()?;
+                written.open(pipe).await;
+                stdio.stdin = read;
+            }
+            (Some(_), None) => stdio.stdin = drain::stdin(given)?,
+            (None, None) => {}
         }
         Ok(stdio)
     }
@@ -152,10 +159,11 @@ async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Cho
     crate::faults::point(&execution.command);
     let _room = job.room;
     let begin = Instant::now();
-    let Stdio { stdin, stdout, stderr, mut pipes } = match chores.stdio(job.stdin.as_deref()) {
-        Ok(stdio) => stdio,
-        Err(error) => return failed(&execution, &format!("its pipes could not be made: {error}")),
-    };
+    let Stdio { stdin, stdout, stderr, mut pipes } =
+        match chores.stdio(job.stdin.as_deref(), execution.stdin.as_ref()).await {
+            Ok(stdio) => stdio,
+            Err(error) => return failed(&execution, &format!("its pipes could not be made: {error}")),
+        };
     let kills = context.memory.as_ref().map(MemoryCgroup::kills);
     let stopped = OnceLock::new();
     let stop = async {
@@ -171,6 +179,9 @@ async fn run_one(context: &Context, shell: &mut shell::Session, chores: &mut Cho
     let env = job.env.into_iter().collect();
     let request = RunRequest { text, stdin, stdout, stderr, env, cwd: job.cwd };
     let outcome = pipes.drain_while(&*execution, shell.run(&request, stop)).await;
+    if let Some(stdin) = &execution.stdin {
+        stdin.close().await;
+    }
     *chores = Chores { due: true, used: Some((request, pipes)), spare: None };
     let outcome = match outcome {
         Ok(outcome) => outcome,

@@ -14,8 +14,7 @@ pub(crate) async fn run(
     plan: &CommandPlan,
     report: Report,
 ) -> Result<u8> {
-    let stdin = attached::stdin_of(plan).await?;
-    let exec = attached::prepare(sandbox.session(session.as_str())?.exec(&plan.text), plan, stdin);
+    let exec = attached::prepare(sandbox.session(session.as_str())?.exec(&plan.text), plan);
     let interrupts = Interrupts::listen()?;
     attached::run(sandbox, exec, &interrupts, report).await
 }

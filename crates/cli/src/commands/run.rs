@@ -17,14 +17,13 @@ pub(crate) async fn run(
     allow_missing: &[Feature],
     report: Report,
 ) -> Result<u8> {
-    let stdin = attached::stdin_of(plan).await?;
     let interrupts = Interrupts::listen()?;
     let (client, embedded) = server::client_or_embedded(url, allow_missing).await?;
     if let Some(image) = &options.image {
         // Whatever keeps it from answering this, the next request tells.
         let _noted = super::image::note_a_build(&client, image, report).await;
     }
-    let outcome = in_throw_away(&client, options, plan, stdin, &interrupts, report).await;
+    let outcome = in_throw_away(&client, options, plan, &interrupts, report).await;
     if let Some(server) = embedded {
         server.stop(report).await;
     }
@@ -36,12 +35,11 @@ async fn in_throw_away(
     client: &Client,
     options: SandboxOptions,
     plan: &CommandPlan,
-    stdin: Option<String>,
     interrupts: &Interrupts,
     report: Report,
 ) -> Result<u8> {
     let sandbox = client.sandbox(format!("run-{:016x}", rand::random::<u64>()), options)?;
-    let exec = attached::prepare(sandbox.exec(&plan.text).fresh(), plan, stdin);
+    let exec = attached::prepare(sandbox.exec(&plan.text).fresh(), plan);
     let outcome = attached::run(&sandbox, exec, interrupts, report).await;
     match sandbox.destroy().await {
         Ok(_) => {}

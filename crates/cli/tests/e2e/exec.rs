@@ -156,5 +156,37 @@ fn s09_stdin_is_left_alone_without_i() {
         running.wait_for("end");
     }
     assert_eq!(rig.cli_with(&["exec", "-i", id, read], b"typed\n").ok(), "typed\nend\n");
-    rig.cli_with(&["exec", "--interactive", id, "cat"], b"\xff").failed("UTF-8");
+}
+
+#[test]
+fn s09_stdin_is_passed_on_byte_for_byte_as_it_comes() {
+    use crate::rig::Running;
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    assert_eq!(rig.cli_with(&["exec", "-i", id, "od -An -c"], b"a\xff\0b").text().trim(), "a 377  \\0   b");
+    let much: Vec<u8> = (0..5_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let sum = rig.cli_with(&["exec", "-i", id, "wc -c"], &much);
+    assert_eq!(sum.text(), "5000000\n", "{sum:?}");
+    // The command answers what came while the pipe stays open, and its end is this program's, whoever holds the pipe.
+    for words in [
+        &["exec", "-i", id, "read a; echo \"got $a\"; exit 4"][..],
+        &["run", "-i", "read a; echo \"got $a\"; exit 4"],
+    ] {
+        let mut running = Running::start(&mut rig.command(words));
+        running.type_in("one\n");
+        running.wait_for("got one\n");
+        assert_eq!(running.done().code(), 4);
+    }
+    let mut running = Running::start(&mut rig.command(&["exec", "--json", "-i", id, "head -1; cat"]));
+    running.type_in("first\n");
+    drop(running.stdin.take());
+    assert!(running.done().text().contains(r#""stdout":"first\n""#));
+    // What never reads is not waited for.
+    let mut running = Running::start(&mut rig.command(&["exec", "-i", id, "echo ready; sleep 7531642"]));
+    running.type_in("ignored\n");
+    running.wait_for("ready\n");
+    running.signal(Signal::INT);
+    assert_eq!(running.done().code(), 130);
+    assert!(!runs(&rig, id, "7531642"));
 }

@@ -44,8 +44,9 @@ pub(crate) struct Call {
     pub method: Method,
     /// From `/` on, without the endpoint's prefix, encoded, with the query.
     pub path: String,
-    /// JSON.
     pub body: Option<Bytes>,
+    /// The media type of the body.
+    pub content: &'static str,
     /// Whether asking twice does no more than asking once.
     pub repeatable: bool,
     /// Whether the answer waits for something that has no bound of ours.
@@ -57,7 +58,16 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(operation: &'static str, method: Method, path: String) -> Self {
         let repeatable = method == Method::GET;
-        Self { operation, method, path, body: None, repeatable, unbounded: false, limit: MAX_ANSWER_BYTES }
+        Self {
+            operation,
+            method,
+            path,
+            body: None,
+            content: "application/json",
+            repeatable,
+            unbounded: false,
+            limit: MAX_ANSWER_BYTES,
+        }
     }
 
     pub(crate) fn get(operation: &'static str, path: String) -> Self {
@@ -71,6 +81,12 @@ impl Call {
     pub(crate) fn json(mut self, body: &impl Serialize) -> Self {
         // Our own request types have string keys and finite numbers: they always are JSON.
         self.body = Some(serde_json::to_vec(body).unwrap_or_default().into());
+        self
+    }
+
+    pub(crate) fn octets(mut self, body: Bytes) -> Self {
+        self.body = Some(body);
+        self.content = "application/octet-stream";
         self
     }
 
@@ -197,7 +213,7 @@ impl Transport {
 
     async fn open(&self, call: &Call) -> Result<Answer, ClientError> {
         let body = RequestBody::Bytes(call.body.clone().unwrap_or_default());
-        self.send(call.operation, self.request(call, body, "application/json")?).await
+        self.send(call.operation, self.request(call, body, call.content)?).await
     }
 
     fn request(

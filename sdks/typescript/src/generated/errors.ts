@@ -48,6 +48,7 @@ export type ErrorCode =
   | "EXEC_ALREADY_EXISTS"
   | "OPERATION_INTERRUPTED"
   | "SESSION_TERMINATED"
+  | "EXEC_STDIN_CLOSED"
   | "SESSION_DESTROYED"
   | "FILE_TOO_LARGE"
   | "PAYLOAD_TOO_LARGE"
@@ -362,6 +363,11 @@ export class SessionTerminatedError extends SandboxError<{ sessionId: string; ex
   get exitCode(): number | null | undefined {
     return this.errorResponse.context.exitCode;
   }
+}
+
+/** The class of `EXEC_STDIN_CLOSED`. */
+export class ExecStdinClosedError extends SandboxError<Record<string, unknown>> {
+  override name = "ExecStdinClosedError";
 }
 
 /** The class of `SESSION_DESTROYED`. */
@@ -706,6 +712,7 @@ export const ERROR_CLASSES: Record<
   EXEC_ALREADY_EXISTS: ExecAlreadyExistsError,
   OPERATION_INTERRUPTED: OperationInterruptedError,
   SESSION_TERMINATED: SessionTerminatedError,
+  EXEC_STDIN_CLOSED: ExecStdinClosedError,
   SESSION_DESTROYED: SessionDestroyedError,
   FILE_TOO_LARGE: FileTooLargeError,
   PAYLOAD_TOO_LARGE: PayloadTooLargeError,
