@@ -127,10 +127,13 @@ impl Agent {
     pub fn start(config: &AgentConfig) -> Result<Arc<Self>, StartError> {
         crate::null::find().map_err(StartError::Null)?;
         let events = Arc::<Events>::default();
-        let spool = SpoolDir::new(take(config.spool_fd)?, Arc::clone(&events));
+        let spool = take(config.spool_fd)?;
+        let own = rustix::io::fcntl_dupfd_cloexec(&spool, 0).map_err(StartError::Files)?;
+        let spool = SpoolDir::new(spool, Arc::clone(&events));
         let memory = config.memory_cgroup_fd.map(take).transpose()?.map(MemoryCgroup::new);
         let room = Room::new(memory.as_ref().and_then(MemoryCgroup::limit));
-        let files = Files::in_room(&config.identity, Arc::clone(&room)).map_err(StartError::Files)?;
+        let files =
+            Files::in_room(&config.identity, Arc::clone(&room), Some(own)).map_err(StartError::Files)?;
         let identity = Identity::from_config(&config.identity).map_err(StartError::Identity)?;
         let context = Arc::new(Context {
             room: Arc::clone(&room),

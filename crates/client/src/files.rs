@@ -142,7 +142,7 @@ impl Files {
         Ok(total)
     }
 
-    /// Writes a whole file, atomically (contract F01); missing parent directories are made.
+    /// Writes a whole file: all or nothing (contract F01). A file that is there stays the same file; missing parent directories are made.
     ///
     /// # Errors
     /// `IS_DIRECTORY`, `PERMISSION_DENIED`, `NO_SPACE`, …

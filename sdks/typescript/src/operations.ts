@@ -155,8 +155,8 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /**
-   * Writes a file whole: readers see the old content or the new one. Makes missing parent directories. A stream is sent
-   * on as it comes; browsers collect it first.
+   * Writes a file: all or nothing, whatever interrupts it. A file that is there stays the same file, so that watchers see
+   * each write. Makes missing parent directories. A stream is sent on as it comes; browsers collect it first.
    */
   writeFile(
     path: string,

@@ -109,7 +109,8 @@ async fn read_file(State(state): State<FilesState>, Json(request): Json<ReadFile
 
 /// Write a whole file.
 ///
-/// The file has its old content until it has all of the new. Missing parent directories are made.
+/// It has its old content until all of the new has come, whatever interrupts this, and stays the same file, so that watchers see the
+/// write; one that can be executed is replaced. Missing parent directories are made.
 #[utoipa::path(post, path = "/files/write", tag = "files", operation_id = "writeFile", request_body = WriteFile,
     responses((status = 200, description = "Written and visible", body = FileChanged), Errors))]
 async fn write_file(
@@ -157,7 +158,8 @@ async fn get_content(
 
 /// Write a file from the bytes of the body, of any length.
 ///
-/// The file has its old content until it has all of the new. Missing parent directories are made.
+/// It has its old content until all of the new has come, whatever interrupts this, and stays the same file, so that watchers see the
+/// write; one that can be executed is replaced. Missing parent directories are made.
 #[utoipa::path(put, path = "/files/content", tag = "files", operation_id = "writeFileContent", params(UploadQuery),
     request_body(content = inline(RawBytes), content_type = "application/octet-stream"),
     responses((status = 200, description = "Written and visible", body = FileChanged), Errors))]

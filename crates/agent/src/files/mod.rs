@@ -11,6 +11,7 @@ mod copy;
 mod error;
 pub mod http;
 mod identity;
+mod in_place;
 mod list;
 mod long;
 mod look;
@@ -31,6 +32,7 @@ pub(crate) use vacate::Vacancy;
 use crate::room::Room;
 use error::FileError;
 use identity::{Identity, Rights};
+use in_place::InPlace;
 use root::{Access, Root};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -57,6 +59,8 @@ struct Inner {
     threads: Arc<Semaphore>,
     /// For long answers.
     room: Arc<Room>,
+    /// Where content waits that is to take the place of a file's; none if files are replaced.
+    in_place: Option<Arc<InPlace>>,
 }
 
 impl Files {
@@ -64,23 +68,41 @@ impl Files {
     ///
     /// To be called on the main thread before any user code runs: own ids and `/proc` are looked up here once.
     pub fn of_sandbox(user: &UserIdentity) -> Result<Self, Errno> {
-        Self::in_room(user, Room::new(None))
+        Self::in_room(user, Room::new(None), None)
     }
 
-    /// The same, with the room that long answers have.
-    pub(crate) fn in_room(user: &UserIdentity, room: Arc<Room>) -> Result<Self, Errno> {
+    /// The same, with the room that long answers have, and a directory of the agent's own on the sandbox's disk.
+    pub(crate) fn in_room(
+        user: &UserIdentity,
+        room: Arc<Room>,
+        spool: Option<OwnedFd>,
+    ) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Self::within(openat(CWD, c"/", flags, Mode::empty())?, user, room)
+        Self::within(openat(CWD, c"/", flags, Mode::empty())?, user, room, spool)
     }
 
     /// The files below `root`, a directory opened with `O_PATH`; otherwise as [`Self::of_sandbox`].
     pub fn below(root: OwnedFd, user: &UserIdentity) -> Result<Self, Errno> {
-        Self::within(root, user, Room::new(None))
+        Self::within(root, user, Room::new(None), None)
     }
 
-    fn within(root: OwnedFd, user: &UserIdentity, room: Arc<Room>) -> Result<Self, Errno> {
+    /// The same, with a directory to which no path below `root` leads: what is there already is written to as it stands.
+    pub fn below_with_spool(root: OwnedFd, user: &UserIdentity, spool: OwnedFd) -> Result<Self, Errno> {
+        Self::within(root, user, Room::new(None), Some(spool))
+    }
+
+    fn within(
+        root: OwnedFd,
+        user: &UserIdentity,
+        room: Arc<Room>,
+        spool: Option<OwnedFd>,
+    ) -> Result<Self, Errno> {
         let (root, identity) = (Root::new(root)?, Identity::of(user)?);
-        Ok(Self(Arc::new(Inner { root, identity, threads: Arc::new(Semaphore::new(MAX_THREADS)), room })))
+        let threads = Arc::new(Semaphore::new(MAX_THREADS));
+        let in_place = spool.map(InPlace::new);
+        let files = Self(Arc::new(Inner { root, identity, threads, room, in_place }));
+        files.complete_writes()?;
+        Ok(files)
     }
 
     /// Reads a whole file: as text where it is text or `encoding` says so and it is UTF-8, else as base64.

@@ -111,6 +111,18 @@ pub(crate) struct Place {
     pub(crate) node: Option<Node>,
 }
 
+impl Place {
+    /// The same once more.
+    pub(crate) fn again(&self, path: &FilePath) -> Result<Self, FileError> {
+        let twice = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(path.kernel());
+        let node = match &self.node {
+            Some(node) => Some(Node { fd: twice(&node.fd)?, stat: node.stat }),
+            None => None,
+        };
+        Ok(Self { parent: twice(&self.parent)?, name: self.name.clone(), node })
+    }
+}
+
 /// Whether a symbolic link at the end of a path stands for what it points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Last {

@@ -1,5 +1,6 @@
 //! Writing a file from a stream of any length with flat memory.
 
+use super::error::FileError;
 use super::read::CHUNK;
 use super::write::Pending;
 use super::{FilePath, Files, joined};
@@ -53,6 +54,20 @@ impl Files {
     }
 }
 
+impl Files {
+    /// Begins a write: beside its target where that is new or to be replaced, else apart.
+    fn begin(&self, path: &FilePath, mode: Option<u32>) -> Result<Pending, FileError> {
+        let target = self.call(|access| access.target(path, mode))?;
+        match &self.0.in_place {
+            Some(home) if target.is_written_to() => {
+                let (spooled, file) = home.spool().map_err(path.kernel())?;
+                Ok(target.spooled(spooled, file))
+            }
+            _ => self.call(|access| target.beside(access)),
+        }
+    }
+}
+
 impl Turn {
     async fn back(self) -> Result<Box<Write>, ApiError> {
         match self {
@@ -82,7 +97,7 @@ impl Write {
     fn advance(&mut self, parts: &[Bytes], is_last: bool) -> Result<(), super::error::FileError> {
         let Self { files, path, mode, pending } = self;
         if pending.is_none() {
-            *pending = Some(files.call(|access| access.begin_write(path, *mode))?);
+            *pending = Some(files.begin(path, *mode)?);
         }
         let Some(write) = pending else { return Ok(()) };
         // With the user's rights although none are checked any more: file systems reserve space for root.

@@ -1,15 +1,17 @@
-//! Writing whole files, so that a reader finds the old content or the new and nothing between (contract F01).
+//! Writing whole files: a write that is interrupted anywhere leaves the old content or the new, whole (contract F01).
 //!
-//! The content goes into a file without a name in the target's folder (`O_TMPFILE`); a writer that dies or is given
+//! What stands there already is written to as it stands ([`super::in_place`]), unless it can be executed. What is new, or is
+//! replaced, is made beside its place. The content goes into a file without a name in the target's folder (`O_TMPFILE`); a writer that dies or is given
 //! up leaves nothing, since the kernel frees what has no name. When it is complete it gets the name in one step. File
 //! systems without nameless files get one with a name of its own, which is removed on every way out but the death of
 //! the agent. Nothing is synced: a confirmed file is complete and visible to everybody at once, and as durable as
 //! what a command writes.
 //!
-//! A file that is there already gives its mode and owner to the new one. Access control lists and extended attributes
-//! are not carried over, and other hard links keep the old content, as with every editor that replaces files.
+//! A file that is replaced gives its mode and owner to the new one. Access control lists and extended attributes are not
+//! carried over, and other hard links keep the old content, as with every editor that replaces files.
 
 use super::error::{FileError, Reason};
+use super::in_place::{self, Spooled};
 use super::root::{Access, FilePath, Last, Need, Place, is_mount_point, require_file};
 use bytes::Bytes;
 use rustix::fd::OwnedFd;
@@ -34,11 +36,45 @@ pub(crate) struct Pending {
     mode: u32,
     /// Whom it is given to, if not to its writer.
     owner: Option<(u32, u32)>,
+    /// Bytes so far.
+    size: u64,
+    /// Where it is to take the place of a file's content, not of the file: its way there, and the mode that was asked for.
+    spooled: Option<(Spooled, Option<u32>)>,
+}
+
+/// Where a write goes.
+#[derive(Debug)]
+pub(crate) struct Target {
+    path: FilePath,
+    place: Place,
+    asked: Option<u32>,
+    /// Mode and owner of a file that takes the place.
+    keep: (u32, Option<(u32, u32)>),
+}
+
+impl Target {
+    /// Whether the file that is there is written to as it stands.
+    pub(crate) fn is_written_to(&self) -> bool {
+        self.place.node.as_ref().is_some_and(|node| in_place::is_for(&node.stat))
+    }
+
+    /// Content that waits apart from it.
+    pub(crate) fn spooled(self, spooled: Spooled, file: OwnedFd) -> Pending {
+        let Self { path, place, asked, keep: (mode, owner) } = self;
+        let spooled = Some((spooled, asked));
+        Pending { path, place, file, temporary: None, mode: asked.unwrap_or(mode), owner, size: 0, spooled }
+    }
+
+    /// A new file that is to take the place.
+    pub(crate) fn beside(&self, access: &Access<'_>) -> Result<Pending, FileError> {
+        let Self { path, place, asked, keep: (mode, owner) } = self;
+        Pending::new(access, path, place.again(path)?, asked.unwrap_or(*mode), *owner)
+    }
 }
 
 impl Access<'_> {
     /// Prepares a write: finds the target, makes its folder, checks the user's rights.
-    pub(crate) fn begin_write(&self, path: &FilePath, mode: Option<u32>) -> Result<Pending, FileError> {
+    pub(crate) fn target(&self, path: &FilePath, mode: Option<u32>) -> Result<Target, FileError> {
         if path.full.ends_with(b"/") || path.split().is_none() {
             return Err(path.fail(Reason::IsDirectory));
         }
@@ -60,7 +96,7 @@ impl Access<'_> {
             self.may_write(node, path)?;
             keep = (u32::from(node.stat.stx_mode) & 0o7777, Some((node.stat.stx_uid, node.stat.stx_gid)));
         }
-        Pending::new(self, path, place, mode.unwrap_or(keep.0), keep.1)
+        Ok(Target { path: path.clone(), place, asked: mode, keep })
     }
 
     fn temporary_file(
@@ -82,6 +118,18 @@ impl Access<'_> {
     /// Shows the file under its name. May be tried again with more rights.
     pub(crate) fn commit_write(&self, pending: &mut Pending) -> Result<(), FileError> {
         let path = pending.path.clone();
+        if let (Some((spooled, mode)), Some(node)) = (&mut pending.spooled, &pending.place.node) {
+            self.vet_place(&pending.place, &path)?;
+            if self.write_in_place(spooled, (&pending.file, pending.size), node, &path, *mode)? {
+                return Ok(());
+            }
+            let mut new = self.replacement(pending)?;
+            self.commit_write(&mut new)?;
+            if let Some((spooled, _)) = &mut pending.spooled {
+                spooled.is_whole();
+            }
+            return Ok(());
+        }
         let place = &pending.place;
         self.vet_place(place, &path)?;
         if let Some((uid, gid)) = pending.owner {
@@ -113,6 +161,14 @@ impl Access<'_> {
         Ok(())
     }
 
+    /// The same content as a new file beside the one that cannot be written to.
+    fn replacement(&self, pending: &Pending) -> Result<Pending, FileError> {
+        let Pending { path, place, mode, owner, size, .. } = pending;
+        let new = Pending::new(self, path, place.again(path)?, *mode, *owner)?;
+        in_place::copy(&pending.file, &new.file, *size).map_err(path.kernel())?;
+        Ok(Pending { size: *size, ..new })
+    }
+
     /// Takes away what a write that is given up has left.
     pub(crate) fn abandon_write(&self, pending: &mut Pending) -> Result<(), FileError> {
         let Some(name) = &pending.temporary else { return Ok(()) };
@@ -135,7 +191,7 @@ impl Pending {
         // Its group may be the folder's (setgid), so what it has is asked, not guessed.
         let has = fstat(&file).map_err(path.kernel())?;
         let owner = owner.filter(|owner| *owner != (has.st_uid, has.st_gid));
-        Ok(Self { path: path.clone(), place, file, temporary, mode, owner })
+        Ok(Self { path: path.clone(), place, file, temporary, mode, owner, size: 0, spooled: None })
     }
 
     /// The file itself.
@@ -144,7 +200,7 @@ impl Pending {
     }
 
     /// Adds bytes to its end.
-    pub(crate) fn append(&self, mut parts: &[Bytes]) -> Result<(), FileError> {
+    pub(crate) fn append(&mut self, mut parts: &[Bytes]) -> Result<(), FileError> {
         let mut skip = 0;
         loop {
             while parts.first().is_some_and(|part| skip == part.len()) {
@@ -158,6 +214,7 @@ impl Pending {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(self.path.kernel())?,
             };
+            self.size += written as u64;
             while let Some(part) = parts.first() {
                 let left = part.len() - skip;
                 if written < left {
@@ -201,7 +258,16 @@ mod tests {
         let begin = |access: &Access<'_>| {
             let place = access.place(&path, Last::Follow, Need::Change)?;
             let (file, temporary) = named_file(&place, &path)?;
-            Ok(Pending { path: path.clone(), place, file, temporary, mode: NEW_FILE, owner: None })
+            Ok(Pending {
+                path: path.clone(),
+                place,
+                file,
+                temporary,
+                mode: NEW_FILE,
+                owner: None,
+                size: 0,
+                spooled: None,
+            })
         };
         for content in ["first", "second"] {
             let mut pending = files.call(begin).unwrap();
@@ -222,7 +288,7 @@ mod tests {
         let root = openat(CWD, folder.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let files = Files::below(root, &UserIdentity::default()).unwrap();
         let path = FilePath::new("/".as_ref(), "file");
-        let mut pending = files.call(|access| access.begin_write(&path, None)).unwrap();
+        let mut pending = files.call(|access| access.target(&path, None)?.beside(access)).unwrap();
         // More parts than one writev takes, empty ones among them.
         let parts: Vec<Bytes> = (0..3000).map(|n| Bytes::from("x".repeat(n % 7) + &n.to_string())).collect();
         let parts: Vec<Bytes> = parts.into_iter().flat_map(|part| [Bytes::new(), part]).collect();

@@ -220,13 +220,20 @@ async fn b04_special_files_are_a_typed_error_at_once() {
 #[tokio::test]
 async fn b06_a_hard_link_elsewhere_keeps_its_content() {
     let world = World::new();
-    // Whoever could link a host's file into the root would not change it by writing: the name gets another file.
-    std::fs::hard_link(&world.sentinel, world.host("/workspace/hard")).unwrap();
-    assert_eq!(code(world.write("hard", b"x").await), ErrorCode::PermissionDenied);
-    std::os::unix::fs::chown(&world.sentinel, Some(USER), Some(USER)).unwrap();
-    world.write("hard", b"x").await.unwrap();
-    assert_eq!(world.text("hard").await.unwrap(), "x");
-    world.sentinel_is_untouched();
+    // Whoever could link a host's file into the root does not change it by writing: it is not the user's.
+    for mode in [0o600, 0o644, 0o755] {
+        std::fs::set_permissions(&world.sentinel, std::os::unix::fs::PermissionsExt::from_mode(mode))
+            .unwrap();
+        let name = format!("hard-{mode:o}");
+        std::fs::hard_link(&world.sentinel, world.host(&format!("/workspace/{name}"))).unwrap();
+        assert_eq!(code(world.write(&name, b"x").await), ErrorCode::PermissionDenied, "{mode:o}");
+        world.sentinel_is_untouched();
+    }
+    // One that the user could write to by itself has the new content under each name, as with any program of its.
+    world.plant("workspace/one", b"old", USER, 0o644);
+    std::fs::hard_link(world.host("/workspace/one"), world.host("/workspace/two")).unwrap();
+    world.write("two", b"x").await.unwrap();
+    assert_eq!(world.text("one").await.unwrap(), "x");
 }
 
 #[tokio::test]

@@ -59,8 +59,25 @@ impl World {
         }
         // So that the user can walk in from above, as into a sandbox's root.
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let files = Files::below(open(&root), user).unwrap();
+        let spool = folder.path().join("spool");
+        std::fs::create_dir(&spool).unwrap();
+        std::fs::set_permissions(&spool, PermissionsExt::from_mode(0o700)).unwrap();
+        let files = Files::below_with_spool(open(&root), user, open(&spool)).unwrap();
         Self { files, root, sentinel, _folder: folder }
+    }
+
+    /// The same sandbox to an agent that starts on it.
+    pub(crate) fn again(&self) -> Files {
+        Files::below_with_spool(open(&self.root), &root_user(), open(&self.spool())).unwrap()
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.sentinel.with_file_name("spool")
+    }
+
+    /// How many contents wait to be put in the place of others.
+    pub(crate) fn waiting(&self) -> usize {
+        std::fs::read_dir(self.spool()).unwrap().count()
     }
 
     /// A path inside, as the host sees it.
@@ -99,7 +116,7 @@ impl World {
     pub(crate) fn sentinel_is_untouched(&self) {
         assert_eq!(std::fs::read_to_string(&self.sentinel).unwrap(), SECRET);
         let names = std::fs::read_dir(self.sentinel.parent().unwrap()).unwrap().count();
-        assert_eq!(names, 2, "only the root and the sentinel");
+        assert_eq!(names, 3, "only the root, the agent's own directory and the sentinel");
     }
 
     /// Plants a file as the user or another would.

@@ -10,6 +10,7 @@ mod change;
 mod harness;
 mod http;
 mod identity;
+mod in_place;
 mod list;
 mod read;
 mod write;

@@ -172,9 +172,16 @@ async fn f01_overlays_replace_files_of_lower_layers() {
 #[tokio::test]
 async fn f01_what_cannot_keep_its_owner_is_refused_and_unchanged() {
     let world = World::of(&ordinary_user());
-    world.plant("workspace/shared", b"old", OTHER, 0o666);
+    world.plant("workspace/shared", b"old", OTHER, 0o777);
     assert_eq!(code(world.write("shared", b"new").await), ErrorCode::PermissionDenied);
     assert_eq!(std::fs::read(world.host("/workspace/shared")).unwrap(), b"old");
+    // Written to as it stands, it stays the other's; what was asked for its mode is refused before anything is written.
+    give(&world.host("/workspace/shared"), OTHER, 0o666);
+    world.write("shared", b"new").await.unwrap();
+    let stat = std::fs::metadata(world.host("/workspace/shared")).unwrap();
+    assert_eq!((stat.uid(), stat.mode() & 0o7777), (OTHER, 0o666));
+    assert_eq!(code(world.write_mode("shared", b"x", Some(0o600)).await), ErrorCode::PermissionDenied);
+    assert_eq!(std::fs::read(world.host("/workspace/shared")).unwrap(), b"new");
     give(&world.host("/workspace/shared"), USER, 0o666);
     world.write("shared", b"new").await.unwrap();
     give(&world.host("/workspace/shared"), USER, 0o444);

@@ -267,3 +267,32 @@ fn has_partial(directory: &Path) -> bool {
             || entry.file_type().unwrap().is_dir() && has_partial(&entry.path())
     })
 }
+
+#[test]
+fn f01_programs_that_watch_a_file_see_every_write() {
+    use crate::rig::Running;
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    rig.cli(&["exec", id, "echo 'console.log(\"run 1\")' >app.js; echo 'line 1' >log; ln log other"]).ok();
+    let fs_watch = r#"node -e 'fs.watch("app.js", () => console.log("heard", fs.readFileSync("app.js", "utf8").trim())); console.log("watches")'"#;
+    for (name, command) in [("node", "node --watch app.js"), ("tail", "tail -f log"), ("watch", fs_watch)] {
+        rig.cli(&["start", "--id", name, id, command]).ok();
+    }
+    let mut logs: Vec<Running> = ["node", "tail", "watch"]
+        .map(|name| Running::start(&mut rig.command(&["logs", "-f", id, name])))
+        .into();
+    logs[0].wait_for("run 1\n");
+    logs[1].wait_for("line 1\n");
+    logs[2].wait_for("watches\n");
+    for number in 2..6 {
+        let app = format!("console.log(\"run {number}\")\n");
+        rig.cli_with(&["cp", "-", &format!("{id}:app.js")], app.as_bytes()).ok();
+        logs[0].wait_for(&format!("run {number}\n"));
+        logs[2].wait_for(&format!("heard {app}"));
+        let log: String = (1..=number).map(|line| format!("line {line}\n")).collect();
+        rig.cli_with(&["cp", "-", &format!("{id}:log")], log.as_bytes()).ok();
+        logs[1].wait_for(&format!("line {number}\n"));
+        assert_eq!(rig.cli(&["exec", id, "cat other"]).ok(), log, "another name of the same file");
+    }
+}

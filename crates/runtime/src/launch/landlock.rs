@@ -21,7 +21,7 @@ pub(crate) struct Open<'a> {
     pub(crate) queues: BorrowedFd<'a>,
     /// The agent's program, which is executed after this: the only file out there that may be.
     pub(crate) agent: BorrowedFd<'a>,
-    /// Where the agent keeps output.
+    /// Where the agent keeps output, and content that is to come into files.
     pub(crate) spool: BorrowedFd<'a>,
     /// The delegated cgroup2 directory.
     pub(crate) groups: Option<BorrowedFd<'a>>,
@@ -36,6 +36,7 @@ pub(crate) fn restrict(open: &Open<'_>) -> Result<(), String> {
     let say = |error: landlock::RulesetError| error.to_string();
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let manage = read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeDir | AccessFs::RemoveDir;
+    let keep = read | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeReg | AccessFs::RemoveFile;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(handled)
@@ -51,7 +52,7 @@ pub(crate) fn restrict(open: &Open<'_>) -> Result<(), String> {
         .map_err(say)?
         .add_rule(PathBeneath::new(open.agent, AccessFs::Execute | AccessFs::ReadFile))
         .map_err(say)?
-        .add_rule(PathBeneath::new(open.spool, AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate))
+        .add_rule(PathBeneath::new(open.spool, keep))
         .map_err(say)?;
     for (directory, access) in [(open.groups, manage), (open.memory, read)] {
         if let Some(directory) = directory {
