@@ -86,7 +86,7 @@ async fn write_for_ever(root: &str) {
         open(format!("{root}/spool")),
     )
     .unwrap();
-    writeln!(std::io::stdout(), "\nwriting").unwrap();
+    std::io::stdout().write_all(b"\nwriting\n").unwrap();
     for number in 1.. {
         let parts = content(number);
         let parts = parts
