@@ -1,4 +1,5 @@
 import { cancellable, cancelUntilDone } from "./cancel.js";
+import { jsonOf } from "./check.js";
 import type * as code from "./code-types.js";
 import { errorOf } from "./errors.js";
 import { RETENTION_MS } from "./exec.js";
@@ -86,7 +87,7 @@ function requestOf(sessionId: string | undefined, text: string, options: code.Ru
 async function plainResult(target: Target, request: Request, signal?: AbortSignal): Promise<wire.RunCodeResult> {
   const created = target.ready();
   if (created) await created;
-  const body = JSON.stringify(request);
+  const body = jsonOf(request);
   const sent = Date.now();
   const path = `${target.path}/code/run`;
   const work = (connection?: AbortSignal) =>
@@ -129,7 +130,7 @@ async function openStream(target: Target, request: Request, signal?: AbortSignal
   const created = target.ready();
   if (created) await created;
   const { runId } = request;
-  const body = JSON.stringify(request);
+  const body = jsonOf(request);
   const sent = Date.now();
   const open = (cursor: string | undefined, connection?: AbortSignal): Promise<Response> => {
     const call = { operation: "runCodeStream", signal: connection };

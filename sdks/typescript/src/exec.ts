@@ -1,5 +1,6 @@
 import { concat, decodeBase64, encodeBase64 } from "./base64.js";
 import { cancellable, cancelUntilDone } from "./cancel.js";
+import { jsonOf } from "./check.js";
 import { CommandTimeoutError, errorOf } from "./errors.js";
 import { resumableStream } from "./exec-stream.js";
 import { newExecId } from "./ids.js";
@@ -68,7 +69,7 @@ function requestOf(target: Target, sessionId: string | undefined, command: strin
 async function plainResult(target: Target, request: Request, { signal }: ExecOptions): Promise<wire.ExecResult> {
   const created = target.ready();
   if (created) await created;
-  const body = JSON.stringify(request);
+  const body = jsonOf(request);
   const path = `${target.path}/exec`;
   const sent = Date.now();
   const work = (connection?: AbortSignal) =>
@@ -113,7 +114,7 @@ async function openStream(
   const created = target.ready();
   if (created) await created;
   const { execId, encoding } = request;
-  const body = JSON.stringify(request);
+  const body = jsonOf(request);
   const sent = Date.now();
   const open = (cursor: string | undefined, connection?: AbortSignal): Promise<Response> => {
     const call = { operation: "execStream", signal: connection };

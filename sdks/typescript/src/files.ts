@@ -1,4 +1,5 @@
 import { decodeBase64 } from "./base64.js";
+import { textOf } from "./check.js";
 import { invalidField } from "./errors.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
@@ -102,7 +103,7 @@ async function get(target: Target, operation: string, path: string): Promise<Res
 function contentPath(target: Target, route: string, fields: Record<string, string | undefined>): string {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(fields)) {
-    if (value !== undefined) query.set(name, value);
+    if (value !== undefined) query.set(name, textOf(name, value));
   }
   return `${target.path}/files/${route}?${query}`;
 }

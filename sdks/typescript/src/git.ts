@@ -1,4 +1,5 @@
 import { cancellable } from "./cancel.js";
+import { jsonOf } from "./check.js";
 import { cancel, RETENTION_MS } from "./exec.js";
 import { newExecId } from "./ids.js";
 import type { Target } from "./target.js";
@@ -52,7 +53,7 @@ export async function gitCheckout(
   const created = target.ready();
   if (created) await created;
   const operation = "gitCheckout";
-  const body = JSON.stringify(request);
+  const body = jsonOf(request);
   const sent = Date.now();
   const work = (connection?: AbortSignal) =>
     retrying(

@@ -1,3 +1,4 @@
+import { textOf } from "./check.js";
 import { invalidField, SandboxSecurityError } from "./errors.js";
 
 const RESERVED = new Set(["www", "api", "admin", "root", "system"]);
@@ -56,10 +57,10 @@ export function checkSessionId(id: string): string {
  * @throws ValidationFailedError that names the field.
  */
 export function segment(field: string, id: string): string {
-  if (typeof id !== "string" || id === "" || id === "." || id === "..")
-    throw invalidField(field, `${JSON.stringify(id)} cannot be an id`);
-  if (/\p{Surrogate}/u.test(id)) throw invalidField(field, "must be Unicode text: it holds half of a surrogate pair");
-  return encodeURIComponent(id);
+  const text = textOf(field, id);
+  if (text === "" || text === "." || text === "..")
+    throw invalidField(field, `${JSON.stringify(text)} cannot be an id`);
+  return encodeURIComponent(text);
 }
 
 /**

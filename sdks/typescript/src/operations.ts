@@ -1,5 +1,7 @@
+import { optionsOf } from "./check.js";
 import * as code from "./code.js";
 import type * as codes from "./code-types.js";
+import { invalidField } from "./errors.js";
 import { exec, execStream } from "./exec.js";
 import * as files from "./files.js";
 import { type GitCheckoutOptions, type GitCheckoutResult, gitCheckout } from "./git.js";
@@ -25,8 +27,10 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /** A session's own id wins: it is bound to itself. */
-  #sessionOf(scope: In<Scope> | undefined): string | undefined {
-    return this.#session ?? (typeof scope === "object" ? scope.sessionId : scope);
+  #sessionOf(scope: In<Scope> | null | undefined): string | undefined {
+    if (typeof scope === "string") return this.#session ?? scope;
+    const { sessionId } = optionsOf<{ sessionId?: string | undefined }>(scope);
+    return this.#session ?? sessionId;
   }
 
   /**
@@ -35,8 +39,8 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    *
    * @throws CommandTimeoutError when `timeout` killed it. A command that fails is a result with its exit code.
    */
-  exec(command: string, options?: types.ExecOptions & Scope): Promise<types.ExecResult> {
-    return exec(this.target, this.#sessionOf(options), command, options);
+  async exec(command: string, options?: types.ExecOptions & Scope): Promise<types.ExecResult> {
+    return exec(this.target, this.#sessionOf(options), command, options ?? {});
   }
 
   /**
@@ -44,8 +48,8 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    * connection is made again without a gap or a repeat. Cancelling the stream lets the command run on; aborting
    * `signal` kills it.
    */
-  execStream(command: string, options?: types.StreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
-    return execStream(this.target, this.#sessionOf(options), command, options);
+  async execStream(command: string, options?: types.StreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
+    return execStream(this.target, this.#sessionOf(options), command, options ?? {});
   }
 
   /**
@@ -54,7 +58,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    *
    * @throws ProcessAlreadyExistsError if `processId` is in use.
    */
-  startProcess(command: string, options?: types.ProcessOptions & Scope): Promise<Process> {
+  async startProcess(command: string, options?: types.ProcessOptions & Scope): Promise<Process> {
     return processes.start(this.target, this.#sessionOf(options), command, options ?? {});
   }
 
@@ -64,7 +68,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /** The process with this id; null if it is not known. */
-  getProcess(id: string, _scope?: In<Scope>): Promise<Process | null> {
+  async getProcess(id: string, _scope?: In<Scope>): Promise<Process | null> {
     return processes.get(this.target, id);
   }
 
@@ -74,7 +78,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    *
    * @throws ProcessNotFoundError if it has ended or is not known.
    */
-  killProcess(id: string, signal: string | number = "SIGTERM", _scope?: In<Scope>): Promise<void> {
+  async killProcess(id: string, signal: string | number = "SIGTERM", _scope?: In<Scope>): Promise<void> {
     return processes.kill(this.target, id, signal);
   }
 
@@ -93,7 +97,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    *
    * @throws ProcessNotFoundError if it is not known.
    */
-  getProcessLogs(id: string, _scope?: In<Scope>): Promise<types.ProcessLogs> {
+  async getProcessLogs(id: string, _scope?: In<Scope>): Promise<types.ProcessLogs> {
     return processes.logs(this.target, id);
   }
 
@@ -104,11 +108,11 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    *
    * @throws ProcessNotFoundError if it is not known.
    */
-  streamProcessLogs(
+  async streamProcessLogs(
     id: string,
     options?: { signal?: AbortSignal | undefined } & Scope,
   ): Promise<ReadableStream<Uint8Array>> {
-    return processes.streamLogs(this.target, id, options?.signal);
+    return processes.streamLogs(this.target, id, optionsOf(options).signal);
   }
 
   /**
@@ -116,6 +120,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    * session that session alone.
    */
   async setEnvVars(vars: Record<string, string | null | undefined>): Promise<void> {
+    if (typeof vars !== "object" || vars === null) throw invalidField("vars", "must be an object");
     const env = Object.fromEntries(Object.entries(vars).map(([name, value]) => [name, value ?? null]));
     const session = this.#session === undefined ? "" : `/sessions/${encodeURIComponent(this.#session)}`;
     await this.target.json("setEnvVars", "PATCH", `${session}/env`, { env });
@@ -127,7 +132,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    *
    * @throws PythonNotAvailableError or JavascriptNotAvailableError if the image lacks the language.
    */
-  createCodeContext(options?: codes.CreateContextOptions & Scope): Promise<codes.CodeContext> {
+  async createCodeContext(options?: codes.CreateContextOptions & Scope): Promise<codes.CodeContext> {
     return code.createCodeContext(this.target, this.#sessionOf(options), options ?? {});
   }
 
@@ -135,12 +140,12 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    * Runs code; variables, functions and imports stay in its context for the next run. Without a context it runs in the
    * language's own of the session or sandbox. What the code raises is in the result's `error`, its timeout too.
    */
-  runCode(text: string, options?: codes.RunCodeOptions & Scope): Promise<codes.ExecutionResult> {
+  async runCode(text: string, options?: codes.RunCodeOptions & Scope): Promise<codes.ExecutionResult> {
     return code.runCode(this.target, this.#sessionOf(options), text, options ?? {});
   }
 
   /** As `runCode`, as server-sent events while it runs; read them with `parseSSEStream`. */
-  runCodeStream(text: string, options?: codes.RunCodeStreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
+  async runCodeStream(text: string, options?: codes.RunCodeStreamOptions & Scope): Promise<ReadableStream<Uint8Array>> {
     return code.runCodeStream(this.target, this.#sessionOf(options), text, options ?? {});
   }
 
@@ -150,7 +155,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /** Ends a code context with everything that its code has started. */
-  deleteCodeContext(contextId: string): Promise<codes.DeleteContextResult> {
+  async deleteCodeContext(contextId: string): Promise<codes.DeleteContextResult> {
     return code.deleteCodeContext(this.target, contextId);
   }
 
@@ -158,7 +163,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    * Writes a file: all or nothing, whatever interrupts it. A file that is there stays the same file, so that watchers see
    * each write. Makes missing parent directories. A stream is sent on as it comes; browsers collect it first.
    */
-  writeFile(
+  async writeFile(
     path: string,
     content: string | Uint8Array | ReadableStream<Uint8Array>,
     options?: types.WriteFileOptions & Scope,
@@ -172,7 +177,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
     path: string,
     options?: { encoding?: Exclude<types.FileEncoding, "none"> | undefined } & Scope,
   ): Promise<types.ReadFileResult>;
-  readFile(
+  async readFile(
     path: string,
     options?: { encoding?: types.FileEncoding | undefined } & Scope,
   ): Promise<types.ReadFileResult | types.ReadFileStreamResult> {
@@ -182,7 +187,7 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /** Reads a file as server-sent events; read them with `streamFile` or `collectFile`. */
-  readFileStream(path: string, options?: In<Scope>): Promise<ReadableStream<Uint8Array>> {
+  async readFileStream(path: string, options?: In<Scope>): Promise<ReadableStream<Uint8Array>> {
     return files.readFileStream(this.target, this.#sessionOf(options), path);
   }
 
@@ -195,19 +200,19 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
   }
 
   /** Deletes a file or a link; a directory is refused with IsDirectoryError. */
-  deleteFile(path: string, options?: In<Scope>): Promise<types.FileResult> {
+  async deleteFile(path: string, options?: In<Scope>): Promise<types.FileResult> {
     const body = { path, sessionId: this.#sessionOf(options) };
     return this.target.json<wire.FileChanged>("deleteFile", "POST", "/files/delete", body);
   }
 
   /** Gives a file or directory another path. */
-  renameFile(oldPath: string, newPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
+  async renameFile(oldPath: string, newPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
     const body = { path: oldPath, newPath, sessionId: this.#sessionOf(options) };
     return this.target.json("renameFile", "POST", "/files/rename", body);
   }
 
   /** Moves a file or directory to a path, or into a directory that exists. */
-  moveFile(sourcePath: string, destinationPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
+  async moveFile(sourcePath: string, destinationPath: string, options?: In<Scope>): Promise<types.MoveFileResult> {
     const body = { path: sourcePath, newPath: destinationPath, sessionId: this.#sessionOf(options) };
     return this.target.json("moveFile", "POST", "/files/move", body);
   }
@@ -219,19 +224,19 @@ export abstract class Operations<Scope extends types.InSession | types.Bound> {
    * @throws GitAuthenticationError, GitRepositoryNotFoundError, GitBranchNotFoundError, GitNetworkError,
    * InvalidGitUrlError, FileExistsError when `targetDir` is not empty, CommandTimeoutError after `cloneTimeoutMs`.
    */
-  gitCheckout(repoUrl: string, options?: GitCheckoutOptions & Scope): Promise<GitCheckoutResult> {
-    return gitCheckout(this.target, this.#sessionOf(options), repoUrl, options);
+  async gitCheckout(repoUrl: string, options?: GitCheckoutOptions & Scope): Promise<GitCheckoutResult> {
+    return gitCheckout(this.target, this.#sessionOf(options), repoUrl, options ?? {});
   }
 
   /** Lists a directory by name. */
-  listFiles(path: string, options?: types.ListFilesOptions & Scope): Promise<types.ListFilesResult> {
+  async listFiles(path: string, options?: types.ListFilesOptions & Scope): Promise<types.ListFilesResult> {
     const { recursive, includeHidden } = options ?? {};
     const body = { path, recursive, includeHidden, sessionId: this.#sessionOf(options) };
     return this.target.read<wire.ListFilesResult>("listFiles", "POST", "/files/list", body);
   }
 
   /** Whether something stands at a path; a link counts by what it points to. */
-  exists(path: string, options?: In<Scope>): Promise<types.FileExistsResult> {
+  async exists(path: string, options?: In<Scope>): Promise<types.FileExistsResult> {
     const body = { path, sessionId: this.#sessionOf(options) };
     return this.target.read<wire.ExistsResult>("exists", "POST", "/files/exists", body);
   }

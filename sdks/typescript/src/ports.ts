@@ -1,3 +1,4 @@
+import { jsonOf, textOf } from "./check.js";
 import { invalidField, PortNotExposedError, SandboxSecurityError } from "./errors.js";
 import type { Target } from "./target.js";
 import { retrying } from "./transport.js";
@@ -49,14 +50,14 @@ function checkHostLabel(id: string): void {
 }
 
 /** @internal */
-export async function getExposedPorts(target: Target, hostname: string): Promise<ExposedPort[]> {
+export async function getExposedPorts(target: Target, hostname: string | undefined): Promise<ExposedPort[]> {
   return (await portsOf(target, hostname)).map(({ url, port, status }) => ({ url, port, status }));
 }
 
-async function portsOf(target: Target, hostname: string): Promise<wire.ExposedPort[]> {
+async function portsOf(target: Target, hostname: string | undefined): Promise<wire.ExposedPort[]> {
   const { transport, path } = target;
-  const query = `hostname=${encodeURIComponent(hostname)}`;
-  const call = { operation: "getExposedPorts", method: "GET", path: `${path}/ports?${query}` };
+  const query = hostname === undefined ? "" : `?hostname=${encodeURIComponent(textOf("hostname", hostname))}`;
+  const call = { operation: "getExposedPorts", method: "GET", path: `${path}/ports${query}` };
   const { ports } = await retrying(transport, () => transport.json<wire.ExposedPorts>(call));
   return ports;
 }
@@ -68,7 +69,7 @@ export async function validatePortToken(target: Target, port: number, token: str
     operation: "validatePortToken",
     method: "POST",
     path: `${path}/ports/${checkPort(port)}/validate`,
-    body: JSON.stringify({ token }),
+    body: jsonOf({ token }),
   };
   const { valid } = await retrying(transport, () => transport.json<wire.PortTokenValidity>(call));
   return valid;
@@ -86,5 +87,5 @@ export async function unexposePort(target: Target, port: number): Promise<void> 
 /** A number in a path must not turn into another path. @internal */
 export function checkPort(port: number): number {
   if (Number.isInteger(port)) return port;
-  throw invalidField("port", `Invalid port number: ${JSON.stringify(port)} is not an integer`);
+  throw invalidField("port", `Invalid port number: ${String(port)} is not an integer`);
 }

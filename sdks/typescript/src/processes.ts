@@ -1,4 +1,5 @@
 import { attach } from "./attach.js";
+import { jsonOf, millisecondsOf, optionsOf } from "./check.js";
 import { errorOf, invalidField, ProcessNotFoundError } from "./errors.js";
 import { resumableStream, type StreamKind } from "./exec-stream.js";
 import type { ProcessStatus } from "./guards.js";
@@ -75,7 +76,9 @@ export class Process {
    */
   async waitForLog(pattern: string | RegExp, timeout?: number): Promise<WaitForLogResult> {
     if (typeof pattern !== "string") {
-      return searchLog(await streamLogs(this.#target, this.id), this.id, this.command, pattern, timeout);
+      if (!(pattern instanceof RegExp)) throw invalidField("pattern", "must be a string or a RegExp");
+      const within = millisecondsOf("timeout", timeout);
+      return searchLog(await streamLogs(this.#target, this.id), this.id, this.command, pattern, within);
     }
     return wait<wire.LogLine>(this.#target, "waitForLog", this.id, "wait-for-log", { text: pattern }, timeout);
   }
@@ -85,8 +88,8 @@ export class Process {
    *
    * @throws ProcessReadyTimeoutError, ProcessExitedBeforeReadyError
    */
-  async waitForPort(port: number, options: WaitForPortOptions = {}): Promise<void> {
-    const { mode, path, status, timeout, interval } = options;
+  async waitForPort(port: number, options?: WaitForPortOptions): Promise<void> {
+    const { mode, path, status, timeout, interval } = optionsOf(options);
     const range = typeof status === "number" ? { min: status, max: status } : status;
     const body = { port, mode, path, status: range, interval };
     await wait<wire.PortReady>(this.#target, "waitForPort", this.id, "wait-for-port", body, timeout);
@@ -108,7 +111,8 @@ export class Process {
    *
    * @throws ProcessNotFoundError, ValidationFailedError where the platform has no WebSocket and `connect` was given none.
    */
-  async attach({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<AttachedProcess> {
+  async attach(options?: { signal?: AbortSignal | undefined }): Promise<AttachedProcess> {
+    const { signal } = optionsOf(options);
     // A WebSocket that does not open says not why.
     await describe(this.#target, "attachProcess", this.id);
     return attach(this.#target, pathOf(this.#target, this.id), signal);
@@ -291,7 +295,7 @@ async function wait<T>(
     begin ??= now;
     const left = timeout === undefined ? undefined : Math.max(0, timeout - (now - begin));
     const call = { operation, method: "POST", path: `${pathOf(target, id)}/${what}` };
-    return target.transport.json<T>({ ...call, body: JSON.stringify({ ...body, timeout: left }) });
+    return target.transport.json<T>({ ...call, body: jsonOf({ ...body, timeout: left }) });
   });
 }
 

@@ -1,3 +1,4 @@
+import { jsonOf, optionsOf } from "./check.js";
 import { type Connection, checkConnection } from "./connect.js";
 import { SandboxNotFoundError } from "./errors.js";
 import { checkSandboxId, checkSessionId } from "./ids.js";
@@ -65,7 +66,8 @@ export interface SandboxOptions extends SandboxSetup {
  *
  * @throws SandboxSecurityError if the id breaks its rule; ValidationFailedError if there is no connection.
  */
-export function getSandbox(connection: Connection, id: string, options: SandboxOptions = {}): Sandbox {
+export function getSandbox(connection: Connection, id: string, given?: SandboxOptions): Sandbox {
+  const options = optionsOf(given);
   const { normalizeId, enableDefaultSession } = options;
   const { transport, ...defaults } = checkConnection(connection);
   // Only what the server knows is sent: an option of another package, or a mistyped one, breaks no sandbox.
@@ -92,8 +94,8 @@ export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
    *
    * @throws SessionAlreadyExistsError if the id is in use.
    */
-  async createSession(options: types.SessionOptions = {}): Promise<ExecutionSession> {
-    const { id, name, env, cwd, commandTimeoutMs } = options;
+  async createSession(options?: types.SessionOptions): Promise<ExecutionSession> {
+    const { id, name, env, cwd, commandTimeoutMs } = optionsOf(options);
     const body = { id, name, env, cwd, commandTimeoutMs };
     const session = await this.target.json<wire.SessionInfo>("createSession", "POST", "/sessions", body);
     return new ExecutionSession(this.target, session.id);
@@ -128,8 +130,8 @@ export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
    *
    * @throws SandboxSecurityError if no host name can hold the id.
    */
-  exposePort(port: number, options: ports.ExposePortOptions): Promise<ports.ExposePortResult> {
-    return ports.exposePort(this.target, port, options);
+  async exposePort(port: number, options?: ports.ExposePortOptions): Promise<ports.ExposePortResult> {
+    return ports.exposePort(this.target, port, optionsOf(options));
   }
 
   /**
@@ -140,8 +142,8 @@ export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
     return ports.unexposePort(this.target, port);
   }
 
-  /** The exposed ports by number, with URLs of this domain. */
-  getExposedPorts(hostname: string): Promise<ports.ExposedPort[]> {
+  /** The exposed ports by number, with URLs of this domain; without one, of the server's own preview domain. */
+  async getExposedPorts(hostname?: string): Promise<ports.ExposedPort[]> {
     return ports.getExposedPorts(this.target, hostname);
   }
 
@@ -220,7 +222,7 @@ export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
    */
   async stop(signal: "SIGTERM" | "SIGINT" | "SIGKILL" | 15 | 2 | 9 = "SIGTERM"): Promise<void> {
     const { transport, path } = this.target;
-    const body = JSON.stringify({ signal: STOP_SIGNALS[signal] ?? signal });
+    const body = jsonOf({ signal: STOP_SIGNALS[signal] ?? signal });
     try {
       await transport.json({ operation: "stop", method: "POST", path: `${path}/stop`, body });
     } catch (error) {
@@ -243,7 +245,7 @@ export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
    * A URL with which anything that knows WebSockets (a page in a browser, a library) opens one to a port, exposed or not:
    * once, within 30 s, without a key. `path` is what to ask the port for.
    */
-  webSocketUrl(port: number, path = "/"): Promise<string> {
+  async webSocketUrl(port: number, path = "/"): Promise<string> {
     return webSocketUrl(this.target, port, path);
   }
 

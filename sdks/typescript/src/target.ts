@@ -1,3 +1,4 @@
+import { jsonOf } from "./check.js";
 import type { SandboxSetup } from "./sandbox.js";
 import { type Call, retrying, type Transport } from "./transport.js";
 
@@ -36,7 +37,7 @@ export class Target {
   }
 
   #create(): Promise<unknown> {
-    const body = JSON.stringify(this.setup);
+    const body = jsonOf(this.setup);
     return retrying(this.transport, () =>
       this.transport.json({ operation: "createSandbox", method: "PUT", path: this.path, body }),
     );
@@ -58,6 +59,6 @@ export class Target {
   }
 
   #call(operation: string, method: string, path: string, body: unknown): Call {
-    return { operation, method, path: this.path + path, body: body === undefined ? undefined : JSON.stringify(body) };
+    return { operation, method, path: this.path + path, body: body === undefined ? undefined : jsonOf(body) };
   }
 }

@@ -1,3 +1,4 @@
+import { textOf } from "./check.js";
 import { errorOfResponse, invalidField, ServiceNotRespondingError } from "./errors.js";
 import { checkPort } from "./ports.js";
 import { onward, SWITCHES_PROTOCOLS } from "./preview.js";
@@ -61,7 +62,8 @@ interface SocketEvents extends Omit<PortSocketEvents, "error"> {
 
 /** @internal */
 export async function webSocketUrl(target: Target, port: number, path: string): Promise<string> {
-  if (!path.startsWith("/")) throw invalidField("path", `${JSON.stringify(path)} does not begin with a slash`);
+  if (!textOf("path", path).startsWith("/"))
+    throw invalidField("path", `${JSON.stringify(path)} does not begin with a slash`);
   return ticketUrl(target, connectPath(target, port), { path });
 }
 

@@ -112,6 +112,9 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(ApiError::invalid("body", "must be a JSON object, it is an array"));
     }
+    if bytes.trim_ascii().is_empty() {
+        return Err(ApiError::invalid("body", "must be a JSON object, it is empty"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| named(&error, "body"))?;
     reader.end().map_err(|error| ApiError::invalid("body", error.to_string()))?;
@@ -142,7 +145,15 @@ fn in_words(message: &str) -> String {
     let message = message.rfind(" at line ").map_or(message, |place| &message[..place]);
     let said = ["invalid type: ", "invalid value: "].iter().find_map(|kind| message.strip_prefix(kind));
     let Some((found, wanted)) = said.and_then(|said| said.rsplit_once(", expected ")) else {
-        return message.to_owned();
+        return match message {
+            // Of numbers in a query, which is all text.
+            "invalid digit found in string" | "cannot parse integer from empty string" => {
+                "must be a whole number"
+            }
+            "number too large to fit in target type" => "is too large a number",
+            message => message,
+        }
+        .to_owned();
     };
     let found = match found {
         "map" => "an object",
@@ -150,7 +161,10 @@ fn in_words(message: &str) -> String {
         found => found,
     };
     let wanted = match wanted {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of at least 0",
+        "u8" => "a whole number of 0 to 255",
+        "u16" => "a whole number of 0 to 65535",
+        "u32" => "a whole number of 0 to 4294967295",
+        "u64" | "usize" => "a whole number of at least 0",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         wanted if wanted.starts_with("struct ") || wanted == "a map" => "an object",
@@ -257,6 +271,7 @@ mod tests {
             ),
             (r#"{"command":"a","env":[]}"#, "env: must be an object, it is an array"),
             (r#"{"command":"a","cwd":{}}"#, "cwd: must be a string, it is an object"),
+            ("", "body: must be a JSON object, it is empty"),
             (r#"{"command":null}"#, "command: must be a string, it is null"),
             ("{}", "command: missing field `command`"),
             ("5", "body: must be an object, it is integer `5`"),
