@@ -10,6 +10,9 @@ use utoipa::ToSchema;
 pub enum ImageStatus {
     /// Sandboxes can be made of it at once.
     Ready,
+    /// Sandboxes can be made of it at once; what an earlier release built serves, and the new one is built beside it when
+    /// a server starts, or by `buildImage`.
+    Outdated,
     /// It is being built; whoever makes a sandbox of it waits.
     Building,
     /// The first sandbox that is made of it waits until it is built.
@@ -24,7 +27,7 @@ pub struct ImageInfo {
     pub name: String,
     /// Where it stands.
     pub status: ImageStatus,
-    /// What names its content, where it is ready.
+    /// What names its content, where it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Bytes that building it added on disk, once for all sandboxes; none for what is not built.

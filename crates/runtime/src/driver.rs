@@ -169,6 +169,8 @@ pub struct ImageInfo {
     pub name: String,
     /// Whether somebody must build it before its first use: it is not simply there.
     pub is_built: bool,
+    /// Whether what is there was made by an earlier form of its recipe: it serves until the new one is built.
+    pub is_former: bool,
     /// What names its content, once it is there.
     pub key: Option<String>,
     /// Bytes that it adds to what it is based on, once it is there.

@@ -314,7 +314,14 @@ impl Driver for Fake {
         Box::pin(async move {
             let instances = self.running.lock().unwrap_or_else(PoisonError::into_inner).len();
             let key = Some("host".to_owned());
-            Ok(vec![ImageInfo { name: "host".into(), is_built: false, key, size: None, instances }])
+            Ok(vec![ImageInfo {
+                name: "host".into(),
+                is_built: false,
+                is_former: false,
+                key,
+                size: None,
+                instances,
+            }])
         })
     }
 

@@ -165,11 +165,13 @@ impl Server {
             None => None,
         };
         lifecycle::reconcile(&sandboxes, options.accept_lost).await?;
+        let built = images.clone();
         // Beside the first answers: what is left over may be large, and an image takes its time.
         tokio::spawn(async move {
             if let Err(error) = driver.tidy().await {
                 tracing::error!(error = crate::chain(&error), "left-overs were not removed");
             }
+            built.refresh().await;
         });
         ports.load().await?;
 

@@ -43,7 +43,8 @@ fn row(image: &ImageInfo) -> [String; 5] {
 /// Says why nothing seems to happen, where an image is about to be built.
 pub(crate) async fn note_a_build(client: &Client, name: &str, report: Report) -> Result<(), ClientError> {
     let images = client.images().await?;
-    let unbuilt = |image: &&ImageInfo| image.name == name && image.status != ImageStatus::Ready;
+    let waits = [ImageStatus::Unbuilt, ImageStatus::Building];
+    let unbuilt = |image: &&ImageInfo| image.name == name && waits.contains(&image.status);
     if images.iter().any(|image| unbuilt(&image)) {
         report.note(format_args!("building the image {name} first; it is kept"));
     }

@@ -259,9 +259,33 @@ fn e09_a_build_that_was_killed_leaves_nothing_and_begins_anew_without_an_index()
     let left = std::fs::read_dir(&wheels).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
     drop(server);
+    serves_until_the_next_is_built(dir.path(), &env, &run);
     // And a server that ends as asked takes its build's sandbox with it.
     std::fs::remove_dir_all(dir.path().join("images/layers")).unwrap();
     ended_in_the_midst(dir.path(), &env);
+}
+
+/// What an earlier release built, by other pins, serves a new one at once, which builds its own beside it.
+fn serves_until_the_next_is_built(dir: &Path, env: &[(&str, &str)], run: &[&str]) {
+    let [wanted] = &layers(dir)[..] else { panic!("{:?}", layers(dir)) };
+    let former = format!("python-{}", "0".repeat(32));
+    let at = |name: &str| dir.join("images/layers").join(name);
+    let record = std::fs::read_to_string(at(wanted).join("layer.json")).unwrap();
+    std::fs::write(at(wanted).join("layer.json"), record.replace(wanted.as_str(), &former)).unwrap();
+    std::fs::rename(at(wanted), at(&former)).unwrap();
+    let server = Server::start_with("127.0.0.1:0", env);
+    let ls = || Running::start(&mut command(&server.url, &["image", "ls", "--json"])).done().json();
+    let python = || ls().as_array().unwrap().iter().find(|image| image["name"] == "python").unwrap().clone();
+    let first = python();
+    assert_eq!((first["status"].as_str(), first["key"].as_str()), (Some("outdated"), Some(former.as_str())));
+    assert_eq!(Running::start(&mut command(&server.url, run)).patiently(BUILD).done().ok(), "3.0\n");
+    assert_eq!(python()["status"], "outdated", "nobody waited for the new one");
+    let until = Instant::now() + BUILD;
+    while python()["status"] != "ready" {
+        assert!(Instant::now() < until, "it is built beside");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(python()["key"].as_str(), Some(wanted.as_str()));
 }
 
 fn ended_in_the_midst(dir: &Path, env: &[(&str, &str)]) {

@@ -3,7 +3,7 @@
 //! An [`Image`] is data. It says which read-only directories to stack where; a driver turns each [`Tree`] into one
 //! overlay with an upper directory of the sandbox's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,15 @@ pub struct Image {
     pub trees: Vec<Tree>,
     /// The environment that every process starts with, below what the caller sets.
     pub env: BTreeMap<String, String>,
+}
+
+impl Image {
+    /// The names of all directories that its layers lie in, that of each image that it is made of among them.
+    pub(crate) fn directories(&self) -> BTreeSet<String> {
+        let layers = self.trees.iter().flat_map(|tree| &tree.layers);
+        let names = layers.flat_map(|layer| layer.components());
+        names.map(|name| name.as_os_str().to_string_lossy().into_owned()).collect()
+    }
 }
 
 /// One overlay of an image.

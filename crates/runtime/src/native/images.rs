@@ -2,7 +2,7 @@
 
 use crate::driver::{DriverError, ImageInfo, Result};
 use crate::image::host::{self, HostOptions};
-use crate::image::layer::{Layer, Recipe, Store};
+use crate::image::layer::{self, Layer, Recipe, Store};
 use crate::image::{Image, ImageError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -79,7 +79,10 @@ impl Images {
         let recipe = self.recipe(name)?;
         let base = self.get(&recipe.base)?;
         let unbuilt = || DriverError::ImageNotBuilt { image: name.to_owned() };
-        let layer = self.layers.find(&recipe.key(&base.key)).ok_or_else(unbuilt)?;
+        let foundation = recipe.foundation(&base);
+        let layer = self.layers.find(&recipe.key(&foundation));
+        let former = || self.layers.find_former(recipe, &foundation);
+        let layer = layer.or_else(former).ok_or_else(unbuilt)?;
         if !lock(&self.held).contains_key(&layer.key) {
             // Who removed it in between says that it is to be built again.
             let held = self.layers.hold(&layer.key).map_err(|_| unbuilt())?;
@@ -161,15 +164,23 @@ impl Images {
         let mut list = Vec::new();
         for name in self.names() {
             let is_built = self.recipes.iter().any(|recipe| recipe.name == name);
-            let (key, size) = match self.get(&name) {
-                Ok(image) => (Some(image.key.clone()), self.layers.find(&image.key).map(|layer| layer.size)),
-                Err(DriverError::ImageNotBuilt { .. }) => (None, None),
+            let key = match self.get(&name) {
+                Ok(image) => layer::parts(&image.key).next().map(str::to_owned),
+                Err(DriverError::ImageNotBuilt { .. }) => None,
                 Err(error) => return Err(error),
             };
+            let size = key.as_ref().and_then(|key| self.layers.find(key)).map(|layer| layer.size);
+            let is_former = is_built && key.is_some() && key != Some(self.wanted(&name)?);
             let instances = instances.get(&name).copied().unwrap_or_default();
-            list.push(ImageInfo { name, is_built, key, size, instances });
+            list.push(ImageInfo { name, is_built, is_former, key, size, instances });
         }
         Ok(list)
+    }
+
+    /// The key of the layer that an image is to have now.
+    fn wanted(&self, name: &str) -> Result<String> {
+        let recipe = self.recipe(name)?;
+        Ok(recipe.key(&recipe.foundation(&*self.get(&recipe.base)?)))
     }
 
     /// Publishes what was built for an image in an instance that is made of `base`.
@@ -184,11 +195,11 @@ impl Images {
         if name == HOST || lock(&self.added).contains_key(name) {
             return Ok(false);
         }
-        let recipe = self.recipe(name)?;
-        let key = recipe.key(&self.get(&recipe.base)?.key);
-        if self.layers.find(&key).is_none() {
-            return Ok(false);
-        }
+        let key = match self.get(name) {
+            Ok(image) => layer::parts(&image.key).next().unwrap_or_default().to_owned(),
+            Err(DriverError::ImageNotBuilt { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        };
         if instances > 0 {
             return Err(DriverError::ImageInUse { image: name.to_owned(), instances });
         }
@@ -196,26 +207,27 @@ impl Images {
         Ok(self.layers.remove(&key)?)
     }
 
-    /// Removes the images of former states of the machine that are not in `used`, the keys that instances have.
+    /// Removes the images of former states of the machine that are not in `used`, the directories that instances are made of.
     pub(super) fn collect(&self, used: &BTreeSet<String>) -> Result<()> {
         if !self.owner {
             return Ok(());
         }
         let mut keep = used.clone();
-        // What is over the host as it is now is kept like the host's own image, and each layer keeps what is below it.
+        // What is over the host as it is now is kept like the host's own image.
         let present = self.host.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let base = present.map(|(_, image)| image.key.clone());
-        let base = match base {
-            Some(key) => Some(key),
+        let base = match present {
+            Some((_, image)) => Some(Image::clone(&image)),
             // Nothing was made of it yet: making it is for who needs it.
-            None => host::known(&self.data_dir, &self.options)?.map(|image| image.key),
+            None => host::known(&self.data_dir, &self.options)?,
         };
         if let Some(base) = base {
-            keep.extend(self.recipes.iter().map(|recipe| recipe.key(&base)));
+            for recipe in &self.recipes {
+                let foundation = recipe.foundation(&base);
+                let layer = self.layers.find(&recipe.key(&foundation));
+                let serves = layer.or_else(|| self.layers.find_former(recipe, &foundation));
+                keep.extend(serves.map(|layer| layer.key));
+            }
         }
-        let below = |key: &String| self.layers.find(key).map(|layer| layer.base);
-        let bases: Vec<String> = keep.iter().filter_map(below).collect();
-        keep.extend(bases);
         let mut removed = self.layers.collect(&keep)?;
         removed.extend(host::collect(&self.data_dir, &self.options, &keep)?);
         if !removed.is_empty() {

@@ -218,7 +218,7 @@ impl Shared {
         let mut used = BTreeSet::new();
         for id in self.files.instances()? {
             match self.files.read(&id) {
-                Ok(record) => used.extend(record.map(|record| record.image.key)),
+                Ok(record) => used.extend(record.into_iter().flat_map(|record| record.image.directories())),
                 // What it is made of is not known, and may be needed by the one who repairs it.
                 Err(error) => {
                     tracing::warn!(instance = %id, %error, "old images are kept");

@@ -153,7 +153,8 @@ impl Images {
         let flights = self.shared.flights();
         let info = |image: sandcrab_runtime::ImageInfo| ImageInfo {
             status: match &image.key {
-                Some(_) => ImageStatus::Ready,
+                Some(_) if !image.is_former => ImageStatus::Ready,
+                Some(_) => ImageStatus::Outdated,
                 None if flights.contains_key(&image.name) => ImageStatus::Building,
                 None => ImageStatus::Unbuilt,
             },
@@ -178,6 +179,20 @@ impl Images {
             self.ensure(name).await?;
         }
         self.info(name).await
+    }
+
+    /// Builds anew, beside what serves, the images that an earlier release built in another way.
+    pub(crate) async fn refresh(&self) {
+        match self.list().await {
+            Ok(images) => {
+                let outdated = images.into_iter().filter(|image| image.status == ImageStatus::Outdated);
+                for image in outdated {
+                    // What keeps it from being built is in the log; what is there serves on.
+                    let _logged = self.ensure(&image.name).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the images could not be looked at"),
+        }
     }
 
     /// Removes what was built for an image; whether there was anything.
@@ -230,7 +245,7 @@ impl Common {
             // Another server that shares the images may have built it meanwhile.
             let images = self.driver.images().await?;
             let image = images.iter().find(|image| image.name == name);
-            if image.is_some_and(|image| image.key.is_some()) {
+            if image.is_some_and(|image| image.key.is_some() && !image.is_former) {
                 return Ok(());
             }
             tracing::info!(image = name, "building an image");

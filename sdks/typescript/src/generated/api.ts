@@ -662,7 +662,7 @@ export interface components {
         IdleTime: number | string;
         /** @description An image as it stands now. */
         ImageInfo: {
-            /** @description What names its content, where it is ready. */
+            /** @description What names its content, where it is there. */
             key?: string;
             /** @description Its name, as `image` of a new sandbox takes it. */
             name: string;
@@ -699,7 +699,7 @@ export interface components {
          * @description Where an image stands.
          * @enum {string}
          */
-        ImageStatus: "ready" | "building" | "unbuilt";
+        ImageStatus: "ready" | "outdated" | "building" | "unbuilt";
         /** @description What a sandbox's code may ask of the kernel beyond what every program needs. A missing field takes its default. */
         Isolation: {
             /**

@@ -3,7 +3,7 @@
 //! ```text
 //! DATA/images/layers/
 //!   lock             one publisher at a time
-//!   KEY/layer.json   what the layer is; KEY is a hash of the base's key and the recipe
+//!   KEY/layer.json   what the layer is; KEY is a hash of the recipe and of what it stands on in its base
 //!   KEY/root/        what lies over the tree at /
 //!   KEY/usr/         what lies over the tree at /usr
 //! ```
@@ -33,13 +33,33 @@ pub struct Recipe {
     pub base: String,
     /// A hash of all that goes into it but the base; safe as a part of a file name.
     pub digest: String,
+    /// What of the base must be as it was for the layer to fit.
+    pub foundation: Foundation,
+}
+
+/// What a layer stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foundation {
+    /// All of the base: the layer fits one image.
+    Base,
+    /// Its Python, with what is installed beside it in `/usr/local`: the layer outlives every other change.
+    Python,
 }
 
 impl Recipe {
-    /// The key of what this recipe makes of a base.
-    pub fn key(&self, base: &str) -> String {
+    /// What it stands on in a base.
+    pub fn foundation(&self, base: &Image) -> String {
+        match self.foundation {
+            Foundation::Base => base.key.clone(),
+            // Without a Python it cannot be built; then nothing is to be said.
+            Foundation::Python => super::python::foundation(base).unwrap_or_else(|| base.key.clone()),
+        }
+    }
+
+    /// The key of what this recipe makes on a foundation.
+    pub fn key(&self, foundation: &str) -> String {
         let mut hasher = Sha256::new();
-        for part in [base, &self.digest] {
+        for part in [foundation, &self.digest] {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -50,10 +70,10 @@ impl Recipe {
 /// A published layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// The key of the image that it makes.
+    /// Its key, which is its directory's name.
     pub key: String,
-    /// The key of the image below.
-    pub base: String,
+    /// What it stands on, see [`Recipe::foundation`].
+    pub foundation: String,
     /// Bytes of its files.
     pub size: u64,
     /// For a tree of the base, by its place, the directory of this layer that lies over it.
@@ -67,6 +87,14 @@ pub struct Store {
 }
 
 const RECORD: &str = "layer.json";
+/// Between the keys of a layer and of what lies below it.
+const OVER: char = '+';
+
+/// The keys of all that an image is made of, by its own.
+pub fn parts(key: &str) -> impl Iterator<Item = &str> {
+    key.split(OVER)
+}
+
 /// How the names begin of what is being written, and of what is being removed.
 const NEW: &str = ".new-";
 const OLD: &str = ".old-";
@@ -88,9 +116,19 @@ impl Store {
         read_json(&self.dir.join(key).join(RECORD)).ok().filter(|layer: &Layer| layer.key == key)
     }
 
-    /// The base with the layer over it.
+    /// The latest layer that an earlier form of the recipe made on the same foundation: it serves until the new one is built.
+    pub fn find_former(&self, recipe: &Recipe, foundation: &str) -> Option<Layer> {
+        let prefix = format!("{}-", recipe.name);
+        let names = super::entries(&self.dir).ok()?.into_iter().filter(|name| name.starts_with(&prefix));
+        let fitting =
+            names.filter_map(|name| self.find(&name)).filter(|layer| layer.foundation == foundation);
+        let made = |layer: &Layer| fs::metadata(self.dir.join(&layer.key).join(RECORD)).ok()?.modified().ok();
+        fitting.max_by_key(made)
+    }
+
+    /// The base with the layer over it. Its key names both.
     pub fn compose(&self, layer: &Layer, base: &Image) -> Image {
-        let mut image = Image { key: layer.key.clone(), ..base.clone() };
+        let mut image = Image { key: format!("{}{OVER}{}", layer.key, base.key), ..base.clone() };
         for tree in &mut image.trees {
             if let Some(dir) = layer.trees.get(&tree.at) {
                 tree.layers.insert(0, self.dir.join(&layer.key).join(dir));
@@ -108,7 +146,8 @@ impl Store {
     /// # Errors
     /// [`ImageError::Archive`]; or the directory cannot be written. Nothing is left then.
     pub fn publish(&self, recipe: &Recipe, base: &Image, archive: &Path) -> Result<Layer, ImageError> {
-        let key = recipe.key(&base.key);
+        let foundation = recipe.foundation(base);
+        let key = recipe.key(&foundation);
         let _lock = self.lock()?;
         if let Some(layer) = self.find(&key) {
             return Ok(layer);
@@ -121,7 +160,7 @@ impl Store {
         let dir = temporary.path();
         let trees: Vec<&Path> = base.trees.iter().map(|tree| tree.at.as_path()).collect();
         let (trees, size) = archive::unpack(archive, dir, &trees)?;
-        let layer = Layer { key: key.clone(), base: base.key.clone(), size, trees };
+        let layer = Layer { key: key.clone(), foundation, size, trees };
         write_json(&dir.join(RECORD), &layer)?;
         rustix::fs::chmod(dir, Mode::from_raw_mode(0o755))
             .map_err(ImageError::io("set the permissions of", dir))?;

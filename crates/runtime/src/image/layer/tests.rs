@@ -67,7 +67,7 @@ impl Archive {
 }
 
 fn recipe() -> Recipe {
-    Recipe { name: "made".into(), base: "host".into(), digest: "d".into() }
+    Recipe { name: "made".into(), base: "host".into(), digest: "d".into(), foundation: Foundation::Base }
 }
 
 fn base() -> Image {
@@ -96,7 +96,8 @@ fn a_layer_is_unpacked_over_the_trees_of_its_base() {
     assert_eq!((layer.key.as_str(), layer.size), (recipe().key("host-1").as_str(), 6));
     assert_eq!(store.find(&layer.key).unwrap(), layer);
     let image = store.compose(&layer, &base());
-    assert_eq!((&image.key, &image.env), (&layer.key, &base().env));
+    assert_eq!((image.key.as_str(), &image.env), (format!("{}+host-1", layer.key).as_str(), &base().env));
+    assert_eq!(parts(&image.key).collect::<Vec<_>>(), [layer.key.as_str(), "host-1"]);
     let own = dir.path().canonicalize().unwrap().join("layers").join(&layer.key);
     assert_eq!(image.trees[0].layers, [own.join("root"), "/images/root".into()]);
     assert_eq!(image.trees[1].layers, [own.join("usr"), "/usr".into()]);

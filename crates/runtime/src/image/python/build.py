@@ -41,7 +41,7 @@ def run(*arguments):
 def install(lock, wheels):
     run(
         sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--only-binary=:all:", "--require-hashes",
-        "--no-cache-dir", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off", "--quiet",
+        "--no-cache-dir", "--force-reinstall", "--disable-pip-version-check", "--no-warn-script-location", "--progress-bar=off", "--quiet",
         "--compile", "--find-links", wheels, "--requirement", lock,
     )  # fmt: skip
 

@@ -6,7 +6,10 @@
 
 use sha2::{Digest, Sha256};
 
-use super::layer::Recipe;
+use super::Image;
+use super::layer::{Foundation, Recipe};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// The image's name.
 pub const NAME: &str = "python";
@@ -62,12 +65,100 @@ pub fn recipe() -> Recipe {
         hasher.update((text.len() as u64).to_le_bytes());
         hasher.update(text);
     }
-    Recipe { name: NAME.to_owned(), base: "host".to_owned(), digest: super::hex(hasher) }
+    Recipe {
+        name: NAME.to_owned(),
+        base: "host".to_owned(),
+        digest: super::hex(hasher),
+        foundation: Foundation::Python,
+    }
+}
+
+/// Where `python3` is looked for below `/usr`, in the order of the image's PATH.
+const PROGRAMS: [&str; 2] = ["local/bin", "bin"];
+/// Links from `python3` to the program.
+const MAX_LINKS: usize = 8;
+
+/// What the layer needs of the image below: which Python it has, and what is installed where pip installs. Other packages
+/// of the machine may change. None if there is no Python.
+pub(super) fn foundation(base: &Image) -> Option<String> {
+    let tree = base.trees.iter().find(|tree| tree.at == Path::new("/usr")).or(base.trees.first())?;
+    let below = if tree.at == Path::new("/usr") { PathBuf::new() } else { PathBuf::from("usr") };
+    let (place, program) = PROGRAMS.iter().find_map(|place| {
+        let directory = below.join(place);
+        Some((*place, interpreter(&tree.layers, &directory)?))
+    })?;
+    let mut hasher = Sha256::new();
+    for part in [place, &program, std::env::consts::ARCH] {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let library = below.join("local/lib").join(&program);
+    let mut installed = BTreeSet::new();
+    for packages in ["dist-packages", "site-packages"] {
+        for layer in &tree.layers {
+            // What is not there holds nothing.
+            let entries = std::fs::read_dir(layer.join(&library).join(packages)).into_iter().flatten();
+            installed.extend(entries.flatten().map(|entry| entry.file_name()));
+        }
+    }
+    for name in installed {
+        hasher.update((name.len() as u64).to_le_bytes());
+        hasher.update(name.as_encoded_bytes());
+    }
+    Some(format!("{program}-{}", super::hex(hasher)))
+}
+
+/// The name of the program that `python3` in a directory leads to: `python3.11`.
+fn interpreter(layers: &[PathBuf], directory: &Path) -> Option<String> {
+    let mut name = "python3".to_owned();
+    for _ in 0..MAX_LINKS {
+        let found = layers
+            .iter()
+            .map(|layer| layer.join(directory).join(&name))
+            .find(|path| path.is_symlink() || path.exists())?;
+        match std::fs::read_link(&found) {
+            Ok(target) => name = target.file_name()?.to_str()?.to_owned(),
+            Err(_) => return Some(name),
+        }
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_foundation_is_the_interpreter_and_what_lies_beside_it() {
+        use super::super::Tree;
+        let dir = tempfile::tempdir().unwrap();
+        let put = |path: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        };
+        let image = |key: &str| Image {
+            key: key.into(),
+            trees: vec![Tree { at: "/usr".into(), layers: vec![dir.path().to_owned()] }],
+            env: Default::default(),
+        };
+        assert_eq!(foundation(&image("a")), None, "no Python");
+        put("bin/python3.11");
+        std::os::unix::fs::symlink("python3.11", dir.path().join("bin/python3")).unwrap();
+        let first = foundation(&image("a")).unwrap();
+        assert!(first.starts_with("python3.11-"), "{first}");
+        // Any other package of the machine.
+        put("bin/jq");
+        put("lib/python3/dist-packages/apt/__init__.py");
+        assert_eq!(foundation(&image("b")), Some(first.clone()));
+        put("local/lib/python3.11/dist-packages/numpy/__init__.py");
+        let beside = foundation(&image("b")).unwrap();
+        assert_ne!(beside, first);
+        std::fs::remove_file(dir.path().join("bin/python3")).unwrap();
+        put("bin/python3.12");
+        std::os::unix::fs::symlink("python3.12", dir.path().join("bin/python3")).unwrap();
+        assert!(foundation(&image("b")).unwrap().starts_with("python3.12-"));
+    }
 
     #[test]
     fn every_line_of_a_lock_is_one_pinned_wheel() {
