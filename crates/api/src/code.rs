@@ -168,7 +168,9 @@ pub struct CodeResult {
     /// The value as JSON: of plain lists and objects, and of what offers `application/json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json: Option<Value>,
-    /// The data of a chart, where the object offers it: `type`, `title`, `data`, `layout`, `config`, `library`.
+    /// The data of a chart, where the object offers it (plotly, altair) or is a figure of matplotlib: `type`, `title`, `data`,
+    /// `layout`, `config`, `library`. Of matplotlib, `data` has the series, each with its `type` and the number of its
+    /// axes, and `layout.axes` their titles, labels and scales.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub chart: Option<Value>,
@@ -220,6 +222,24 @@ pub struct RunOutcome {
     /// Results that were dropped: of all together the first 64 MiB are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results_dropped: Option<u64>,
+    /// What code of earlier runs in the context wrote since the last run's end, as a thread or a timer does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_output: Option<LateOutput>,
+}
+
+/// Output that came between two runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LateOutput {
+    /// The last 16 KiB to stdout, as text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stdout: String,
+    /// The last 16 KiB to stderr, as text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Bytes before these that were dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
 }
 
 /// A run's whole result.

@@ -94,6 +94,9 @@ pub struct SessionDeleted {
     pub success: bool,
     /// The id that is free again.
     pub session_id: SessionId,
+    /// How many processes were ended that its commands had left in the background.
+    #[serde(default)]
+    pub ended_processes: u64,
     /// When it was done.
     pub timestamp: Timestamp,
 }

@@ -129,6 +129,8 @@ export interface ExecutionResult {
   truncated?: { stdout?: number; stderr?: number; reason?: "diskFull" | "diskFailed" };
   /** Results that were dropped; the first 64 MiB of all are kept. */
   resultsDropped?: number;
+  /** What code of earlier runs wrote since the last run's end, as a timer does; 16 KiB of each stream at most. */
+  lateOutput?: { stdout?: string; stderr?: string; dropped?: number };
 }
 
 /** The answer of `deleteCodeContext`. */

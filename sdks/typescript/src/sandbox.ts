@@ -107,7 +107,8 @@ export class Sandbox<_Env = unknown> extends Operations<types.InSession> {
   }
 
   /**
-   * Ends a session and frees its id. The default session cannot be deleted.
+   * Ends a session with everything that its commands left running, `nohup` or not, and frees its id; what `startProcess`
+   * started lives on. The default session cannot be deleted.
    *
    * @throws SessionNotFoundError if there is none.
    */

@@ -209,6 +209,8 @@ export interface SessionInfo {
 export interface DeleteSessionResult {
   success: boolean;
   sessionId: string;
+  /** How many processes were ended that its commands had left in the background. */
+  endedProcesses: number;
   timestamp: string;
 }
 

@@ -354,6 +354,7 @@ impl Task {
             return Finish::Failed(Box::new(ApiError::new(ErrorCode::CodeExecutionError, "no interpreter")));
         };
         self.count += 1;
+        let late_output = executor.take_late().filter(|_| self.count > 1);
         let begin = Instant::now();
         let limit = run.request.timeout.or(self.context.terms.timeout).unwrap_or(DEFAULT_RUN_TIMEOUT_MS);
         let limit = Duration::from_millis(limit);
@@ -399,6 +400,7 @@ impl Task {
             oom: self.oom(kills.filter(|_| killed)),
             truncated,
             results_dropped,
+            late_output,
         }))
     }
 

@@ -9,14 +9,14 @@
 use super::channel::{Broken, Channel, Delivery, Failure, Message, Order};
 use super::interpreter::{self, ANSWERS, INTERRUPTS, ORDERS, Programs};
 use super::journal::Kind;
-use super::output::Output;
+use super::output::{Late, Output};
 use super::run::Run;
 use crate::spawn::group::Group;
 use crate::spawn::{Child, Exit, SpawnError, SpawnSpec, Spawner};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::process::Signal;
-use sandcrab_api::code::CodeLanguage;
+use sandcrab_api::code::{CodeLanguage, LateOutput};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -198,6 +198,19 @@ impl Executor {
         self.channel.send(&Order::Setup { env, cwd: cwd.to_string_lossy() })
     }
 
+    /// What was written since the last run, which belongs to none; to be called before each.
+    pub(super) fn take_late(&mut self) -> Option<LateOutput> {
+        let (stdout, stderr) = (self.stdout.take_late(), self.stderr.take_late());
+        let dropped = stdout.dropped + stderr.dropped;
+        let text = |late: Late| String::from_utf8_lossy(&late.tail).into_owned();
+        let late = LateOutput {
+            stdout: text(stdout),
+            stderr: text(stderr),
+            dropped: (dropped > 0).then_some(dropped),
+        };
+        (late != LateOutput::default()).then_some(late)
+    }
+
     /// Runs code to its end. When `stop` resolves, the code is interrupted; if it does not end of that, the executor is
     /// killed. Returns what `stop` said, if it did.
     pub(super) async fn run<S>(
@@ -206,9 +219,6 @@ impl Executor {
         terms: &Terms<'_>,
         stop: impl Future<Output = (S, bool)>,
     ) -> (Ended, Option<S>) {
-        // What was written since the last run belongs to none.
-        self.stdout.settle(None);
-        self.stderr.settle(None);
         self.channel.most = terms.most;
         let request = &run.request;
         let order = Order::Run {

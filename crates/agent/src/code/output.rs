@@ -1,5 +1,5 @@
 //! An executor's stdout and stderr: pipes that live as long as it does. What comes while a run is on belongs to that run;
-//! what comes between two runs belongs to none and is dropped, so that nobody who writes late is held up.
+//! what comes between two runs belongs to none: its end is kept for the next one, and nobody who writes late is held up.
 
 use super::journal::Kind;
 use super::run::Run;
@@ -25,6 +25,28 @@ pub(super) struct Output {
     kind: Kind,
     encoder: Encoder,
     open: bool,
+    late: Late,
+}
+
+/// What came between two runs.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    /// The end of it.
+    pub(super) tail: Vec<u8>,
+    /// Bytes before that.
+    pub(super) dropped: u64,
+}
+
+/// Bytes that are kept of that.
+const LATE: usize = 16 << 10;
+
+impl Late {
+    fn push(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        let over = self.tail.len().saturating_sub(LATE);
+        self.tail.drain(..over);
+        self.dropped += over as u64;
+    }
 }
 
 impl Output {
@@ -33,7 +55,16 @@ impl Output {
         let (read, write) = crate::pipes::of_a_program()?;
         rustix::io::ioctl_fionbio(&read, true)?;
         let pipe = Receiver::from_owned_fd_unchecked(read)?;
-        Ok((Self { pipe, kind, encoder: Encoder::new(OutputEncoding::Utf8), open: true }, write))
+        Ok((
+            Self {
+                pipe,
+                kind,
+                encoder: Encoder::new(OutputEncoding::Utf8),
+                open: true,
+                late: Late::default(),
+            },
+            write,
+        ))
     }
 
     /// Waits for output, and takes it; never resolves once nobody can write any more. Cancel-safe.
@@ -102,6 +133,12 @@ impl Output {
         }
     }
 
+    /// What came since the last run, all that is there at this moment.
+    pub(super) fn take_late(&mut self) -> Late {
+        self.settle(None);
+        std::mem::take(&mut self.late)
+    }
+
     /// The run is over: half a character that it wrote is shown as what it is.
     pub(super) fn finish(&mut self, run: &Run) {
         self.settle(Some(run));
@@ -125,7 +162,10 @@ impl Output {
     }
 
     fn give(&mut self, bytes: &[u8], last: bool, run: Option<&Run>) {
-        let Some(run) = run else { return };
+        let Some(run) = run else {
+            self.late.push(bytes);
+            return;
+        };
         let mut text = String::new();
         self.encoder.push(bytes, last, &mut text);
         if !text.is_empty() {

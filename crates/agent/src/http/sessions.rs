@@ -49,7 +49,8 @@ async fn describe(
     Ok(axum::Json(session.settled_info().await))
 }
 
-/// Deletes a session; its waiting commands fail and its shell is gone when this answers.
+/// Deletes a session; its waiting commands fail, and its shell is gone when this answers, with everything that its commands
+/// left running, `nohup` and `setsid` or not. What is to outlive its session is started as a process.
 #[utoipa::path(delete, path = "/sessions/{sessionId}", tag = "sessions", operation_id = "deleteSession",
     params(("sessionId" = SessionId, Path, description = "The session")),
     responses((status = 200, body = SessionDeleted), Errors))]
@@ -57,8 +58,9 @@ async fn delete(
     State(agent): State<Arc<Agent>>,
     Path(id): Path<SessionId>,
 ) -> Answer<axum::Json<SessionDeleted>> {
-    agent.sessions.delete(&id).await.map_err(|error| error.during("deleteSession"))?;
-    Ok(axum::Json(SessionDeleted { success: true, session_id: id, timestamp: Timestamp::now() }))
+    let ended = agent.sessions.delete(&id).await.map_err(|error| error.during("deleteSession"))?;
+    let (timestamp, ended_processes) = (Timestamp::now(), ended as u64);
+    Ok(axum::Json(SessionDeleted { success: true, session_id: id, ended_processes, timestamp }))
 }
 
 /// Sets and unsets variables of one session from its next command on.

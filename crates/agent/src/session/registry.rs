@@ -39,7 +39,7 @@ pub(crate) struct Session {
     /// What its shell said last of its state.
     snapshot: watch::Receiver<Snapshot>,
     /// Set when the session's task is gone, and with it the shell; else why something is left of it.
-    pub(crate) ended: watch::Sender<Option<Result<(), String>>>,
+    pub(crate) ended: watch::Sender<Option<Result<usize, String>>>,
 }
 
 impl Session {
@@ -328,7 +328,7 @@ impl Sessions {
     ///
     /// # Errors
     /// `SESSION_NOT_FOUND`; `VALIDATION_FAILED` for the default session.
-    pub(crate) async fn delete(&self, id: &SessionId) -> Result<(), ApiError> {
+    pub(crate) async fn delete(&self, id: &SessionId) -> Result<usize, ApiError> {
         if id.is_default() {
             return Err(ApiError::invalid(
                 "sessionId",
@@ -352,7 +352,8 @@ impl Sessions {
                     .with("sessionId", id.as_str())
                     .suggest("End what traces them; the sandbox's end ends them too."))
             }
-            _ => Ok(()),
+            Ok(Some(Ok(count))) => Ok(count),
+            Ok(None) | Err(_) => Ok(0),
         }
     }
 
@@ -403,7 +404,7 @@ impl Broken {
         drop(inner);
         let error = ApiError::new(ErrorCode::InternalError, reason.clone()).with("sessionId", id.as_str());
         self.session.queue.break_off(&self.context.executions, &error);
-        self.session.ended.send_replace(Some(Ok(())));
+        self.session.ended.send_replace(Some(Ok(0)));
         let detail = serde_json::json!({ "sessionId": id });
         self.context.events.add(AgentEventKind::Fault, reason, detail);
     }

@@ -142,7 +142,7 @@ pub(crate) async fn run(context: Arc<Context>, session: Arc<Session>, mut shell:
     }
     chores.let_go();
     session.queue.close(&session.id, &context.executions);
-    let ended = if session.is_fresh() { shell.leave().await } else { shell.end().await };
+    let ended = if session.is_fresh() { shell.leave().await.map(|()| 0) } else { shell.end().await };
     let ended = ended.map_err(|error| {
         tracing::error!(session = %session.id, %error, "a session's processes could not be ended");
         tell_unkillable(&context, &session.id, &[error.to_string()]);

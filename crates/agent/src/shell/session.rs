@@ -687,11 +687,14 @@ impl Session {
     }
 
     /// Ends the session: its shell, its running command, and what earlier commands left running in the background.
-    pub async fn end(mut self) -> io::Result<()> {
+    pub async fn end(mut self) -> io::Result<usize> {
         self.kill_shell().await?;
-        let stopped = self.processes.stop_survivors().await;
+        let (count, stopped) = match self.processes.stop_survivors().await {
+            Ok(count) => (count, Ok(())),
+            Err(error) => (0, Err(error)),
+        };
         self.give_up(stopped)?;
-        self.all_ended()
+        self.all_ended().map(|()| count)
     }
 
     /// Ends its shell and its running command. What earlier commands left running in the background lives on, whether they

@@ -93,3 +93,63 @@ async fn k01_figures_and_tables_show_themselves() {
     assert!(table["html"].as_str().unwrap().contains("<table"), "{answer}");
     assert!(table["text"].as_str().unwrap().contains('a'), "{answer}");
 }
+
+#[tokio::test]
+async fn k01_figures_give_their_data_beside_the_picture_and_are_shown_once() {
+    let sandbox = Sandbox::start();
+    let id = context(&sandbox).await;
+    run(&sandbox, &id, "import matplotlib.pyplot as plt, numpy as np, datetime as d").await;
+    for (code, kind, data) in [
+        (
+            "plt.plot([1, 2], [3, float('nan')], label='a'); plt.title('T'); plt.xlabel('x'); plt.show()",
+            "line",
+            json!([{ "type": "line", "label": "a", "x": [1, 2], "y": [3.0, null], "axes": 0 }]),
+        ),
+        (
+            "plt.plot([d.date(2026, 1, 2)], [5], 'o'); plt.axhline(1); plt.show()",
+            "scatter",
+            json!([{ "type": "scatter", "x": ["2026-01-02"], "y": [5], "axes": 0 }]),
+        ),
+        (
+            "plt.bar(['a', 'b'], [1, 2]); plt.show()",
+            "bar",
+            json!([{ "type": "bar", "x": ["a", "b"], "y": [1, 2], "axes": 0 }]),
+        ),
+        (
+            "plt.hist([1, 1, 3], bins=2); plt.show()",
+            "histogram",
+            json!([{ "type": "histogram", "edges": [1.0, 2.0, 3.0], "counts": [2.0, 1.0], "axes": 0 }]),
+        ),
+        (
+            "plt.pie([1, 3], labels=['p', 'q']); plt.show()",
+            "pie",
+            json!([{ "type": "pie", "labels": ["p", "q"], "values": [0.25, 0.75], "axes": 0 }]),
+        ),
+        (
+            "plt.imshow(np.arange(4).reshape(2, 2)); plt.show()",
+            "heatmap",
+            json!([{ "type": "heatmap", "z": [[0, 1], [2, 3]], "axes": 0 }]),
+        ),
+        // As the last value, which would be shown by the end of the cell again.
+        ("plt.plot([7]); plt.gcf()", "line", json!([{ "type": "line", "x": [0.0], "y": [7], "axes": 0 }])),
+    ] {
+        let answer = run(&sandbox, &id, code).await;
+        let shown: Vec<&Value> =
+            answer["results"].as_array().unwrap().iter().filter(|shown| shown.get("png").is_some()).collect();
+        let [figure] = shown[..] else { panic!("{code}: shown {} times", shown.len()) };
+        let chart = &figure["chart"];
+        assert_eq!((&chart["type"], &chart["library"]), (&json!(kind), &json!("matplotlib")), "{code}");
+        assert_eq!(chart["data"].to_string(), data.to_string(), "{code}");
+        assert!(figure.get("data").is_none(), "{figure}");
+    }
+    let answer = run(&sandbox, &id, "plt.plot([1]); plt.title('T'); plt.xlabel('x'); plt.gcf()").await;
+    let chart = &answer["results"][0]["chart"];
+    assert_eq!((&chart["title"], &chart["layout"]["axes"][0]["xLabel"]), (&json!("T"), &json!("x")));
+    // Nothing that the code does to a figure keeps its picture away.
+    let broken = "plt.plot([1]); plt.gcf().get_suptitle = lambda: 1 / 0; plt.show()";
+    let answer = run(&sandbox, &id, broken).await;
+    assert!(
+        answer["results"][0].get("png").is_some() && answer["results"][0].get("chart").is_none(),
+        "{answer}"
+    );
+}

@@ -147,3 +147,51 @@ async fn k01_python_modules_of_the_working_directory_pickle_and_source_work() {
     );
     assert_eq!(run(&sandbox, "python", "").await["results"], json!([]));
 }
+
+#[tokio::test]
+async fn k01_what_code_writes_between_two_runs_is_told_with_the_next() {
+    let sandbox = Sandbox::start();
+    let code = "import os, threading, time\ndef late():\n    while not os.path.exists('go'): time.sleep(0.001)\n    \
+                print('late'); print('x' * 50_000)\n    open('done', 'w').close()\nthreading.Thread(target=late).start()\nprint('now')";
+    let first = run(&sandbox, "python", code).await;
+    assert_eq!((stdout(&first), first.get("lateOutput")), ("now\n".to_owned(), None));
+    sandbox.exec("s", "touch go; until [ -e done ]; do :; done").await;
+    let next = run(&sandbox, "python", "print('next')").await;
+    assert_eq!(stdout(&next), "next\n", "it is not the next run's own");
+    let late = &next["lateOutput"];
+    assert_eq!(late["stdout"].as_str().unwrap().len(), 16 << 10, "{next}");
+    assert_eq!(late["dropped"], 50_001 + 5 - (16 << 10));
+    assert!(run(&sandbox, "python", "1").await.get("lateOutput").is_none(), "it was told already");
+    let timer = "setTimeout(() => console.error('ticked'), 1); 1";
+    run(&sandbox, "js", timer).await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let next = run(&sandbox, "js", "1").await;
+        if let Some(late) = next.get("lateOutput") {
+            assert_eq!(late, &json!({ "stderr": "ticked\n" }));
+            break;
+        }
+        // It may have come while the run was on.
+        if stderr(&next).contains("ticked") {
+            break;
+        }
+        assert!(std::time::Instant::now() < until);
+    }
+}
+
+#[tokio::test]
+async fn k01_what_can_never_work_in_a_cell_says_why() {
+    let sandbox = Sandbox::start();
+    for line in ["!ls", "x = 1\n%timeit 1"] {
+        let answer = run(&sandbox, "python", line).await;
+        let value = answer["error"]["value"].as_str().unwrap();
+        assert!(value.contains("IPython") && value.contains("subprocess.run"), "{answer}");
+    }
+    let spawn = "import multiprocessing as m\ndef f(x): return x * 2\np = m.get_context('spawn').Pool(1)\n\
+                 try: p.map(f, [1])\nfinally: p.terminate()";
+    let answer = run(&sandbox, "python", spawn).await;
+    assert_eq!(answer["error"]["name"], "PicklingError", "{answer}");
+    assert!(answer["error"]["value"].as_str().unwrap().contains("the function f of a cell"), "{answer}");
+    assert_eq!(text(&sandbox, "python", "m.get_context('fork').Pool(1).map(f, [3])").await, "[6]");
+    assert_eq!(text(&sandbox, "python", "m.get_context('spawn').Pool(1).map(abs, [-3])").await, "[3]");
+}

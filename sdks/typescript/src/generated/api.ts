@@ -135,7 +135,11 @@ export interface components {
          *     value offers itself.
          */
         CodeResult: {
-            /** @description The data of a chart, where the object offers it: `type`, `title`, `data`, `layout`, `config`, `library`. */
+            /**
+             * @description The data of a chart, where the object offers it (plotly, altair) or is a figure of matplotlib: `type`, `title`, `data`,
+             *     `layout`, `config`, `library`. Of matplotlib, `data` has the series, each with its `type` and the number of its
+             *     axes, and `layout.axes` their titles, labels and scales.
+             */
             chart?: Record<string, never>;
             /** @description Forms that have no field of their own, by media type. */
             data?: Record<string, never>;
@@ -730,6 +734,18 @@ export interface components {
         Labels: {
             [key: string]: string;
         };
+        /** @description Output that came between two runs. */
+        LateOutput: {
+            /**
+             * Format: int64
+             * @description Bytes before these that were dropped.
+             */
+            dropped?: number;
+            /** @description The last 16 KiB to stderr, as text. */
+            stderr?: string;
+            /** @description The last 16 KiB to stdout, as text. */
+            stdout?: string;
+        };
         /** @description What a sandbox may use. A missing field takes the server's default. */
         Limits: {
             /**
@@ -1172,6 +1188,8 @@ export interface components {
              * @description How many runs have begun in the context, this one included.
              */
             executionCount: number;
+            /** @description What code of earlier runs in the context wrote since the last run's end, as a thread or a timer does. */
+            lateOutput?: components["schemas"]["LateOutput"];
             /** @description Set when the memory limit killed the interpreter. */
             oom?: components["schemas"]["Oom"];
             /**
@@ -1271,6 +1289,11 @@ export interface components {
         };
         /** @description The answer to deleting a session. */
         SessionDeleted: {
+            /**
+             * Format: int64
+             * @description How many processes were ended that its commands had left in the background.
+             */
+            endedProcesses?: number;
             /** @description The id that is free again. */
             sessionId: components["schemas"]["SessionId"];
             /** @description Always true: failures are errors. */

@@ -36,6 +36,8 @@ FORMATS = {
     "application/javascript": "javascript",
     "application/json": "json",
 }
+# How the data of a figure travels beside its picture.
+CHART = "application/vnd.sandcrab.chart+json"
 METHODS = {
     "_repr_html_": "text/html",
     "_repr_png_": "image/png",
@@ -128,10 +130,19 @@ def fitting(message):
     return text
 
 
+CUT_MARK = "… ["
+CUT_END = " more characters]"
+
+
 def shortened(text, most):
+    """The text with what is too much of it counted, also where it was shortened before."""
     if len(text) <= most:
         return text
-    return text[:most] + "… [" + str(len(text) - most) + " more characters]"
+    hidden = 0
+    at = text.rfind(CUT_MARK, len(text) - 60)
+    if at >= 0 and text.endswith(CUT_END) and text[at + len(CUT_MARK) : -len(CUT_END)].isdigit():
+        hidden = int(text[at + len(CUT_MARK) : -len(CUT_END)]) - (len(text) - at)
+    return text[:most] + CUT_MARK + str(len(text) - most + hidden) + CUT_END
 
 
 class Display:
@@ -150,6 +161,7 @@ class Display:
         figure = figure_of(value)
         if figure is not None:
             bundle["image/png"] = picture(figure)
+            bundle[CHART] = chart_of_figure(figure)
         elif not isinstance(value, type):
             offered = call(value, "_repr_mimebundle_", None, None)
             if isinstance(offered, tuple):
@@ -169,6 +181,9 @@ class Display:
 
     def message(self, bundle, value=None):
         result, rest, omitted = {}, {}, {}
+        drawn, size = plain(bundle.pop(CHART, None))
+        if drawn is not None and size > MAX_TEXT:
+            drawn, omitted["chart"] = None, size
         for media_type, content in bundle.items():
             if isinstance(content, (bytes, bytearray)):
                 import base64
@@ -195,7 +210,7 @@ class Display:
             content, size = plain(value)
             if content is not None and size <= MAX_TEXT:
                 result["json"] = content
-        chart = chart_of(rest)
+        chart = drawn or chart_of(rest)
         if chart is not None:
             result["chart"] = chart
         if rest:
@@ -268,6 +283,113 @@ def chart_of(rest):
     return None
 
 
+# Points of one series that are told; the picture has them all.
+MAX_POINTS = 5000
+
+
+def chart_of_figure(figure):
+    """What a figure of matplotlib shows, as data: its series, and the axes that they belong to. None where it shows none."""
+    try:
+        axes = figure.get_axes()
+        series = [dict(one, axes=at) for at, ax in enumerate(axes) for one in series_of(ax)]
+        if not series:
+            return None
+        chart = {"type": series[0]["type"], "library": "matplotlib", "data": series}
+        title = figure.get_suptitle() if hasattr(figure, "get_suptitle") else ""
+        title = title or next((ax.get_title() for ax in axes if ax.get_title()), "")
+        if title:
+            chart["title"] = title
+        described = [
+            {"title": ax.get_title(), "xLabel": ax.get_xlabel(), "yLabel": ax.get_ylabel(), "xScale": ax.get_xscale(), "yScale": ax.get_yscale()}
+            for ax in axes
+        ]
+        chart["layout"] = {"axes": described}
+        return chart
+    except Exception:
+        # The code may have replaced anything: the picture is there all the same.
+        return None
+
+
+def series_of(ax):
+    from matplotlib.collections import PathCollection
+    from matplotlib.container import BarContainer
+    from matplotlib.patches import Wedge
+
+    series = []
+    for container in ax.containers:
+        if isinstance(container, BarContainer):
+            series.append(bars(ax, container))
+    for line in ax.get_lines():
+        kind = "scatter" if str(line.get_linestyle()) in ("None", " ", "") else "line"
+        # Those of an axis itself, such as `axhline`, have their places in other units.
+        if line.get_transform() == ax.transData or line.get_transform().contains_branch(ax.transData):
+            series.append(named(line, kind, x=line.get_xdata(), y=line.get_ydata()))
+    for collection in ax.collections:
+        if isinstance(collection, PathCollection):
+            places = collection.get_offsets()
+            series.append(named(collection, "scatter", x=places[:, 0], y=places[:, 1]))
+    wedges = [patch for patch in ax.patches if isinstance(patch, Wedge)]
+    if wedges:
+        labels = [wedge.get_label() for wedge in wedges]
+        shares = [(wedge.theta2 - wedge.theta1) / 360 for wedge in wedges]
+        series.append({"type": "pie", "labels": ["" if label.startswith("_") else label for label in labels], "values": points(shares)})
+    for image in ax.images:
+        grid = image.get_array()
+        if grid is not None and grid.ndim == 2 and grid.size <= MAX_POINTS:
+            series.append(named(image, "heatmap", z=[points(row) for row in grid]))
+    return series
+
+
+def bars(ax, container):
+    flat = getattr(container, "orientation", None) == "horizontal"
+    place, extent = ("y", "height") if flat else ("x", "width")
+    patches = container.patches
+    starts = [getattr(patch, "get_" + place)() for patch in patches]
+    widths = [getattr(patch, "get_" + extent)() for patch in patches]
+    values = [patch.get_width() if flat else patch.get_height() for patch in patches]
+    middles = [start + width / 2 for start, width in zip(starts, widths)]
+    ends = [start + width for start, width in zip(starts, widths)]
+    # Bars without gaps are those of a histogram.
+    close = len(starts) > 1 and all(abs(end - start) < abs(width) / 1e6 for end, start, width in zip(ends, starts[1:], widths))
+    if close:
+        return named(container, "histogram", edges=starts + ends[-1:], counts=values)
+    axis = ax.yaxis if flat else ax.xaxis
+    categories = {at: text for at, text in zip(axis.get_majorticklocs(), [label.get_text() for label in axis.get_majorticklabels()])}
+    names = [categories.get(middle) for middle in middles]
+    # Names where there are some: bars stand at numbers otherwise.
+    units = hasattr(axis.get_major_formatter(), "_units") and all(names)
+    return dict(named(container, "bar", y=values), x=names if units else points(middles), **({"horizontal": True} if flat else {}))
+
+
+def named(artist, kind, **values):
+    one = {"type": kind}
+    label = str(artist.get_label() or "")
+    if label and not label.startswith("_"):
+        one["label"] = label
+    for name, value in values.items():
+        count = len(value)
+        if count > MAX_POINTS:
+            one["omitted"] = count - MAX_POINTS
+            value = value[:MAX_POINTS]
+        one[name] = value if name == "z" else points(value)
+    return one
+
+
+def points(values):
+    """Numbers as JSON has them; times in ISO 8601, names as they are, none for what is no number."""
+    plain_values = []
+    for value in values:
+        value = value.item() if hasattr(value, "item") and not hasattr(value, "isoformat") else value
+        if hasattr(value, "isoformat"):
+            value = value.isoformat()
+        elif isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+            value = None
+        elif not isinstance(value, (int, float, str)):
+            value = None if value is None else str(value)
+        plain_values.append(value)
+    return plain_values
+
+
 def figure_of(value):
     figures = sys.modules.get("matplotlib.figure")
     return value if figures and isinstance(value, figures.Figure) else None
@@ -281,15 +403,15 @@ def picture(figure):
     return buffer.getvalue()
 
 
-class Figures:
-    """Sees to it that pyplot draws without a screen, and that `show()` and the end of a run show what was drawn."""
+class AtImport:
+    """Does something as a module is imported for the first time, which most code never does."""
 
-    def __init__(self, display):
-        self.display = display
+    def __init__(self, module, work):
+        self.module, self.work = module, work
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name, path=None, target=None):
-        if name != "matplotlib.pyplot":
+        if name != self.module:
             return None
         sys.meta_path.remove(self)
         from importlib.util import find_spec
@@ -297,15 +419,51 @@ class Figures:
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
-
-            def exec_module(module):
-                if "MPLBACKEND" not in _environ:
-                    sys.modules["matplotlib"].use("agg")
-                execute(module)
-                module.show = lambda *_, **__: self.flush()
-
-            spec.loader.exec_module = exec_module
+            spec.loader.exec_module = lambda module: self.work(module, execute)
         return spec
+
+
+def guard_workers(module, execute):
+    """Refuses what a pool of workers that do not fork can never do: functions of a cell are nowhere to be imported from. Each
+    worker would end as it comes up and be made anew, without end."""
+    execute(module)
+    import weakref
+    from multiprocessing.reduction import ForkingPickler
+    from pickle import PicklingError
+
+    pools = weakref.WeakSet()
+    make = module.Pool.__init__
+
+    def make_pool(pool, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None):
+        method = (context or module.get_context()).get_start_method()
+        if method != "fork" and not isinstance(pool, module.ThreadPool):
+            pools.add(pool)
+        make(pool, processes, initializer, initargs, maxtasksperchild, context)
+
+    def reducer_override(_pickler, value):
+        if isinstance(value, types.FunctionType) and value.__module__ == "__main__" and any(pool._state == module.RUN for pool in pools):
+            raise PicklingError(
+                "the function " + value.__qualname__ + " of a cell cannot be sent to workers that are spawned: "
+                "put it into a module, or use multiprocessing.get_context('fork')"
+            )
+        return NotImplemented
+
+    module.Pool.__init__ = make_pool
+    ForkingPickler.reducer_override = reducer_override
+
+
+class Figures:
+    """Sees to it that pyplot draws without a screen, and that `show()` and the end of a run show what was drawn."""
+
+    def __init__(self, display):
+        self.display = display
+        AtImport("matplotlib.pyplot", self.imported)
+
+    def imported(self, module, execute):
+        if "MPLBACKEND" not in _environ:
+            sys.modules["matplotlib"].use("agg")
+        execute(module)
+        module.show = lambda *_, **__: self.flush()
 
     def flush(self):
         pyplot = sys.modules.get("matplotlib.pyplot")
@@ -421,6 +579,8 @@ class Plain:
             at = at.tb_next
         if isinstance(error, SyntaxError) and error.filename == name:
             line = error.lineno
+            if (error.text or "").lstrip().startswith(("!", "%")):
+                error.msg += " (lines that begin with ! and % are IPython's, which is not here: use subprocess.run, or the image `python`)"
         # What stands above the code and below it is this program's own.
         told = traceback.TracebackException(type(error), error, cell or error.__traceback__, compact=True)
         told.stack[:] = [frame for frame in told.stack if frame.filename != __file__]
@@ -482,6 +642,9 @@ class WithIPython:
                 self.shown = result
                 super().__call__(result)
                 self.shown = None
+                # Else the end of the cell would show it again.
+                if figure_of(result) is not None and "matplotlib.pyplot" in sys.modules:
+                    sys.modules["matplotlib.pyplot"].close(result)
 
             def finish_displayhook(self):
                 pass
@@ -523,6 +686,7 @@ class WithIPython:
         else:
             self.figures = Figures(display)
         self.shell = Shell.instance(config=config)
+        self.show_charts()
         import warnings
 
         warnings.filterwarnings("ignore", "To exit:")
@@ -537,6 +701,19 @@ class WithIPython:
         if error is not None:
             raise error
         return self.messages
+
+    def show_charts(self):
+        from IPython.core.formatters import JSONFormatter
+        from traitlets import Unicode
+
+        class Charts(JSONFormatter):
+            format_type = Unicode(CHART)
+
+            # Not registered for a type: matplotlib's backend takes the formatters of its figures away.
+            def __call__(self, value):
+                return chart_of_figure(value) if figure_of(value) is not None else None
+
+        self.shell.display_formatter.formatters[CHART] = Charts(parent=self.shell.display_formatter)
 
     def rehearse(self):
         """Its first cell takes several times as long as the next: much is imported and made then. This one leaves no trace."""
@@ -576,6 +753,7 @@ class Executor:
             stream.reconfigure(encoding="utf-8", line_buffering=True)
         signal.signal(signal.SIGINT, self.interrupt)
         os.register_at_fork(after_in_child=self.forked)
+        AtImport("multiprocessing.pool", guard_workers)
         try:
             self.shell = WithIPython(self.display)
         except ImportError:

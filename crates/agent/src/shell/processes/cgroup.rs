@@ -63,14 +63,17 @@ impl Groups {
         let_go
     }
 
-    pub(super) async fn kill_all(&mut self) -> io::Result<()> {
+    /// How many processes there were.
+    pub(super) async fn kill_all(&mut self) -> io::Result<usize> {
         self.left.extend(self.current.take());
-        let mut killed = Ok(());
+        let (mut count, mut killed) = (0, Ok(()));
         for group in &self.left {
+            // Only counted: the kill itself tells what is wrong.
+            count += group.members().map_or(0, |members| members.len());
             killed = group.kill().await.and(killed);
         }
         self.left.retain(|group| !group.remove());
-        killed
+        killed.map(|()| count)
     }
 }
 

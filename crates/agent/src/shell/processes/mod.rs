@@ -84,8 +84,8 @@ impl Processes {
         }
     }
 
-    /// Ends everything that any command of the session left behind.
-    pub(super) async fn stop_survivors(&mut self) -> io::Result<()> {
+    /// Ends everything that any command of the session left behind; how many processes that was.
+    pub(super) async fn stop_survivors(&mut self) -> io::Result<usize> {
         match self {
             Self::Cgroup(groups) => groups.kill_all().await,
             Self::Tree(tree) => tree.kill_survivors().await,

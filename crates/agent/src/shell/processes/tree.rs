@@ -146,7 +146,8 @@ impl Tree {
         if left.is_empty() { Ok(()) } else { Err(unkillable(left)) }
     }
 
-    pub(super) async fn kill_survivors(&mut self) -> io::Result<()> {
+    /// How many there were.
+    pub(super) async fn kill_survivors(&mut self) -> io::Result<usize> {
         let living = living()?;
         let mut all = std::mem::take(&mut self.survivors);
         let left: Vec<_> = self.left.drain(..).flat_map(|left| left.identities()).collect();
@@ -166,7 +167,7 @@ impl Tree {
             }
         }
         if all_ended(&held, Instant::now() + KILLED_WITHIN).await? {
-            return Ok(());
+            return Ok(held.len());
         }
         Err(unkillable(held.iter().filter(|one| !one.has_ended()).map(|one| one.pid)))
     }
