@@ -702,3 +702,14 @@ async fn s02_what_writes_to_a_command_that_reads_nothing_is_let_go_at_its_end() 
     );
     sandbox.call("POST", "/execs/l/cancel", None).await;
 }
+
+#[tokio::test]
+async fn s10_deleting_a_session_ends_its_background_and_says_how_much() {
+    let sandbox = Sandbox::start_in_cgroup();
+    sandbox.exec("a", "nohup sleep 1000 >/dev/null 2>&1 & setsid sleep 1000 >/dev/null 2>&1 &").await;
+    sandbox.exec("b", "true").await;
+    let (_, deleted) = sandbox.call("DELETE", "/sessions/a", None).await;
+    assert_eq!(deleted["endedProcesses"], 2, "{deleted}");
+    let (_, deleted) = sandbox.call("DELETE", "/sessions/b", None).await;
+    assert!(deleted["success"] == true && deleted.get("endedProcesses").is_none(), "{deleted}");
+}

@@ -94,9 +94,9 @@ pub struct SessionDeleted {
     pub success: bool,
     /// The id that is free again.
     pub session_id: SessionId,
-    /// How many processes were ended that its commands had left in the background.
-    #[serde(default)]
-    pub ended_processes: u64,
+    /// How many processes were ended that its commands had left in the background; none if there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_processes: Option<u64>,
     /// When it was done.
     pub timestamp: Timestamp,
 }

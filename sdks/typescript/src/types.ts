@@ -210,7 +210,7 @@ export interface DeleteSessionResult {
   success: boolean;
   sessionId: string;
   /** How many processes were ended that its commands had left in the background. */
-  endedProcesses: number;
+  endedProcesses?: number;
   timestamp: string;
 }
 

@@ -59,7 +59,7 @@ async fn delete(
     Path(id): Path<SessionId>,
 ) -> Answer<axum::Json<SessionDeleted>> {
     let ended = agent.sessions.delete(&id).await.map_err(|error| error.during("deleteSession"))?;
-    let (timestamp, ended_processes) = (Timestamp::now(), ended as u64);
+    let (timestamp, ended_processes) = (Timestamp::now(), (ended > 0).then_some(ended as u64));
     Ok(axum::Json(SessionDeleted { success: true, session_id: id, ended_processes, timestamp }))
 }
 

@@ -1291,7 +1291,7 @@ export interface components {
         SessionDeleted: {
             /**
              * Format: int64
-             * @description How many processes were ended that its commands had left in the background.
+             * @description How many processes were ended that its commands had left in the background; none if there were none.
              */
             endedProcesses?: number;
             /** @description The id that is free again. */
