@@ -687,12 +687,12 @@ impl Session {
     }
 
     /// Ends the session: its shell, its running command, and what earlier commands left running in the background.
+    /// How many processes these were, the shell aside.
     pub async fn end(mut self) -> io::Result<usize> {
+        let shell = self.live.as_ref().map(|live| live.child.pid());
+        let count = shell.map_or(Ok(0), |shell| self.processes.background(shell))?;
         self.kill_shell().await?;
-        let (count, stopped) = match self.processes.stop_survivors().await {
-            Ok(count) => (count, Ok(())),
-            Err(error) => (0, Err(error)),
-        };
+        let stopped = self.processes.stop_survivors().await;
         self.give_up(stopped)?;
         self.all_ended().map(|()| count)
     }

@@ -63,17 +63,23 @@ impl Groups {
         let_go
     }
 
-    /// How many processes there were.
-    pub(super) async fn kill_all(&mut self) -> io::Result<usize> {
+    /// How many processes live in them, the shell aside.
+    pub(super) fn background(&self, shell: Pid) -> io::Result<usize> {
+        let mut count = 0;
+        for group in self.left.iter().chain(&self.current) {
+            count += group.members()?.iter().filter(|pid| **pid != shell).count();
+        }
+        Ok(count)
+    }
+
+    pub(super) async fn kill_all(&mut self) -> io::Result<()> {
         self.left.extend(self.current.take());
-        let (mut count, mut killed) = (0, Ok(()));
+        let mut killed = Ok(());
         for group in &self.left {
-            // Only counted: the kill itself tells what is wrong.
-            count += group.members().map_or(0, |members| members.len());
             killed = group.kill().await.and(killed);
         }
         self.left.retain(|group| !group.remove());
-        killed.map(|()| count)
+        killed
     }
 }
 

@@ -84,8 +84,16 @@ impl Processes {
         }
     }
 
-    /// Ends everything that any command of the session left behind; how many processes that was.
-    pub(super) async fn stop_survivors(&mut self) -> io::Result<usize> {
+    /// How many processes the session has beside its shell.
+    pub(super) fn background(&self, shell: Pid) -> io::Result<usize> {
+        match self {
+            Self::Cgroup(groups) => groups.background(shell),
+            Self::Tree(tree) => tree.background(shell),
+        }
+    }
+
+    /// Ends everything that any command of the session left behind.
+    pub(super) async fn stop_survivors(&mut self) -> io::Result<()> {
         match self {
             Self::Cgroup(groups) => groups.kill_all().await,
             Self::Tree(tree) => tree.kill_survivors().await,

@@ -146,8 +146,18 @@ impl Tree {
         if left.is_empty() { Ok(()) } else { Err(unkillable(left)) }
     }
 
-    /// How many there were.
-    pub(super) async fn kill_survivors(&mut self) -> io::Result<usize> {
+    /// How many processes commands have left behind, the shell aside.
+    pub(super) fn background(&self, shell: Pid) -> io::Result<usize> {
+        let living = living()?;
+        let mut all = self.survivors.clone();
+        all.extend(self.left.iter().flat_map(Left::identities));
+        all.retain(|(pid, start)| living.iter().any(|(other, stat)| (other, stat.start) == (pid, *start)));
+        let roots: Vec<_> = all.iter().map(|(pid, _)| *pid).chain([shell.as_raw_nonzero().get()]).collect();
+        all.extend(descendants(&living, roots));
+        Ok(all.len())
+    }
+
+    pub(super) async fn kill_survivors(&mut self) -> io::Result<()> {
         let living = living()?;
         let mut all = std::mem::take(&mut self.survivors);
         let left: Vec<_> = self.left.drain(..).flat_map(|left| left.identities()).collect();
@@ -167,7 +177,7 @@ impl Tree {
             }
         }
         if all_ended(&held, Instant::now() + KILLED_WITHIN).await? {
-            return Ok(held.len());
+            return Ok(());
         }
         Err(unkillable(held.iter().filter(|one| !one.has_ended()).map(|one| one.pid)))
     }
