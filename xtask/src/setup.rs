@@ -27,6 +27,7 @@ pub(crate) const TEST: &[(&str, &str)] = &[
     ("dpkg-dev", "builds the local .deb that a sandbox installs"),
     ("e2fsprogs", "file system images"),
     ("gawk", "one of the tools behind /etc/alternatives"),
+    ("musl-tools", "builds a bash over another C library"),
     ("iproute2", "looks at network namespaces"),
     ("openssl", "the private CA of the git host that checkouts are tried with"),
     ("procps", "looks at processes from inside a sandbox"),
@@ -119,6 +120,66 @@ pub(crate) fn venv(ws: &Workspace, name: &str, requirements: &str) -> Result<Pat
         .run_logged(&logs.join(format!("pip-{name}.txt")))?;
     std::fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
     Ok(dir.join("bin"))
+}
+
+/// A bash that the session loop is to work in, beside the machine's own.
+struct Bash {
+    /// Its folder below `target/bash`.
+    name: &'static str,
+    /// Debian's copy of the GNU release.
+    source: &'static str,
+    sha256: &'static str,
+    compiler: &'static str,
+}
+
+const BASHES: [Bash; 2] = [
+    Bash {
+        name: "5.1",
+        source: "http://deb.debian.org/debian/pool/main/b/bash/bash_5.1.orig.tar.xz",
+        sha256: "d5eeee4f953c09826409d572e2e8996a2140d67eb8f382ce1f3a9d23883ad696",
+        compiler: "cc",
+    },
+    Bash {
+        name: "5.3-musl",
+        source: "http://deb.debian.org/debian/pool/main/b/bash/bash_5.3.orig.tar.xz",
+        sha256: "a70de6bb41f5e192534a5a1836b1d7fad9a8d4818a6e1506d70f38441552c17a",
+        compiler: "musl-gcc",
+    },
+];
+
+/// Downloads, checks and unpacks a source, and builds it: `$1` URL, `$2` hash, `$3` folder.
+const BUILD_BASH: &str = r#"set -e
+mkdir -p "$3" && cd "$3"
+python3 -c 'import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], "source.tar.xz")' "$1"
+echo "$2  source.tar.xz" | sha256sum --check --quiet
+tar -xf source.tar.xz --strip-components=1
+# Its old sources declare functions as the compilers of their time took them.
+CFLAGS='-O1 -std=gnu99 -w' ./configure --without-bash-malloc --disable-nls
+make -j2
+"#;
+
+/// Builds the versions of bash that the session loop is tried in, below `target/bash`, where they are not there yet.
+pub(crate) fn bashes(ws: &Workspace) -> Result<()> {
+    for bash in &BASHES {
+        let dir = ws.target().join("bash").join(bash.name);
+        let stamp = dir.join("built.txt");
+        if std::fs::read_to_string(&stamp).is_ok_and(|built| built == bash.sha256) {
+            println!("bash {}: built", bash.name);
+            continue;
+        }
+        println!("bash {}: build", bash.name);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+        cmd("bash")
+            .args(["-c", BUILD_BASH, "-", bash.source, bash.sha256])
+            .arg(&dir)
+            .env("CC", bash.compiler)
+            .limit(Duration::from_secs(600))
+            .run_logged(&ws.logs().join(format!("bash-{}.txt", bash.name)))?;
+        std::fs::write(&stamp, bash.sha256).with_context(|| format!("write {}", stamp.display()))?;
+    }
+    Ok(())
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

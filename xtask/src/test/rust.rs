@@ -60,6 +60,7 @@ pub(crate) fn run(
 ) -> Result<Report> {
     let mut report = Report::of("rust");
     clock.step("rust: IPython for code contexts", || setup::venv(ws, "ipython", IPYTHON))?;
+    clock.step("rust: versions of bash for the session loop", || setup::bashes(ws))?;
     for binary in binaries {
         clock.step(&format!("rust: {}", binary.name), || run_binary(ws, binary, select, &mut report))?;
     }

@@ -504,7 +504,10 @@ fn start_error(error: &StartError, context: &Context) -> ApiError {
         return error.with("contextId", context.id.as_str()).with("language", language.as_str());
     }
     // Killed from outside: by the memory limit, or because it took too long. Another one may come up.
-    let passes = matches!(error, StartError::Late | StartError::Ended { exit: Exit::Signal(9), .. });
+    let passes = matches!(
+        error,
+        StartError::Late | StartError::Deaf { .. } | StartError::Ended { exit: Exit::Signal(9), .. }
+    );
     let code = if passes { ErrorCode::InterpreterNotReady } else { ErrorCode::CodeExecutionError };
     let api = ApiError::new(code, format!("the {language} interpreter could not be started: {reason}"))
         .with("contextId", context.id.as_str())

@@ -58,10 +58,16 @@ pub(super) enum StartError {
         source: io::Error,
     },
     /// It ended before it was ready.
-    #[error("the interpreter ended before it was ready ({exit:?}): {said}")]
+    #[error("the interpreter ended before it was ready ({}): {said}", exit.in_words())]
     Ended {
         /// How.
         exit: Exit,
+        /// The end of what it wrote to stderr.
+        said: String,
+    },
+    /// It let go of the agent before it was ready, and had to be ended.
+    #[error("the interpreter was ended, which had stopped listening before it was ready: {said}")]
+    Deaf {
         /// The end of what it wrote to stderr.
         said: String,
     },
@@ -81,6 +87,14 @@ pub(super) enum Ended {
     Done(Option<Failure>),
     /// The executor is gone: it exited, or had to be killed.
     Gone(Exit),
+}
+
+/// By whom an executor ended.
+enum End {
+    /// By itself, or by somebody else than the agent.
+    Own(Exit),
+    /// By the agent.
+    Killed(Exit),
 }
 
 /// What a run needs besides its code.
@@ -157,10 +171,13 @@ impl Executor {
         let outcome = tokio::time::timeout(READY_WITHIN, self.hello(&mut said)).await;
         let error = match outcome {
             Ok(Ok(())) => return Ok(self),
-            Ok(Err(exit)) => {
+            Ok(Err(end)) => {
                 let from = said.len().saturating_sub(LAST_WORDS);
                 let said = String::from_utf8_lossy(&said[from..]).trim().to_owned();
-                StartError::Ended { exit, said }
+                match end {
+                    End::Own(exit) => StartError::Ended { exit, said },
+                    End::Killed(_) => StartError::Deaf { said },
+                }
             }
             Err(_elapsed) => StartError::Late,
         };
@@ -168,7 +185,7 @@ impl Executor {
         Err(error)
     }
 
-    async fn hello(&mut self, said: &mut Vec<u8>) -> Result<(), Exit> {
+    async fn hello(&mut self, said: &mut Vec<u8>) -> Result<(), End> {
         loop {
             let message = tokio::select! {
                 message = self.channel.next() => message,
@@ -182,9 +199,9 @@ impl Executor {
                 Ok(Message::Hello) => return Ok(()),
                 Ok(_) => {}
                 Err(_broken) => {
-                    let exit = self.gone().await;
+                    let end = self.end_of_it().await;
                     self.stderr.overhear_rest(said);
-                    return Err(exit);
+                    return Err(end);
                 }
             }
         }
@@ -333,8 +350,14 @@ impl Executor {
         self.child.try_wait().is_none()
     }
 
-    /// How it ended; kills what has not. Nothing is left of its group then, whatever the code has started.
     async fn gone(&mut self) -> Exit {
+        match self.end_of_it().await {
+            End::Own(exit) | End::Killed(exit) => exit,
+        }
+    }
+
+    /// How it ended; kills what has not. Nothing is left of its group then, whatever the code has started.
+    async fn end_of_it(&mut self) -> End {
         // One that has closed its channel is on its way out, or of no use.
         let exited = tokio::time::timeout(Duration::from_millis(50), self.child.wait()).await;
         let killed = self.group.stop(Signal::KILL, Duration::ZERO).await;
@@ -342,8 +365,8 @@ impl Executor {
             tracing::error!(%error, "the processes of an executor could not be ended");
         }
         match exited {
-            Ok(Ok(exit)) => exit,
-            _ => self.child.try_wait().unwrap_or(Exit::Signal(9)),
+            Ok(Ok(exit)) => End::Own(exit),
+            _ => End::Killed(self.child.try_wait().unwrap_or(Exit::Signal(9))),
         }
     }
 

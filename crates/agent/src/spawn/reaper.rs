@@ -23,6 +23,14 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// For a sentence.
+    pub(crate) fn in_words(self) -> String {
+        match self {
+            Self::Code(code) => format!("exit code {code}"),
+            Self::Signal(signal) => format!("signal {signal}"),
+        }
+    }
+
     /// The exit code as a shell reports it: 128 + n for signal n.
     pub fn code(self) -> i32 {
         match self {

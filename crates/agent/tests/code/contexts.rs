@@ -235,10 +235,23 @@ async fn x04_an_interpreter_that_is_killed_as_it_starts_is_to_be_tried_again() {
     let sandbox = Sandbox::start();
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("python3");
-    for (script, status, code) in [
-        ("#!/bin/sh\nkill -9 $$\n", StatusCode::SERVICE_UNAVAILABLE, "INTERPRETER_NOT_READY"),
+    let busy = StatusCode::SERVICE_UNAVAILABLE;
+    for (script, status, code, said) in [
+        ("#!/bin/sh\nkill -9 $$\n", busy, "INTERPRETER_NOT_READY", "(signal 9)"),
+        // One that the agent ends: its own kill is not the reason.
+        (
+            "#!/bin/sh\nexec 10<&- 14>&-; echo odd >&2; sleep 100\n",
+            busy,
+            "INTERPRETER_NOT_READY",
+            "which had stopped listening before it was ready: odd",
+        ),
         // The control: one that ends by itself will again.
-        ("#!/bin/sh\necho broken >&2; exit 1\n", StatusCode::INTERNAL_SERVER_ERROR, "CODE_EXECUTION_ERROR"),
+        (
+            "#!/bin/sh\necho broken >&2; exit 3\n",
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "CODE_EXECUTION_ERROR",
+            "(exit code 3): broken",
+        ),
     ] {
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -246,6 +259,7 @@ async fn x04_an_interpreter_that_is_killed_as_it_starts_is_to_be_tried_again() {
         sandbox.call("PATCH", "/env", Some(&env)).await;
         let (answered, error) = sandbox.call("POST", "/code/contexts", Some(&json!({}))).await;
         assert_eq!((answered, &error["code"]), (status, &json!(code)), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(said), "{error}");
         assert_eq!(error["context"].get("retryAfter").is_some(), answered == StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -20,3 +20,5 @@ mod spawning;
 mod starting;
 #[cfg(test)]
 mod stopping;
+#[cfg(test)]
+mod versions;
