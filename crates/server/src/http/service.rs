@@ -44,6 +44,13 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Arc<str>> {
     Some(name.into())
 }
 
+/// Whether an operation of the server's own has query parameters. What programs of operators ask takes any: some add one so
+/// that no cache answers.
+pub(super) fn takes_query(operation: &str) -> bool {
+    let asks = ["listSandboxes", "followEvents", "listExposedPorts", "connectPort"];
+    asks.contains(&operation) || ["health", "openapi", "metrics"].contains(&operation)
+}
+
 /// The longest body of an operation of the server's own; none of one that takes no body.
 pub(super) fn body_bound(operation: &str) -> Option<usize> {
     match operation {
@@ -102,4 +109,30 @@ async fn metrics(State(app): State<Arc<App>>) -> Answer<Response> {
     let text = app.metrics.encode(&app.sandboxes).map_err(|error| super::internal("metrics", &error))?;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use utoipa::openapi::RefOr;
+    use utoipa::openapi::path::ParameterIn;
+
+    #[test]
+    fn x02_the_queries_that_are_taken_are_those_of_the_document() {
+        let (_, document) = documented().split_for_parts();
+        for item in document.paths.paths.values() {
+            for operation in
+                [&item.get, &item.put, &item.post, &item.delete, &item.patch].into_iter().flatten()
+            {
+                let asks = operation.parameters.iter().flatten();
+                let asks = asks.filter(
+                    |it| matches!(it, RefOr::T(one) if matches!(one.parameter_in, ParameterIn::Query)),
+                );
+                let asks = asks.count() > 0;
+                let id = operation.operation_id.as_deref().unwrap();
+                let any = ["health", "openapi", "metrics"].contains(&id);
+                assert_eq!(takes_query(id), asks || any, "{id}");
+            }
+        }
+    }
 }

@@ -61,6 +61,17 @@ fn during(mut error: ApiError, route: &Route) -> ApiError {
     error
 }
 
+/// Of an operation without query parameters.
+pub(crate) fn refuse_query(uri: &http::Uri) -> Result<(), ApiError> {
+    match uri.query().filter(|query| !query.is_empty()) {
+        Some(query) => {
+            let name = query.split(['=', '&']).next().unwrap_or_default();
+            Err(ApiError::invalid(name, "this operation has no query parameters"))
+        }
+        None => Ok(()),
+    }
+}
+
 async fn pass(
     app: &App,
     caller: &Caller,
@@ -75,9 +86,8 @@ async fn pass(
         if route.allows(StatusCode::SWITCHING_PROTOCOLS) { websocket::asked_for(&mut request) } else { None };
     check_length(route, request.headers())?;
     let mut outgoing = outgoing(path, request, switch.as_ref())?;
-    if let Some(query) = outgoing.uri().query().filter(|_| !route.takes_query) {
-        let name = query.split(['=', '&']).next().unwrap_or_default();
-        return Err(ApiError::invalid(name, "this operation has no query parameters"));
+    if !route.takes_query {
+        refuse_query(outgoing.uri())?;
     }
     if caller.life.is_none() && !app.sandboxes.exists(caller.account, &id) {
         // Bad input is told first.

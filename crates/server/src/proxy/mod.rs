@@ -11,7 +11,7 @@ mod pulse;
 mod routes;
 
 pub(crate) use body::Upload;
-pub(crate) use forward::{forward, sandbox_id};
+pub(crate) use forward::{forward, refuse_query, sandbox_id};
 pub(crate) use joined::{Crumbs, Joined};
 pub(crate) use link::{Broken, Link};
 pub(crate) use pool::{Pool, PoolError, PortError};

@@ -237,9 +237,16 @@ async fn x02_a_query_where_none_is_taken_is_refused_by_name() {
         (http::Method::POST, "/v1/sandboxes/box/exec?timeout=1"),
         (http::Method::GET, "/v1/sandboxes/box/sessions?timeout=1&x=2"),
         (http::Method::GET, "/v1/sandboxes/box/processes?timeout"),
+        // The server's own.
+        (http::Method::DELETE, "/v1/sandboxes/box?timeout=1"),
+        (http::Method::PUT, "/v1/sandboxes/box?timeout=1"),
+        (http::Method::GET, "/v1/images?timeout=1"),
+        (http::Method::GET, "/v1/sandboxes?timeout=1"),
     ] {
         let answer = auth(method, path).await;
         assert_eq!(answer.failure(), (400, "VALIDATION_FAILED".into()), "{path}");
         assert!(answer.json()["message"].as_str().unwrap().starts_with("timeout: "), "{answer:?}");
     }
+    assert_eq!(server.get("/health?nothing=cached").await.status, 200);
+    assert_eq!(server.get("/v1/images?").await.status, 200);
 }
