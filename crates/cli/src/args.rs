@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run a command in a throw-away sandbox; needs no server
     Run(RunArgs),
+    /// Make a sandbox, or change its labels
+    Create(CreateArgs),
     /// Run a command in a session of a sandbox
     Exec(ExecArgs),
     /// Run Python, JavaScript or TypeScript in a sandbox; variables, functions and imports stay for the next time
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Unexpose(UnexposeArgs),
     /// List a sandbox's exposed ports
     Ports(PortsArgs),
+    /// End all that runs in sandboxes and keep their files; their next use starts them
+    Stop(StopArgs),
     /// Destroy sandboxes and all that is in them
     Rm(RmArgs),
     /// Show a sandbox, or the server
@@ -151,9 +155,9 @@ pub(crate) struct CommandOptions {
     pub timeout: Option<String>,
 }
 
+/// What a sandbox is made with.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = QUOTING)]
-pub(crate) struct RunArgs {
+pub(crate) struct MakeOptions {
     /// The image: host, this machine's own programs, or python, these and a data stack [default: host]
     #[arg(long)]
     pub image: Option<String>,
@@ -178,6 +182,40 @@ pub(crate) struct RunArgs {
     /// What its code may ask of the kernel: debugging, socket-lists [default: on], async-io, ping [default: off]
     #[arg(long, value_name = "NAME=on|off", value_delimiter = ',')]
     pub isolation: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Any other command makes a sandbox with defaults at its first use. What a sandbox was made with stays as it is: the same again is fine,
+something else an error.")]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    pub options: MakeOptions,
+    /// Set a variable for all its sessions; without =VALUE it is taken from here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// A label for people and for `ls --label`; those that are given replace the old ones
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// The sandbox
+    pub sandbox: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StopArgs {
+    /// End everything at once, without asking first
+    #[arg(long)]
+    pub kill: bool,
+    /// The sandboxes
+    #[arg(required = true)]
+    pub sandboxes: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = QUOTING)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub sandbox: MakeOptions,
     /// Where no server runs: go on although this part of the isolation is missing: cgroup, seccomp, landlock, quota
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     pub allow_missing: Vec<String>,

@@ -1,8 +1,8 @@
 //! What the arguments mean: everything is checked here, once.
 
 use crate::args::{
-    Args, CheckoutArgs, Command, CommandOptions, CpArgs, ExecArgs, ExposeArgs, ImageCommand, KillArgs,
-    LsArgs, RunArgs, RunCodeArgs, ServeArgs, StartArgs,
+    Args, CheckoutArgs, Command, CommandOptions, CpArgs, CreateArgs, ExecArgs, ExposeArgs, ImageCommand,
+    KillArgs, LsArgs, MakeOptions, RunArgs, RunCodeArgs, ServeArgs, StartArgs,
 };
 use crate::commands::serve::Logging;
 use crate::file::FilePlan;
@@ -12,12 +12,13 @@ use crate::setup::Setup;
 use anyhow::{Context as _, Result, bail};
 use regex::Regex;
 use sandcrab_client::api::code::CodeLanguage;
-use sandcrab_client::api::sandbox::{Isolation, Limits, Network};
+use sandcrab_client::api::sandbox::{Isolation, Limits, Network, StopSignal};
 use sandcrab_client::api::units::{ByteSize, IdleTime};
 use sandcrab_client::api::{ContextId, ProcessId, SandboxId, SessionId};
 use sandcrab_client::{ExposeOptions, SandboxOptions};
 use sandcrab_runtime::doctor::Feature;
 use sandcrab_server::{ServeOptions, TlsOptions};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) enum Plan {
 
 #[derive(Debug)]
 pub(crate) enum Action {
+    Create { sandbox: SandboxId, options: Box<SandboxOptions> },
+    Stop { sandboxes: Vec<SandboxId>, signal: StopSignal },
     Run { options: SandboxOptions, command: CommandPlan, allow_missing: Vec<Feature> },
     Exec { sandbox: SandboxId, session: SessionId, command: CommandPlan },
     RunCode { sandbox: SandboxId, code: CodePlan },
@@ -193,6 +196,11 @@ impl Plan {
             Command::Ports(ports) => {
                 Action::Ports { sandbox: ports.sandbox.parse()?, hostname: ports.hostname }
             }
+            Command::Create(create) => create_action(create)?,
+            Command::Stop(stop) => Action::Stop {
+                sandboxes: stop.sandboxes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?,
+                signal: if stop.kill { StopSignal::Kill } else { StopSignal::Term },
+            },
             Command::Rm(rm) => Action::Remove {
                 sandboxes: rm.sandboxes.iter().map(|id| Ok(id.parse()?)).collect::<Result<_>>()?,
                 force: rm.force,
@@ -259,30 +267,43 @@ fn isolation(given: &[String]) -> Result<Isolation> {
     Ok(isolation)
 }
 
-fn run_action(run: RunArgs) -> Result<Action> {
+fn sandbox_options(make: MakeOptions) -> Result<SandboxOptions> {
     let limits = Limits {
-        memory: size("--memory", run.memory.as_deref())?,
-        cpu: run.cpu,
-        disk: size("--disk", run.disk.as_deref())?,
-        pids: run.pids,
-        open_files: run.open_files,
+        memory: size("--memory", make.memory.as_deref())?,
+        cpu: make.cpu,
+        disk: size("--disk", make.disk.as_deref())?,
+        pids: make.pids,
+        open_files: make.open_files,
     };
-    let network = match run.network.as_deref() {
+    let network = match make.network.as_deref() {
         None => None,
         Some("loopback") => Some(Network::Loopback),
         Some("host") => Some(Network::Host),
         Some(other) => bail!("--network {other:?} is neither loopback nor host"),
     };
-    let isolation = isolation(&run.isolation)?;
-    let options = SandboxOptions {
-        image: run.image,
+    let isolation = isolation(&make.isolation)?;
+    Ok(SandboxOptions {
+        image: make.image,
         limits: (limits != Limits::default()).then_some(limits),
         network,
         isolation: (isolation != Isolation::default()).then_some(isolation),
-        // It lives exactly as long as its command.
-        keep_alive: Some(true),
         ..SandboxOptions::default()
+    })
+}
+
+fn create_action(create: CreateArgs) -> Result<Action> {
+    let labels: BTreeMap<_, _> = labels(&create.label)?.into_iter().collect();
+    let options = SandboxOptions {
+        env: variables(create.env)?.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+        labels: (!labels.is_empty()).then_some(labels),
+        ..sandbox_options(create.options)?
     };
+    Ok(Action::Create { sandbox: create.sandbox.parse()?, options: Box::new(options) })
+}
+
+fn run_action(run: RunArgs) -> Result<Action> {
+    // It lives exactly as long as its command.
+    let options = SandboxOptions { keep_alive: Some(true), ..sandbox_options(run.sandbox)? };
     let allow_missing = run.allow_missing.iter().map(|name| name.parse().context("--allow-missing"));
     Ok(Action::Run {
         options,
@@ -378,14 +399,19 @@ fn language_of(file: &std::path::Path) -> Option<&'static str> {
     }
 }
 
+/// `--label NAME=VALUE`, in any number.
+fn labels(given: &[String]) -> Result<Vec<(String, String)>> {
+    let labels = given.iter().map(|label| {
+        let (name, value) =
+            label.split_once('=').with_context(|| format!("--label {label:?} is not NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    });
+    labels.collect()
+}
+
 fn ls_action(ls: LsArgs) -> Result<Action> {
     let Some(place) = ls.place else {
-        let labels = ls.label.iter().map(|label| {
-            let (name, value) =
-                label.split_once('=').with_context(|| format!("--label {label:?} is not NAME=VALUE"))?;
-            Ok((name.to_owned(), value.to_owned()))
-        });
-        return Ok(Action::ListSandboxes { labels: labels.collect::<Result<_>>()? });
+        return Ok(Action::ListSandboxes { labels: labels(&ls.label)? });
     };
     let place = match Place::parse(&place)? {
         Some(place) => place,

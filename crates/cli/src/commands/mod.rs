@@ -44,6 +44,12 @@ pub(crate) async fn execute(url: Option<&str>, action: Action, report: Report) -
         }
         Action::File(plan) => return file::run(&client()?, plan, report).await,
         Action::Setup(setup) => return setup::run(&client()?, setup, report).await,
+        Action::Create { sandbox, options } => {
+            return show::create(&client()?, &sandbox, *options, report).await;
+        }
+        Action::Stop { sandboxes, signal } => {
+            return show::stop(&client()?, &sandboxes, signal, report).await;
+        }
         Action::Remove { sandboxes, force } => {
             return show::remove(&client()?, &sandboxes, force, report).await;
         }

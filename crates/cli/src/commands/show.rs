@@ -1,12 +1,12 @@
-//! `sandcrab info`, `sandcrab logs` and `sandcrab rm`
+//! `sandcrab create`, `info`, `logs`, `stop` and `rm`
 
 use super::handle;
 use super::list::word;
 use crate::report::{Report, name};
 use anyhow::Result;
-use sandcrab_client::api::sandbox::{SandboxEvent, SandboxInfo};
+use sandcrab_client::api::sandbox::{SandboxEvent, SandboxInfo, StopSignal};
 use sandcrab_client::api::{ErrorCode, SandboxId};
-use sandcrab_client::{Client, Sandbox};
+use sandcrab_client::{Client, Sandbox, SandboxOptions};
 
 pub(crate) async fn server(client: &Client, report: Report) -> Result<()> {
     let health = client.health().await?;
@@ -18,6 +18,42 @@ pub(crate) async fn server(client: &Client, report: Report) -> Result<()> {
 pub(crate) async fn sandbox(sandbox: &Sandbox, report: Report) -> Result<()> {
     let info = sandbox.info().await?;
     report.result(&info, describe)
+}
+
+/// Makes a sandbox; an image that is not built yet is built first.
+pub(crate) async fn create(
+    client: &Client,
+    id: &SandboxId,
+    options: SandboxOptions,
+    report: Report,
+) -> Result<u8> {
+    if let Some(image) = &options.image {
+        // Whatever keeps it from answering this, the next request tells.
+        let _noted = super::image::note_a_build(client, image, report).await;
+    }
+    let info = client.sandbox(id.as_str(), options)?.create().await?;
+    report.result(&info, |info| info.id.to_string())?;
+    Ok(0)
+}
+
+/// Stops sandboxes; one that does not run stays as it is.
+pub(crate) async fn stop(
+    client: &Client,
+    ids: &[SandboxId],
+    signal: StopSignal,
+    report: Report,
+) -> Result<u8> {
+    let mut code = 0;
+    for id in ids {
+        match handle(client, id)?.stop(signal).await {
+            Ok(stopped) => report.result(&stopped, |stopped| stopped.sandbox_id.to_string())?,
+            Err(error) => {
+                report.failure(&error.into());
+                code = crate::FAILED;
+            }
+        }
+    }
+    Ok(code)
 }
 
 fn describe(info: &SandboxInfo) -> String {

@@ -1,6 +1,7 @@
 //! `ls`, `ps`, `logs`, `info`, `rm`, and what outlives a server.
 
 use crate::rig::{Rig, Running, Server, alone, command, sandbox};
+use serde_json::json;
 
 #[test]
 fn l08_a_sandbox_is_listed_described_and_taken_away() {
@@ -33,6 +34,37 @@ fn l08_a_sandbox_is_listed_described_and_taken_away() {
     rig.cli(&["info", id]).failed("SANDBOX_NOT_FOUND");
     // The id is free, and what it names now is empty.
     assert_eq!(rig.cli(&["exec", id, "ls -A /workspace"]).ok(), "");
+}
+
+#[test]
+fn l01_a_sandbox_is_made_with_what_was_typed_and_stopped_on_its_files() {
+    let rig = Rig::new();
+    let sandbox = rig.sandbox();
+    let id = &*sandbox.id;
+    let made =
+        ["create", "--memory", "256m", "--pids", "100", "-e", "FROM=create", "--label", "team=blue", id];
+    assert_eq!(rig.cli(&made).ok(), format!("{id}\n"));
+    let info = rig.cli(&["info", "--json", id]).json();
+    assert_eq!(
+        (&info["limits"]["memory"], &info["limits"]["pids"]),
+        (&json!(256 << 20), &json!(100)),
+        "{info}"
+    );
+    assert_eq!(info["labels"], json!({ "team": "blue" }));
+    assert_eq!(rig.cli(&["exec", id, "echo $FROM >kept; sleep 1000 & echo $FROM"]).ok(), "create\n");
+    assert!(rig.cli(&["ls", "--label", "team=blue"]).ok().contains(id));
+    // The same again is fine; what is fixed cannot change, what is not can.
+    rig.cli(&made).ok();
+    rig.cli(&["create", "--memory", "512m", id]).failed("SANDBOX_ALREADY_EXISTS");
+    rig.cli(&["create", "--label", "team=red", id]).ok();
+    assert_eq!(rig.cli(&["info", "--json", id]).json()["labels"], json!({ "team": "red" }));
+    rig.cli(&["create", "--memory", "lots", id]).failed("--memory");
+
+    assert_eq!(rig.cli(&["stop", id]).ok(), format!("{id}\n"));
+    assert_eq!(rig.cli(&["info", "--json", id]).json()["status"], "stopped");
+    rig.cli(&["stop", "--kill", id]).ok();
+    assert_eq!(rig.cli(&["exec", id, "cat kept; pgrep -c sleep"]).text(), "create\n0\n");
+    rig.cli(&["stop", "never-was"]).failed("SANDBOX_NOT_FOUND");
 }
 
 #[test]
