@@ -25,7 +25,7 @@ pub(super) const APART: i32 = 15;
 /// What sets an interpreter apart from other processes as it is loaded, compiled by build.rs.
 static APART_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/apart.so"));
 
-const PYTHON: &str = include_str!("executors/python.py");
+const PYTHON: &str = concat!(include_str!("executors/charts.py"), include_str!("executors/python.py"));
 /// Loading apart.so fails, since it is no module, but by then it has done its work.
 const PYTHON_BOOT: &str = "\
 import _imp, os, sys

@@ -240,7 +240,7 @@ async fn x04_an_interpreter_that_is_killed_as_it_starts_is_to_be_tried_again() {
         ("#!/bin/sh\nkill -9 $$\n", busy, "INTERPRETER_NOT_READY", "(signal 9)"),
         // One that the agent ends: its own kill is not the reason.
         (
-            "#!/bin/sh\nexec 10<&- 14>&-; echo odd >&2; sleep 100\n",
+            "#!/bin/bash\nexec 10<&- 14>&-; echo odd >&2; exec /bin/sleep 100\n",
             busy,
             "INTERPRETER_NOT_READY",
             "which had stopped listening before it was ready: odd",

@@ -31,11 +31,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// The names of all directories that its layers lie in, that of each image that it is made of among them.
+    /// The directories that it needs, by their names: that of each image that it is made of among all those that its layers
+    /// lie in.
     pub(crate) fn directories(&self) -> BTreeSet<String> {
         let layers = self.trees.iter().flat_map(|tree| &tree.layers);
-        let names = layers.flat_map(|layer| layer.components());
-        names.map(|name| name.as_os_str().to_string_lossy().into_owned()).collect()
+        let above = layers.flat_map(|layer| layer.components());
+        let above = above.map(|name| name.as_os_str().to_string_lossy().into_owned());
+        above.chain(layer::parts(&self.key).map(str::to_owned)).collect()
     }
 }
 

@@ -144,7 +144,8 @@ async fn stop(
     Ok(axum::Json(SandboxStopped { success: true, sandbox_id: id, timestamp: Timestamp::now() }))
 }
 
-/// Reads a sandbox's event log, oldest first; also of one that was destroyed.
+/// Reads a sandbox's event log, oldest first; also of one that was destroyed. An id that is used again goes on with the same log, and
+/// its numbers.
 #[utoipa::path(get, path = "/v1/sandboxes/{id}/events", tag = "sandboxes", operation_id = "listEvents",
     params(("id" = SandboxId, Path, description = "The sandbox")),
     responses((status = 200, description = "The events", body = SandboxEvents)))]
