@@ -338,6 +338,16 @@ async fn p03_a_pipe_of_packets_loses_nothing() {
 }
 
 #[tokio::test]
+async fn p03_whatever_a_program_makes_of_its_stdout_its_log_has_all_of_it() {
+    let sandbox = Sandbox::start_in_cgroup();
+    let command = format!("python3 - <<'E'\n{}\nE", common::ODD_PIPES);
+    sandbox.process(json!({ "command": command, "processId": "odd" })).await;
+    let (stdout, stderr, last) = sandbox.follow("odd", "0-0").await.rest().await;
+    assert_eq!((stderr.as_str(), last["exitCode"].as_i64()), ("", Some(0)));
+    assert!(stdout == common::odd_pipes_output(), "{stdout}");
+}
+
+#[tokio::test]
 async fn p03_output_of_the_background_belongs_to_no_log_and_kills_nothing() {
     let sandbox = Sandbox::start_in_cgroup();
     let command = "(sleep 0.3; echo late; echo later; touch done) & echo now";

@@ -57,6 +57,20 @@ async fn s02_s13_a_pipe_of_packets_loses_nothing() {
 }
 
 #[tokio::test]
+async fn s02_s13_whatever_a_program_makes_of_its_stdout_loses_nothing() {
+    let sandbox = Sandbox::start();
+    let (command, all) = (format!("python3 - <<'E'\n{}\nE", common::ODD_PIPES), common::odd_pipes_output());
+    for _ in 0..5 {
+        let done = sandbox.exec("a", &command).await;
+        assert_eq!((done["stderr"].as_str(), done["exitCode"].as_i64()), (Some(""), Some(0)));
+        assert!(done["stdout"] == all, "{}", done["stdout"]);
+        let stream = sandbox.stream(json!({ "command": command })).await.rest().await;
+        assert!(stream.0 == all, "{}", stream.0);
+    }
+    assert_eq!(sandbox.stdout("a", "echo after").await, "after\n");
+}
+
+#[tokio::test]
 async fn s02_a_character_is_never_split_over_two_events() {
     let sandbox = Sandbox::start();
     // The second half is written only when the first has been read, so they cannot arrive together.

@@ -195,3 +195,15 @@ async fn k01_what_can_never_work_in_a_cell_says_why() {
     assert_eq!(text(&sandbox, "python", "m.get_context('fork').Pool(1).map(f, [3])").await, "[6]");
     assert_eq!(text(&sandbox, "python", "m.get_context('spawn').Pool(1).map(abs, [-3])").await, "[3]");
 }
+
+#[tokio::test]
+async fn k01_whatever_code_makes_of_its_stdout_loses_nothing() {
+    let sandbox = Sandbox::start();
+    for _ in 0..3 {
+        let answer = run(&sandbox, "python", super::common::ODD_PIPES).await;
+        assert!(answer.get("error").is_none(), "{answer}");
+        assert!(stdout(&answer) == super::common::odd_pipes_output(), "{answer}");
+    }
+    let next = run(&sandbox, "python", "print('next')").await;
+    assert_eq!((stdout(&next), next.get("lateOutput")), ("next\n".to_owned(), None));
+}

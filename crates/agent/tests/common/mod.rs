@@ -258,3 +258,67 @@ impl Events {
         (stdout, stderr, last)
     }
 }
+
+/// A program of Python that changes what its stdout is in every way that a program may, and writes in every way: the pipe of
+/// packets, without waiting, appending, signalled, small and large; by write, splice, tee and vmsplice.
+pub(crate) const ODD_PIPES: &str = r#"
+import ctypes, fcntl, os, select, signal
+libc = ctypes.CDLL(None, use_errno=True)
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+def all_of(data):
+    while data:
+        try: data = data[os.write(1, data):]
+        except BlockingIOError: select.select([], [1], [])
+
+def pass_on(name, count):
+    read, write = os.pipe()
+    os.write(write, f"{name}\n".encode() * count)
+    left = count * (len(name) + 1)
+    while left:
+        try:
+            if name == "tee":
+                moved = libc.tee(read, 1, left, 0)
+                if moved < 0: raise BlockingIOError
+                os.read(read, moved)
+            else: moved = os.splice(read, 1, left)
+        except BlockingIOError:
+            select.select([], [1], [])
+            continue
+        left -= moved
+    os.close(read); os.close(write)
+
+class Vector(ctypes.Structure): _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+
+for size in (4096, 1 << 20):
+    fcntl.fcntl(1, 1031, size)
+    for flags in (os.O_DIRECT, os.O_NONBLOCK, os.O_APPEND, os.O_ASYNC, os.O_DIRECT | os.O_NONBLOCK, 0):
+        fcntl.fcntl(1, fcntl.F_SETFL, flags)
+        for line in range(50): all_of(f"{size} {flags:o} {line}\n".encode())
+        pass_on("splice", 20)
+        if not flags & os.O_NONBLOCK:
+            pass_on("tee", 20)
+            text = b"vmsplice\n" * 20
+            vector, left = Vector(text, len(text)), len(text)
+            assert libc.vmsplice(1, ctypes.byref(vector), 1, 0) == left
+"#;
+
+/// What it writes.
+pub(crate) fn odd_pipes_output() -> String {
+    use rustix::fs::OFlags;
+    let (direct, later) = (OFlags::DIRECT.bits(), OFlags::NONBLOCK.bits());
+    // O_ASYNC of asm-generic/fcntl.h, which rustix does not name.
+    let flags = [direct, later, OFlags::APPEND.bits(), 0o20000, direct | later, 0];
+    let mut all = String::new();
+    for size in [4096, 1 << 20] {
+        for flags in flags {
+            all.extend((0..50).map(|line| format!("{size} {flags:o} {line}\n")));
+            all += &"splice\n".repeat(20);
+            if flags & later == 0 {
+                all += &"tee\n".repeat(20);
+                all += &"vmsplice\n".repeat(20);
+            }
+        }
+    }
+    all
+}
