@@ -153,3 +153,30 @@ async fn s07_late_output_never_reaches_another_command(mode: Mode) {
     let ran = rig.run(format!("echo go > {fifo}; until test -e wrote; do :; done; echo second")).await;
     assert_eq!((ran.out(), ran.err()), ("second\n".into(), String::new()));
 }
+
+/// A shell that waits for its next command ends at once of a signal that ends it, whenever that comes: no command dies of it
+/// that came later, and the state of one that was answered is there.
+#[tokio::test]
+async fn s05_a_signal_to_a_shell_that_waits_ends_it_then_and_no_command() {
+    let mut rig = Rig::new();
+    let mut kept = String::new();
+    for round in 0..100 {
+        // Somewhere around the answer and the wait that follows it.
+        let command = format!(
+            "kept={round}; echo $$; (for ((i = 0; i < {}; i++)); do :; done; kill -TERM $$) &",
+            round * 20
+        );
+        let ran = rig.run(command).await;
+        if ran.code() == 0 {
+            kept = round.to_string();
+        }
+        let pid: i32 = ran.out().trim().parse().expect("a pid");
+        let until = Instant::now() + Duration::from_secs(20);
+        while runs(pid) {
+            assert!(Instant::now() < until, "round {round}: it waits on");
+            tokio::task::yield_now().await;
+        }
+        let next = rig.run("echo $kept").await;
+        assert_eq!((next.out(), next.code()), (format!("{kept}\n"), 0), "round {round}: {ran:?}");
+    }
+}

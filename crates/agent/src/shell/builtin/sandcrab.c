@@ -31,9 +31,9 @@ typedef long isize;
 enum { NR_fstat = 5, NR_lseek = 8, NR_mmap = 9, NR_munmap = 11, NR_rt_sigprocmask = 14, NR_pread64 = 17,
        NR_pwrite64 = 18, NR_sendmsg = 46, NR_recvmsg = 47, NR_getsockopt = 55, NR_fcntl = 72, NR_ftruncate = 77,
        NR_getcwd = 79, NR_chdir = 80, NR_fchdir = 81, NR_umask = 95, NR_rt_sigtimedwait = 128, NR_exit_group = 231,
-       NR_waitid = 247, NR_dup3 = 292, NR_prlimit64 = 302, NR_memfd_create = 319, NR_openat2 = 437 };
+       NR_waitid = 247, NR_ppoll = 271, NR_dup3 = 292, NR_prlimit64 = 302, NR_memfd_create = 319, NR_openat2 = 437 };
 #else
-enum { NR_getcwd = 17, NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_lseek = 62,
+enum { NR_getcwd = 17, NR_dup3 = 24, NR_fcntl = 25, NR_ftruncate = 46, NR_chdir = 49, NR_fchdir = 50, NR_lseek = 62, NR_ppoll = 73,
        NR_pread64 = 67, NR_pwrite64 = 68, NR_fstat = 80, NR_exit_group = 94, NR_waitid = 95, NR_rt_sigprocmask = 135,
        NR_rt_sigtimedwait = 137, NR_umask = 166, NR_getsockopt = 209, NR_sendmsg = 211, NR_recvmsg = 212,
        NR_munmap = 215, NR_mmap = 222, NR_prlimit64 = 261, NR_memfd_create = 279, NR_openat2 = 437 };
@@ -459,6 +459,19 @@ static void mark_bodies(void)
 		SHELL_VAR *v = b->data;
 		if (v->value) ((COMMAND_HEAD *)v->value)->flags |= BODY_IS_SAVED;
 	}
+}
+
+/* Keeps signals from coming until they are let through; SIGKILL and SIGSTOP always come. */
+static u64 hold_signals(void)
+{
+	u64 all = ~0ul, old = 0;
+	sys6(NR_rt_sigprocmask, 0 /* SIG_BLOCK */, (long)&all, (long)&old, 8, 0, 0);
+	return old;
+}
+
+static void let_signals(u64 old)
+{
+	sys6(NR_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&old, 0, 8, 0, 0);
 }
 
 /* Writes `out` to a memory file, which then belongs to the agent. The file size limit is the user's to set and does
@@ -1044,11 +1057,36 @@ static void run(struct request *rq, u8 *payload)
 		if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_UNCHANGED, NULL, 0, -1)) leave_by_page();
 		return;
 	}
-	if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_LATER, NULL, 0, -1)) leave_by_page();
-	if (!settle(print ? print : fingerprint())) leave_by_page();
+	{
+		/* Who is told of the command may count on its state: what is to end the shell waits until that is handed over. */
+		u64 old = hold_signals();
+		/* One that came before ends the command with it. */
+		if (terminating_signal) {
+			let_signals(old);
+			termsig_handler(terminating_signal);
+		}
+		if (!reply(REPLY_STATUS, last_command_exit_value, SETTLED_LATER, NULL, 0, -1)) leave_by_page();
+		if (!settle(print ? print : fingerprint())) leave_by_page();
+		let_signals(old);
+	}
 }
 
 /* ---------------------------------------------------------------- the loop */
+/* Waits for a request. A signal that is to end the shell does so while it waits: it is let through only by the wait itself, so
+   that none comes between the look and the wait and is not seen before the next command, which would die of it. */
+static void await_request(void)
+{
+	struct { int fd; short events, revents; } request = { control, 1 /* POLLIN */, 0 };
+	for (;;) {
+		u64 old = hold_signals();
+		long n = -EINTR;
+		if (!terminating_signal) n = sys6(NR_ppoll, (long)&request, 1, 0, (long)&old, 8, 0);
+		let_signals(old);
+		if (terminating_signal) termsig_handler(terminating_signal);
+		if (n != -EINTR) return;
+	}
+}
+
 /* Receives one datagram and up to three descriptors. Standard input, output and error are closed at this point, so the
    descriptors arrive as 0, 1 and 2 whatever the limit on open files is. */
 static long receive(int *fds)
@@ -1057,12 +1095,11 @@ static long receive(int *fds)
 	struct cmsg c;
 	struct msghdr m = { NULL, 0, 0, &iov, 1, &c, sizeof c, 0 };
 	long n;
-	for (;;) {
+	do {
+		await_request();
 		m.controllen = sizeof c;
 		n = sys(NR_recvmsg, control, &m, 0);
-		if (n != -EINTR) break;
-		if (terminating_signal) termsig_handler(terminating_signal);
-	}
+	} while (n == -EINTR);
 	*fds = 0;
 	if (n > 0 && m.controllen >= sizeof(usize) + 8) *fds = (int)((c.len - sizeof(usize) - 8) / sizeof(int));
 	if (n > 0 && (m.flags & MSG_CTRUNC)) *fds = -1;
