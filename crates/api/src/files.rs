@@ -204,6 +204,9 @@ pub struct Permissions {
 pub struct FileInfo {
     /// Its name. Bytes that are no UTF-8 are replaced.
     pub name: String,
+    /// The relative path's bytes in base64, where they are no UTF-8: no call can name it then, a command can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<String>,
     /// Its path from the root.
     pub absolute_path: String,
     /// Its path from the listed directory.

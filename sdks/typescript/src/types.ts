@@ -303,6 +303,8 @@ export interface FileExistsResult extends FileResult {
 /** One entry of a listing. */
 export interface FileInfo {
   name: string;
+  /** The bytes of `relativePath` in base64, where they are no UTF-8: no call can name it then, a command can. */
+  pathBytes?: string;
   absolutePath: string;
   relativePath: string;
   type: "file" | "directory" | "symlink" | "other";

@@ -3,6 +3,8 @@
 use super::error::{FileError, Reason};
 use super::root::{Access, FilePath, kernel_file_system, kind};
 use super::walk::{NAME, join, look, names, open_below};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType as Kind, OFlags, StatVfsMountFlags, Statx, fstatvfs};
 use rustix::io::Errno;
@@ -187,7 +189,10 @@ impl Access<'_> {
         stat: &Statx,
         read_only: bool,
     ) -> FileInfo {
-        let relative_path = String::from_utf8_lossy(relative).into_owned();
+        let (relative_path, path_bytes) = match std::str::from_utf8(relative) {
+            Ok(text) => (text.to_owned(), None),
+            Err(_) => (String::from_utf8_lossy(relative).into_owned(), Some(STANDARD.encode(relative))),
+        };
         let kind = match kind(stat) {
             Kind::RegularFile => FileType::File,
             Kind::Directory => FileType::Directory,
@@ -200,6 +205,7 @@ impl Access<'_> {
             changed.tv_sec.saturating_mul(1000).saturating_add(i64::from(changed.tv_nsec / 1_000_000));
         FileInfo {
             name: String::from_utf8_lossy(name).into_owned(),
+            path_bytes,
             absolute_path: format!("{base}/{relative_path}"),
             relative_path,
             kind,

@@ -64,6 +64,8 @@ async fn b12_strange_names_are_listed_without_harm() {
     let listed = world.files.list(at("."), false, false).await.unwrap();
     let names: Vec<_> = listed.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["-rf", "bad\u{fffd}\u{fffd}utf8", "esc\u{1b}[31m", "new\nline", "ünï"]);
+    let bytes: Vec<_> = listed.iter().map(|file| file.path_bytes.as_deref()).collect();
+    assert_eq!(bytes, [None, Some("YmFk//51dGY4"), None, None, None], "only what no text can name");
     world.files.delete(at("new\nline")).await.unwrap();
     world.write("esc\u{1b}[31m", b"same name").await.unwrap();
     assert_eq!(world.text("esc\u{1b}[31m").await.unwrap(), "same name");

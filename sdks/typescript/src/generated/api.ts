@@ -574,6 +574,8 @@ export interface components {
             modifiedAt: components["schemas"]["Timestamp"];
             /** @description Its name. Bytes that are no UTF-8 are replaced. */
             name: string;
+            /** @description The relative path's bytes in base64, where they are no UTF-8: no call can name it then, a command can. */
+            pathBytes?: string;
             /** @description What the sandbox's user may do. */
             permissions: components["schemas"]["Permissions"];
             /** @description Its path from the listed directory. */
