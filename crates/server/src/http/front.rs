@@ -132,12 +132,6 @@ impl Front {
             request.extensions_mut().insert::<Caller>(caller);
         }
         labels.route = super::service::operation(request.method(), request.uri().path());
-        if let Some(operation) =
-            labels.route.as_ref().filter(|operation| !super::service::takes_query(operation))
-        {
-            proxy::refuse_query(request.uri())
-                .map_err(|error| ApiError { operation: Some(operation.to_string().into()), ..error })?;
-        }
         let request = self.with_body(request, labels).await?;
         // A router is always ready.
         let mut answer = self.router.call(request).await.unwrap_or_else(|never| match never {});

@@ -2,10 +2,12 @@
 
 use crate::app::App;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{Method, Uri, header};
 use sandcrab_agent::http::error::{Answer, Refusal};
+use sandcrab_api::ApiError;
 use sandcrab_api::sandbox::Health;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
@@ -76,7 +78,19 @@ pub(super) fn documented() -> OpenApiRouter<Arc<App>> {
 /// The server's own routes.
 pub(super) fn router() -> Router<Arc<App>> {
     let (router, _document) = documented().split_for_parts();
+    // Behind the choice of a route, so that a path or method that is none is told as that.
+    let router = router.route_layer(axum::middleware::from_fn(only_known_queries));
     router.fallback(unknown).method_not_allowed_fallback(wrong_method)
+}
+
+async fn only_known_queries(request: Request, next: Next) -> Result<Response, Refusal> {
+    if let Some(operation) = operation(request.method(), request.uri().path())
+        && !takes_query(&operation)
+        && let Err(error) = crate::proxy::refuse_query(request.uri())
+    {
+        return Err(Refusal(ApiError { operation: Some(operation.to_string().into()), ..error }));
+    }
+    Ok(next.run(request).await)
 }
 
 async fn unknown(method: Method, uri: Uri) -> Refusal {

@@ -247,6 +247,8 @@ async fn x02_a_query_where_none_is_taken_is_refused_by_name() {
         assert_eq!(answer.failure(), (400, "VALIDATION_FAILED".into()), "{path}");
         assert!(answer.json()["message"].as_str().unwrap().starts_with("timeout: "), "{answer:?}");
     }
+    let wrong = auth(http::Method::POST, "/v1/sandboxes/box/ports/1024/connect?path=").await;
+    assert_eq!(wrong.status, 405, "a method that is none is told as that");
     assert_eq!(server.get("/health?nothing=cached").await.status, 200);
     assert_eq!(server.get("/v1/images?").await.status, 200);
 }
