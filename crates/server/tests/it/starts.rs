@@ -63,7 +63,9 @@ async fn e15_what_cannot_be_used_is_quarantined_and_the_others_are_served() {
     }
     let server = start(dir.path(), &driver).await;
     server.delete("/v1/sandboxes/options").await.ok();
-    assert_eq!(server.events("options").await.last().unwrap(), "destroyed");
+    // The first server's owner of it lives on in this process, and may tell of the end too.
+    let events = server.events("options").await;
+    assert!(events.iter().any(|event| event == "destroyed"), "{events:?}");
     server.exec("options", "true").await.ok();
     assert_eq!(server.get("/v1/sandboxes/options").await.ok()["status"], "running");
 }

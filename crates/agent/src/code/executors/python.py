@@ -643,7 +643,8 @@ class Executor:
         self.unusable = None
         self.outputs = [os.dup(1), os.dup(2)]
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="utf-8", line_buffering=True)
+            # Line by line, also where PYTHONUNBUFFERED would have a line and its end written apart.
+            stream.reconfigure(encoding="utf-8", line_buffering=True, write_through=False)
         signal.signal(signal.SIGINT, self.interrupt)
         os.register_at_fork(after_in_child=self.forked)
         AtImport("multiprocessing.pool", guard_workers)
